@@ -12,6 +12,9 @@ pub const MAX_NAMES: usize = 256;
 pub struct NameList<'a>(&'a str);
 
 impl<'a> NameList<'a> {
+    /// The list without names.
+    pub const EMPTY: Self = Self("");
+
     /// Checks the contents of a name-list.
     ///
     /// Names are 1 to [`MAX_NAME`] printable ASCII bytes, at most [`MAX_NAMES`] of them. The empty list and one

@@ -1,0 +1,372 @@
+//! The client's half: one request at a time, driven by the embedder.
+//!
+//! ```text
+//! Start ── our NEWKEYS ──▶ ServiceRequested ── SERVICE_ACCEPT ──▶ Idle
+//! Idle ── authenticate ──▶ [Signing] ──▶ Sent ── FAILURE ──▶ Idle
+//!                              ▲ PK_OK ───┘ └── SUCCESS ──▶ Done
+//! ```
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::mem;
+
+use super::{AuthContext, Authenticated, CONNECTION, USERAUTH, acceptable_user};
+use crate::error::{AuthError, CloseReason, PeerMisbehaved};
+use crate::event::CoreEvent;
+use crate::key::{KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
+use crate::kex::exchange::encode_signature;
+use crate::msg::auth::{
+    Method, UserauthBanner, UserauthFailure, UserauthPasswdChangereq, UserauthPkOk, UserauthRequest,
+    UserauthSuccess, put_signed_data,
+};
+use crate::msg::gate::{AuthMethod, State};
+use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
+use crate::msg::{Message, limit};
+use crate::secret::Secret;
+use crate::text::PeerText;
+use crate::ticket::{Pending, SignRequest, Ticket};
+use crate::timer::TimeoutReason;
+use crate::wire::NameList;
+
+/// How a client proves who it is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Credential {
+    /// `none`: asks which methods there are, or logs in where no proof is needed.
+    None,
+    /// `password`.
+    Password(Secret<str>),
+    /// `publickey`.
+    PublicKey {
+        /// The key and its signer.
+        key: KeyPair,
+        /// Whether to ask first if the key would do: saves a signature (and a touch of a token) for a round
+        /// trip.
+        probe: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Attempt {
+    user: String,
+    credential: Credential,
+}
+
+/// A request whose signature is to be made.
+#[derive(Debug)]
+struct KeyAttempt {
+    user: String,
+    key: KeyPair,
+    algorithm: &'static str,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Start,
+    ServiceRequested,
+    Idle,
+    Signing { pending: Pending, attempt: KeyAttempt },
+    Sent { method: AuthMethod, probed: Option<KeyAttempt> },
+    Done,
+}
+
+pub(crate) struct ClientAuth {
+    phase: Phase,
+    /// Accepted from the embedder, to be sent when the phase allows.
+    queued: Option<Attempt>,
+    /// `server-sig-algs`, RFC 8308 §3.1.
+    server_sig_algs: Option<String>,
+    ext_infos: u32,
+    requests: u32,
+    banners: u32,
+    banner_bytes: usize,
+    /// The methods of the last FAILURE.
+    remaining: Vec<String>,
+}
+
+impl ClientAuth {
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: Phase::Start,
+            queued: None,
+            server_sig_algs: None,
+            ext_infos: 0,
+            requests: 0,
+            banners: 0,
+            banner_bytes: 0,
+            remaining: Vec::new(),
+        }
+    }
+
+    pub(crate) fn gate_state(&self) -> State {
+        match &self.phase {
+            Phase::Start | Phase::ServiceRequested => State::Service,
+            Phase::Idle => State::AuthIdle,
+            Phase::Signing { .. } => State::AuthSignPending,
+            Phase::Sent { method, .. } => State::AuthSent(*method),
+            Phase::Done => State::Authed,
+        }
+    }
+
+    /// Our NEWKEYS went out: ask for the service.
+    pub(crate) fn start(&mut self, cx: &mut AuthContext<'_>) {
+        if let Some(mut sender) = cx.out.service() {
+            sender.send(&ServiceRequest { service: USERAUTH });
+            self.phase = Phase::ServiceRequested;
+            cx.timers.start(TimeoutReason::Login, Some(cx.common.limits.login_timeout));
+        }
+    }
+
+    /// Takes an attempt from the embedder; it leaves when the phase allows.
+    pub(crate) fn authenticate(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        user: &str,
+        credential: Credential,
+    ) -> Result<(), AuthError> {
+        match self.phase {
+            Phase::Done => return Err(AuthError::Done),
+            Phase::Signing { .. } | Phase::Sent { .. } => return Err(AuthError::Busy),
+            _ if self.queued.is_some() => return Err(AuthError::Busy),
+            _ => {}
+        }
+        let fits = match &credential {
+            Credential::None => true,
+            Credential::Password(password) => password.expose().len() <= limit::PASSWORD,
+            Credential::PublicKey { key, .. } => key.public.as_blob().len() <= MAX_KEY_BLOB,
+        };
+        if !fits || !acceptable_user(user) {
+            return Err(AuthError::Invalid);
+        }
+        if self.requests >= cx.common.limits.client_auth_requests {
+            return Err(AuthError::TooMany);
+        }
+        if let Credential::PublicKey { key, .. } = &credential {
+            let known = |idle| self.algorithm_for(cx, key, idle).is_some();
+            if !known(matches!(self.phase, Phase::Idle)) {
+                return Err(AuthError::UnsupportedKey);
+            }
+        }
+        self.queued = Some(Attempt { user: user.to_string(), credential });
+        self.send_queued(cx);
+        Ok(())
+    }
+
+    /// The signature algorithm for a key: the provider's first for its type that the server takes. Servers
+    /// that don't say what they take are tried with the provider's first (RFC 8332 §3.3).
+    fn algorithm_for(&self, cx: &AuthContext<'_>, key: &KeyPair, informed: bool) -> Option<&'static str> {
+        let taken = match &self.server_sig_algs {
+            Some(list) if informed => NameList::parse(list.as_bytes()).ok(),
+            _ => None,
+        };
+        let algorithms = cx.common.provider.signatures.iter();
+        let mut fitting = algorithms
+            .filter(|algorithm| algorithm.key_type() == key.public.key_type())
+            .map(|algorithm| algorithm.name());
+        fitting.find(|name| taken.is_none_or(|list| list.contains(name)))
+    }
+
+    fn send_queued(&mut self, cx: &mut AuthContext<'_>) {
+        if !matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        let Some(Attempt { user, credential }) = self.queued.take() else { return };
+        match credential {
+            Credential::None => self.send(cx, &user, Method::None, AuthMethod::None),
+            Credential::Password(password) => {
+                let method = Method::Password { password: password.expose(), new: None };
+                self.send(cx, &user, method, AuthMethod::Password);
+            }
+            Credential::PublicKey { key, probe } => {
+                let Some(algorithm) = self.algorithm_for(cx, &key, true) else {
+                    return self.failed(cx);
+                };
+                let attempt = KeyAttempt { user, key, algorithm };
+                if probe {
+                    let key = attempt.key.public.clone();
+                    let method = Method::PublicKey { algorithm, key: key.as_blob(), signature: None };
+                    self.send(cx, &attempt.user, method, AuthMethod::PublicKeyProbe);
+                    if let Phase::Sent { probed, .. } = &mut self.phase {
+                        *probed = Some(attempt);
+                    }
+                } else {
+                    self.sign(cx, attempt);
+                }
+            }
+        }
+    }
+
+    /// The attempt came to nothing without the server's word.
+    fn failed(&mut self, cx: &mut AuthContext<'_>) {
+        self.phase = Phase::Idle;
+        cx.timers.stop(TimeoutReason::Login);
+        cx.events.push(CoreEvent::AuthFailed { remaining: self.remaining.clone(), partial: false });
+    }
+
+    fn send(&mut self, cx: &mut AuthContext<'_>, user: &str, method: Method<'_>, name: AuthMethod) {
+        if let Some(mut sender) = cx.out.service() {
+            sender.send(&UserauthRequest { user, service: CONNECTION, method });
+            self.requests += 1;
+            self.phase = Phase::Sent { method: name, probed: None };
+            cx.timers.start(TimeoutReason::Login, Some(cx.common.limits.login_timeout));
+        }
+    }
+
+    fn sign(&mut self, cx: &mut AuthContext<'_>, attempt: KeyAttempt) {
+        let mut message = Vec::new();
+        let KeyAttempt { user, key, algorithm } = &attempt;
+        put_signed_data(cx.session_id, user, CONNECTION, algorithm, key.public.as_blob(), &mut message);
+        match &key.signer {
+            Some(signer) => {
+                let purpose = SignPurpose::UserAuth { user };
+                let to_sign = ToSign { purpose, key: &key.public, algorithm, message: &message };
+                let signature = signer.sign(&to_sign, &mut cx.out.random).ok();
+                self.send_signed(cx, attempt, signature);
+            }
+            None => {
+                let (pending, ticket) = Pending::new(cx.identity);
+                let (user, key) = (Some(user.clone()), key.public.clone());
+                cx.events.push(CoreEvent::Sign(SignRequest { ticket, key, algorithm, user, message }));
+                cx.timers.stop(TimeoutReason::Login);
+                self.phase = Phase::Signing { pending, attempt };
+            }
+        }
+    }
+
+    fn send_signed(&mut self, cx: &mut AuthContext<'_>, attempt: KeyAttempt, signature: Option<Signature>) {
+        let signature = signature.filter(|signature| signature.algorithm() == attempt.algorithm);
+        let Some(signature) = signature else { return self.failed(cx) };
+        let signature = encode_signature(&signature);
+        let key = attempt.key.public.as_blob();
+        let method =
+            Method::PublicKey { algorithm: attempt.algorithm, key, signature: Some(&signature) };
+        self.send(cx, &attempt.user, method, AuthMethod::PublicKeySigned);
+    }
+
+    /// The signature of a ticket, or its refusal. `None` when the ticket is not ours any more.
+    pub(crate) fn provide_signature(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        ticket: &Ticket,
+        signature: Option<Signature>,
+    ) -> Option<()> {
+        if !matches!(&self.phase, Phase::Signing { pending, .. } if pending.is(ticket)) {
+            return None;
+        }
+        if let Phase::Signing { attempt, .. } = mem::replace(&mut self.phase, Phase::Idle) {
+            self.send_signed(cx, attempt, signature);
+        }
+        Some(())
+    }
+
+    /// A dropped signature ticket is a refusal.
+    pub(crate) fn sweep(&mut self, cx: &mut AuthContext<'_>) {
+        if matches!(&self.phase, Phase::Signing { pending, .. } if pending.is_dropped()) {
+            self.failed(cx);
+        }
+    }
+
+    pub(crate) fn on_service_accept(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        payload: &[u8],
+    ) -> Result<(), CloseReason> {
+        let accept = ServiceAccept::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+        match self.phase {
+            Phase::ServiceRequested if accept.service == USERAUTH => {}
+            Phase::ServiceRequested => return Err(PeerMisbehaved::WrongServiceAccepted.into()),
+            _ => return Err(PeerMisbehaved::UnexpectedMessage.into()),
+        }
+        self.phase = Phase::Idle;
+        cx.timers.stop(TimeoutReason::Login);
+        self.send_queued(cx);
+        Ok(())
+    }
+
+    /// EXT_INFO: behind the first NEWKEYS, and once more after our first request (PROTOCOL §1.10).
+    pub(crate) fn on_ext_info(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+        let info = ExtInfo::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+        self.ext_infos += 1;
+        let late = !matches!(self.phase, Phase::Start | Phase::ServiceRequested);
+        if self.ext_infos > 2 || (late && self.requests == 0) {
+            return Err(PeerMisbehaved::TooManyExtensions.into());
+        }
+        for (name, value) in info.iter() {
+            if name == b"server-sig-algs" {
+                let list = NameList::parse(value).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+                self.server_sig_algs = Some(list.as_str().to_string());
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_banner(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        payload: &[u8],
+    ) -> Result<(), CloseReason> {
+        let banner = UserauthBanner::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+        let limits = &cx.common.limits;
+        let room = limits.banner_bytes.saturating_sub(self.banner_bytes);
+        // TM-06: what exceeds the limits is dropped.
+        if self.banners < limits.banners && room > 0 {
+            self.banners += 1;
+            let text = PeerText::with_limit(banner.message, room);
+            self.banner_bytes += text.as_bytes().len();
+            cx.events.push(CoreEvent::Banner(text));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_failure(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        payload: &[u8],
+    ) -> Result<(), CloseReason> {
+        let failure = UserauthFailure::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+        self.remaining = failure.methods.iter().take(32).map(String::from).collect();
+        self.phase = Phase::Idle;
+        cx.timers.stop(TimeoutReason::Login);
+        let (remaining, partial) = (self.remaining.clone(), failure.partial_success);
+        cx.events.push(CoreEvent::AuthFailed { remaining, partial });
+        Ok(())
+    }
+
+    pub(crate) fn on_success(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        payload: &[u8],
+    ) -> Result<Authenticated, CloseReason> {
+        UserauthSuccess::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+        self.phase = Phase::Done;
+        cx.timers.stop(TimeoutReason::Login);
+        cx.events.push(CoreEvent::LoggedIn);
+        Ok(Authenticated(()))
+    }
+
+    /// Message 60: PK_OK for a probe, PASSWD_CHANGEREQ for a password.
+    pub(crate) fn on_60(&mut self, cx: &mut AuthContext<'_>, payload: &[u8]) -> Result<(), CloseReason> {
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Sent { method: AuthMethod::PublicKeyProbe, probed: Some(attempt) } => {
+                let ok = UserauthPkOk::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+                let same = ok.key == attempt.key.public.as_blob()
+                    && ok.algorithm == attempt.algorithm.as_bytes();
+                if !same {
+                    return Err(PeerMisbehaved::WrongKeyAccepted.into());
+                }
+                if self.requests >= cx.common.limits.client_auth_requests {
+                    self.failed(cx);
+                } else {
+                    self.sign(cx, attempt);
+                }
+                Ok(())
+            }
+            Phase::Sent { method: AuthMethod::Password, .. } => {
+                UserauthPasswdChangereq::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+                self.failed(cx);
+                Ok(())
+            }
+            _ => Err(PeerMisbehaved::UnexpectedMessage.into()),
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! Configuration: algorithms, limits, deadlines.
+
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use crate::crypto::Provider;
+use crate::key::KeyPair;
+
+/// Bounds on what a connection holds, waits for and answers. Every field has a reason in the docs; the
+/// defaults are meant for the open internet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes and packets a peer may send before authentication is complete.
+    pub pre_auth_bytes: u64,
+    /// See [`pre_auth_bytes`](Self::pre_auth_bytes).
+    pub pre_auth_packets: u64,
+    /// How long the peer's identification may take.
+    pub ident_timeout: Duration,
+    /// How long the initial key exchange may take (the answer of a person not counted).
+    pub kex_timeout: Duration,
+    /// How long a re-exchange may take.
+    pub rekey_timeout: Duration,
+    /// How long authentication may take in all, at the server; at the client, the answer to one request.
+    pub login_timeout: Duration,
+    /// How long the peer may take to answer a channel open.
+    pub open_timeout: Option<Duration>,
+    /// How long the peer may take to answer a channel or global request.
+    pub request_timeout: Option<Duration>,
+    /// How long output may wait for the transport without any progress.
+    pub write_stall: Duration,
+    /// After how much silence a keepalive is sent.
+    pub keepalive_interval: Option<Duration>,
+    /// How many keepalives may go unanswered.
+    pub keepalive_misses: u32,
+    /// How long a connection may be without channel traffic.
+    pub idle_timeout: Option<Duration>,
+    /// How long the last output may take after the close.
+    pub linger: Duration,
+    /// Failed authentication requests before the server disconnects.
+    pub auth_failures: u32,
+    /// Authentication requests of any kind before the server disconnects.
+    pub auth_requests: u32,
+    /// Authentication requests a client sends.
+    pub client_auth_requests: u32,
+    /// How long after a request its refusal is sent at the earliest, so that refusals take equally long.
+    pub auth_failure_delay: Duration,
+    /// Bytes of banners taken from a server or sent to a client.
+    pub banner_bytes: usize,
+    /// Banners taken from a server or sent to a client.
+    pub banners: u32,
+    /// Messages without effect (IGNORE, DEBUG, unsolicited replies, …): the burst allowed. It refills by one
+    /// per 4 KiB of useful traffic and one per second.
+    pub noise_burst: u32,
+    /// UNIMPLEMENTED replies between useful messages.
+    pub unimplemented_replies: u32,
+    /// Channels in use at once, at most 65,536.
+    pub max_channels: usize,
+    /// Channel opens of the peer that wait for the embedder; more are refused.
+    pub pending_opens: usize,
+    /// Global requests of ours that wait for the peer.
+    pub pending_globals: usize,
+    /// Global requests of the peer that wait for the embedder; more are answered FAILURE in their turn.
+    pub pending_global_tickets: usize,
+    /// Requests per channel that wait for an answer, counted for each direction apart.
+    pub pending_requests: usize,
+    /// `env` requests per channel surfaced to the embedder; more are answered FAILURE.
+    pub env_requests: u32,
+    /// Bytes of receive window granted over all channels.
+    pub recv_budget: usize,
+    /// The part of it reserved for each channel.
+    pub min_window: usize,
+    /// Bytes of output beyond which channel writes are refused.
+    pub output: usize,
+    /// Bytes of owed replies beyond which no input is taken.
+    pub owed_replies: usize,
+    /// Bytes of messages waiting in the outbox.
+    pub outbox_bytes: usize,
+    /// Messages waiting in the outbox.
+    pub outbox_messages: usize,
+    /// Events waiting for `poll_event`, beyond which no input is taken.
+    pub events: usize,
+    /// Slices of input buffers that parked channel data may keep alive; more data is copied.
+    pub max_borrowed: usize,
+    /// Key exchanges the peer may start per minute with less than 64 KiB of traffic before each.
+    pub small_rekeys_per_minute: Option<u32>,
+    /// Tolerate a peer that exceeds its window by up to a tenth, as OpenSSH does.
+    pub lenient_window: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pre_auth_bytes: 16 << 20,
+            pre_auth_packets: 4096,
+            ident_timeout: Duration::from_secs(10),
+            kex_timeout: Duration::from_secs(30),
+            rekey_timeout: Duration::from_secs(60),
+            login_timeout: Duration::from_secs(120),
+            open_timeout: Some(Duration::from_secs(120)),
+            request_timeout: Some(Duration::from_secs(120)),
+            write_stall: Duration::from_secs(120),
+            keepalive_interval: None,
+            keepalive_misses: 3,
+            idle_timeout: None,
+            linger: Duration::from_secs(2),
+            auth_failures: 6,
+            auth_requests: 64,
+            client_auth_requests: 32,
+            auth_failure_delay: Duration::from_millis(10),
+            banner_bytes: 32 * 1024,
+            banners: 16,
+            noise_burst: 256,
+            unimplemented_replies: 32,
+            max_channels: 32,
+            pending_opens: 8,
+            pending_globals: 64,
+            pending_global_tickets: 16,
+            pending_requests: 16,
+            env_requests: 128,
+            recv_budget: 24 << 20,
+            min_window: 32 * 1024,
+            output: 256 * 1024,
+            owed_replies: 64 * 1024,
+            outbox_bytes: 64 * 1024,
+            outbox_messages: 64,
+            events: 64,
+            max_borrowed: 16,
+            small_rekeys_per_minute: Some(8),
+            lenient_window: false,
+        }
+    }
+}
+
+/// When keys are renewed (RFC 4253 §9, RFC 4344 §3). Each limit counts one direction.
+///
+/// At a soft limit a re-exchange is started. A direction that carries twice as much under one key, or
+/// 2^31 packets, ends the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RekeyPolicy {
+    /// Bytes under one key.
+    pub bytes: u64,
+    /// Packets under one key.
+    pub packets: u64,
+    /// The age of a key.
+    pub interval: Option<Duration>,
+}
+
+impl Default for RekeyPolicy {
+    fn default() -> Self {
+        Self { bytes: 1 << 30, packets: 1 << 28, interval: Some(Duration::from_secs(3600)) }
+    }
+}
+
+/// What is done about a peer without strict key exchange
+/// ([CVE-2023-48795](https://nvd.nist.gov/vuln/detail/CVE-2023-48795)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum StrictKexPolicy {
+    /// Go on, and say so in [`Negotiated::strict_kex`](crate::Negotiated::strict_kex).
+    #[default]
+    Offer,
+    /// Go on only with a cipher that the attack does not apply to (no chacha20-poly1305).
+    RequireStrictOrSafe,
+    /// Refuse.
+    Require,
+}
+
+/// The algorithms offered, most preferred first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Algorithms {
+    /// Key exchange methods.
+    pub kex: Vec<&'static str>,
+    /// Host key algorithms. A server offers those of them it has keys for.
+    pub host_keys: Vec<&'static str>,
+    /// Ciphers, for both directions.
+    pub ciphers: Vec<&'static str>,
+    /// MACs, for both directions.
+    pub macs: Vec<&'static str>,
+}
+
+/// What both roles configure.
+#[derive(Debug, Clone)]
+pub struct Common {
+    pub(crate) provider: &'static Provider,
+    pub(crate) algorithms: Algorithms,
+    pub(crate) limits: Limits,
+    pub(crate) rekey: RekeyPolicy,
+    pub(crate) strict_kex: StrictKexPolicy,
+    pub(crate) ident: String,
+    pub(crate) signature_names: String,
+}
+
+/// A configuration that cannot work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The provider has no algorithm of this name.
+    UnknownAlgorithm(&'static str),
+    /// A list of algorithms is empty.
+    NoAlgorithms,
+    /// The software version is not 1 to 200 printable ASCII characters.
+    BadSoftwareVersion,
+    /// `recv_budget` is smaller than `max_channels × min_window`.
+    BudgetTooSmall,
+    /// A limit is zero, or `max_channels` above 65,536.
+    BadLimit(&'static str),
+    /// A server has no host key that fits its host key algorithms.
+    NoHostKey,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownAlgorithm(name) => write!(f, "the provider does not have {name}"),
+            Self::NoAlgorithms => f.write_str("a list of algorithms is empty"),
+            Self::BadSoftwareVersion => f.write_str("the software version is not printable ASCII"),
+            Self::BudgetTooSmall => f.write_str("recv_budget is below max_channels × min_window"),
+            Self::BadLimit(name) => write!(f, "the limit {name} is out of bounds"),
+            Self::NoHostKey => f.write_str("no host key fits the host key algorithms"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl Common {
+    fn new(provider: &'static Provider) -> Self {
+        Self {
+            provider,
+            algorithms: Algorithms {
+                kex: provider.kex.iter().map(|kex| kex.name()).collect(),
+                host_keys: provider.signatures.iter().map(|signature| signature.name()).collect(),
+                ciphers: provider.ciphers.iter().map(|cipher| cipher.name()).collect(),
+                macs: provider.macs.iter().map(|mac| mac.name()).collect(),
+            },
+            limits: Limits::default(),
+            rekey: RekeyPolicy::default(),
+            strict_kex: StrictKexPolicy::default(),
+            ident: software_ident(concat!("sshproto_", env!("CARGO_PKG_VERSION"))),
+            signature_names: provider.signatures.iter().map(|s| s.name()).collect::<Vec<_>>().join(","),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Provider { kex, ciphers, macs, signatures, .. } = *self.provider;
+        known(&self.algorithms.kex, |name| kex.iter().any(|a| a.name() == name))?;
+        known(&self.algorithms.host_keys, |name| signatures.iter().any(|a| a.name() == name))?;
+        known(&self.algorithms.ciphers, |name| ciphers.iter().any(|a| a.name() == name))?;
+        if !self.algorithms.macs.is_empty() {
+            known(&self.algorithms.macs, |name| macs.iter().any(|a| a.name() == name))?;
+        }
+        let version = self.ident.strip_prefix("SSH-2.0-").unwrap_or_default();
+        if version.is_empty() || version.len() > 200 || !version.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            return Err(ConfigError::BadSoftwareVersion);
+        }
+        let limits = &self.limits;
+        for (name, ok) in [
+            ("max_channels", (1..=65_536).contains(&limits.max_channels)),
+            ("min_window", (1..=u32::MAX as usize).contains(&limits.min_window)),
+            ("output", limits.output >= 64 * 1024),
+            ("owed_replies", limits.owed_replies > 0),
+            ("outbox_bytes", limits.outbox_bytes >= 40 * 1024),
+            ("outbox_messages", limits.outbox_messages > 0),
+            ("events", limits.events > 0),
+            ("noise_burst", limits.noise_burst > 0),
+            ("pending_requests", limits.pending_requests > 0),
+            ("rekey.bytes", self.rekey.bytes > 0),
+            ("rekey.packets", self.rekey.packets > 0),
+        ] {
+            if !ok {
+                return Err(ConfigError::BadLimit(name));
+            }
+        }
+        let floor = limits.max_channels.checked_mul(limits.min_window);
+        if floor.is_none_or(|floor| floor > limits.recv_budget) {
+            return Err(ConfigError::BudgetTooSmall);
+        }
+        Ok(())
+    }
+}
+
+fn known(names: &[&'static str], has: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
+    if names.is_empty() {
+        return Err(ConfigError::NoAlgorithms);
+    }
+    names.iter().find(|name| !has(name)).map_or(Ok(()), |name| Err(ConfigError::UnknownAlgorithm(name)))
+}
+
+fn software_ident(version: &str) -> String {
+    let mut ident = "SSH-2.0-".to_string();
+    ident.push_str(version);
+    ident
+}
+
+/// A client's configuration, made by [`ClientConfig::builder`].
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    pub(crate) common: Common,
+    pub(crate) accept_opens: Vec<String>,
+}
+
+/// A server's configuration, made by [`ServerConfig::builder`].
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    pub(crate) common: Common,
+    pub(crate) host_keys: Vec<KeyPair>,
+    pub(crate) methods: AuthMethods,
+}
+
+/// A role's configuration, below the façade.
+#[derive(Debug, Clone)]
+pub enum AnyConfig {
+    #[doc(hidden)]
+    Client(Arc<ClientConfig>),
+    #[doc(hidden)]
+    Server(Arc<ServerConfig>),
+}
+
+impl AnyConfig {
+    pub(crate) fn common(&self) -> &Common {
+        match self {
+            Self::Client(config) => &config.common,
+            Self::Server(config) => &config.common,
+        }
+    }
+}
+
+/// A set of authentication methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthMethods(u8);
+
+impl AuthMethods {
+    /// No method.
+    pub const NONE: Self = Self(0);
+    /// `publickey`.
+    pub const PUBLICKEY: Self = Self(1);
+    /// `password`.
+    pub const PASSWORD: Self = Self(2);
+
+    const NAMES: [(Self, &'static str); 2] =
+        [(Self::PUBLICKEY, "publickey"), (Self::PASSWORD, "password")];
+
+    /// Both sets together.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether every method of `other` is in this set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The methods' names, as in USERAUTH_FAILURE.
+    pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
+        Self::NAMES.into_iter().filter(move |(method, _)| self.contains(*method)).map(|(_, name)| name)
+    }
+}
+
+impl Default for AuthMethods {
+    fn default() -> Self {
+        Self::PUBLICKEY.and(Self::PASSWORD)
+    }
+}
+
+macro_rules! builder {
+    ($(#[$meta:meta])* $builder:ident for $config:ident { $($extra:tt)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone)]
+        #[must_use]
+        pub struct $builder($config);
+
+        impl $builder {
+            /// Offers these key exchange methods, most preferred first.
+            pub fn kex(mut self, names: &[&'static str]) -> Self {
+                self.0.common.algorithms.kex = names.to_vec();
+                self
+            }
+
+            /// Offers these host key algorithms, most preferred first.
+            pub fn host_key_algorithms(mut self, names: &[&'static str]) -> Self {
+                self.0.common.algorithms.host_keys = names.to_vec();
+                self
+            }
+
+            /// Offers these ciphers, most preferred first, for both directions.
+            pub fn ciphers(mut self, names: &[&'static str]) -> Self {
+                self.0.common.algorithms.ciphers = names.to_vec();
+                self
+            }
+
+            /// Offers these MACs, most preferred first, for both directions.
+            pub fn macs(mut self, names: &[&'static str]) -> Self {
+                self.0.common.algorithms.macs = names.to_vec();
+                self
+            }
+
+            /// Sets the bounds.
+            pub fn limits(mut self, limits: Limits) -> Self {
+                self.0.common.limits = limits;
+                self
+            }
+
+            /// Changes single bounds.
+            pub fn with_limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+                change(&mut self.0.common.limits);
+                self
+            }
+
+            /// Sets when keys are renewed.
+            pub fn rekey(mut self, policy: RekeyPolicy) -> Self {
+                self.0.common.rekey = policy;
+                self
+            }
+
+            /// Changes when keys are renewed.
+            pub fn with_rekey(mut self, change: impl FnOnce(&mut RekeyPolicy)) -> Self {
+                change(&mut self.0.common.rekey);
+                self
+            }
+
+            /// Sets what is done about peers without strict key exchange.
+            pub fn strict_kex(mut self, policy: StrictKexPolicy) -> Self {
+                self.0.common.strict_kex = policy;
+                self
+            }
+
+            /// Sets the software version of the identification line, what follows `SSH-2.0-`.
+            pub fn software_version(mut self, version: &str) -> Self {
+                self.0.common.ident = software_ident(version);
+                self
+            }
+
+            $($extra)*
+        }
+    };
+}
+
+builder! {
+    /// Builds a [`ClientConfig`].
+    ClientConfigBuilder for ClientConfig {
+        /// Surfaces channel opens of these types as events. Without it a server can open nothing.
+        pub fn accept_opens(mut self, kinds: &[&str]) -> Self {
+            self.0.accept_opens = kinds.iter().map(|kind| kind.to_string()).collect();
+            self
+        }
+
+        /// The configuration.
+        ///
+        /// # Errors
+        /// [`ConfigError`].
+        pub fn build(self) -> Result<Arc<ClientConfig>, ConfigError> {
+            self.0.common.check()?;
+            Ok(Arc::new(self.0))
+        }
+    }
+}
+
+builder! {
+    /// Builds a [`ServerConfig`].
+    ServerConfigBuilder for ServerConfig {
+        /// Adds a host key.
+        pub fn host_key(mut self, key: KeyPair) -> Self {
+            self.0.host_keys.push(key);
+            self
+        }
+
+        /// Sets the methods that are possible, in the first USERAUTH_FAILURE and for unknown requests.
+        pub fn auth_methods(mut self, methods: AuthMethods) -> Self {
+            self.0.methods = methods;
+            self
+        }
+
+        /// The configuration.
+        ///
+        /// # Errors
+        /// [`ConfigError`].
+        pub fn build(mut self) -> Result<Arc<ServerConfig>, ConfigError> {
+            self.0.common.check()?;
+            let Self(ServerConfig { common, host_keys, .. }) = &mut self;
+            let signatures = common.provider.signatures;
+            common.algorithms.host_keys.retain(|name| {
+                let of_type = signatures.iter().find(|a| a.name() == *name).map(|a| a.key_type());
+                host_keys.iter().any(|key| Some(key.public.key_type()) == of_type)
+            });
+            if common.algorithms.host_keys.is_empty() {
+                return Err(ConfigError::NoHostKey);
+            }
+            Ok(Arc::new(self.0))
+        }
+    }
+}
+
+impl ClientConfig {
+    /// Starts from the provider's algorithms and the default limits.
+    pub fn builder(provider: &'static Provider) -> ClientConfigBuilder {
+        ClientConfigBuilder(Self { common: Common::new(provider), accept_opens: Vec::new() })
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.common.limits
+    }
+}
+
+impl ServerConfig {
+    /// Starts from the provider's algorithms and the default limits, without host keys.
+    pub fn builder(provider: &'static Provider) -> ServerConfigBuilder {
+        ServerConfigBuilder(Self {
+            common: Common::new(provider),
+            host_keys: Vec::new(),
+            methods: AuthMethods::default(),
+        })
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        &self.common.limits
+    }
+}

@@ -1,0 +1,318 @@
+//! What happened, for the embedder, and the queue it waits in.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::error::CloseReason;
+use crate::key::PublicKey;
+use crate::msg::request::{ChannelKind, ChannelRequestKind, ExitStatus, OpenFailure};
+use crate::text::PeerText;
+use crate::ticket::{
+    AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest,
+};
+
+/// A channel of this connection. It never names another channel, even after its number is used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// A global request of ours, for matching its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub(crate) u64);
+
+/// One of a channel's two streams per direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stream {
+    /// SSH_MSG_CHANNEL_DATA.
+    Data,
+    /// SSH_MSG_CHANNEL_EXTENDED_DATA of type SSH_EXTENDED_DATA_STDERR.
+    Stderr,
+}
+
+impl Stream {
+    pub(crate) const BOTH: [Self; 2] = [Self::Data, Self::Stderr];
+}
+
+/// Who was authenticated, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuthIdentity {
+    /// The user name.
+    pub user: String,
+    /// The methods that succeeded, in order.
+    pub methods: Vec<&'static str>,
+    /// The key whose signature was accepted, if one was.
+    pub key: Option<PublicKey>,
+}
+
+/// Something happened on a channel.
+#[derive(Debug)]
+pub enum ChannelEvent {
+    /// A stream went from empty to non-empty, or came to its end. Read until `Blocked`.
+    Readable(Stream),
+    /// A write that was `Blocked` may be tried again.
+    Writable,
+    /// The peer asks for something.
+    Request(ChannelRequest),
+    /// The peer answered the oldest unanswered request.
+    Reply(bool),
+    /// The peer sends no more data. What came before may still wait to be read.
+    Eof,
+    /// How the remote program ended.
+    Exit(ExitStatus),
+    /// The peer closed the channel, and so did we. What came before may still be read until it is released.
+    Closed,
+}
+
+/// What a client is told.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// Judge the host key.
+    HostKey(HostKeyCheck),
+    /// Text of the server, before authentication.
+    Banner(PeerText),
+    /// Sign, for public-key authentication.
+    Sign(SignRequest),
+    /// The attempt failed, or was not enough.
+    AuthFailed {
+        /// Methods the server takes next.
+        remaining: Vec<String>,
+        /// Whether the attempt succeeded and more is needed.
+        partial: bool,
+    },
+    /// Logged in.
+    Authenticated,
+    /// A channel of ours is open.
+    Opened(ChannelId),
+    /// A channel of ours was refused; its id is gone.
+    OpenFailed(ChannelId, OpenFailure),
+    /// The server wants to open a channel.
+    Open(OpenRequest),
+    /// Something happened on a channel.
+    Channel(ChannelId, ChannelEvent),
+    /// The server asks for something.
+    Global(GlobalRequest),
+    /// The server answered a global request: its data, or `None` for a refusal.
+    GlobalReply(RequestId, Option<Bytes>),
+    /// A request was refused as `Full`; half of the room is free again.
+    Ready,
+    /// Keys were renewed.
+    Rekeyed,
+    /// The end. Nothing follows.
+    Closed(CloseReason),
+}
+
+/// What a server is told.
+#[derive(Debug)]
+pub enum ServerEvent {
+    /// Sign the key exchange with a host key.
+    Sign(SignRequest),
+    /// Judge whether a key would do.
+    Probe(KeyProbe),
+    /// Judge an authentication request.
+    Auth(AuthRequest),
+    /// The client is logged in.
+    Authenticated(AuthIdentity),
+    /// A channel of ours is open.
+    Opened(ChannelId),
+    /// A channel of ours was refused; its id is gone.
+    OpenFailed(ChannelId, OpenFailure),
+    /// The client wants to open a channel.
+    Open(OpenRequest),
+    /// Something happened on a channel.
+    Channel(ChannelId, ChannelEvent),
+    /// The client asks for something.
+    Global(GlobalRequest),
+    /// The client answered a global request: its data, or `None` for a refusal.
+    GlobalReply(RequestId, Option<Bytes>),
+    /// A request was refused as `Full`; half of the room is free again.
+    Ready,
+    /// Keys were renewed.
+    Rekeyed,
+    /// The end. Nothing follows.
+    Closed(CloseReason),
+}
+
+macro_rules! core_events {
+    (client { $($c:ident($ct:ty)),* } server { $($s:ident($st:ty)),* } both { $($b:ident $(($($bt:ty),*))?),* }) => {
+        /// The events of both roles, below the façade.
+        #[doc(hidden)]
+        #[derive(Debug)]
+        pub enum CoreEvent {
+            AuthFailed { remaining: Vec<String>, partial: bool },
+            LoggedIn,
+            $($c($ct),)* $($s($st),)* $($b $(($($bt),*))?,)*
+        }
+    };
+}
+
+core_events! {
+    client { HostKey(HostKeyCheck), Banner(PeerText) }
+    server { Probe(KeyProbe), Auth(AuthRequest), Authenticated(AuthIdentity) }
+    both {
+        Sign(SignRequest), Opened(ChannelId), OpenFailed(ChannelId, OpenFailure), Open(OpenRequest),
+        Channel(ChannelId, ChannelEvent), Global(GlobalRequest), GlobalReply(RequestId, Option<Bytes>), Ready,
+        Rekeyed, Closed(CloseReason)
+    }
+}
+
+/// The events both roles have, under the same names.
+macro_rules! shared {
+    ($event:expr, $to:ident, { $($pattern:pat => $value:expr,)* }) => {
+        Some(match $event {
+            $($pattern => $value,)*
+            CoreEvent::Sign(ticket) => $to::Sign(ticket),
+            CoreEvent::Opened(id) => $to::Opened(id),
+            CoreEvent::OpenFailed(id, why) => $to::OpenFailed(id, why),
+            CoreEvent::Open(ticket) => $to::Open(ticket),
+            CoreEvent::Channel(id, event) => $to::Channel(id, event),
+            CoreEvent::Global(ticket) => $to::Global(ticket),
+            CoreEvent::GlobalReply(id, reply) => $to::GlobalReply(id, reply),
+            CoreEvent::Ready => $to::Ready,
+            CoreEvent::Rekeyed => $to::Rekeyed,
+            CoreEvent::Closed(reason) => $to::Closed(reason),
+            _ => return None,
+        })
+    };
+}
+
+impl CoreEvent {
+    pub(crate) fn into_client(self) -> Option<ClientEvent> {
+        shared!(self, ClientEvent, {
+            Self::HostKey(ticket) => ClientEvent::HostKey(ticket),
+            Self::Banner(text) => ClientEvent::Banner(text),
+            Self::AuthFailed { remaining, partial } => ClientEvent::AuthFailed { remaining, partial },
+            Self::LoggedIn => ClientEvent::Authenticated,
+        })
+    }
+
+    pub(crate) fn into_server(self) -> Option<ServerEvent> {
+        shared!(self, ServerEvent, {
+            Self::Probe(ticket) => ServerEvent::Probe(ticket),
+            Self::Auth(ticket) => ServerEvent::Auth(ticket),
+            Self::Authenticated(identity) => ServerEvent::Authenticated(identity),
+        })
+    }
+
+    /// The heap a waiting event holds, in bytes, roughly.
+    fn weight(&self) -> usize {
+        let payload = match self {
+            Self::Banner(text) => text.as_bytes().len(),
+            Self::AuthFailed { remaining, .. } => remaining.iter().map(|name| name.len() + 24).sum(),
+            Self::Global(request) => request.kind.name.len() + request.kind.data.len(),
+            Self::GlobalReply(_, Some(data)) => data.len(),
+            Self::Open(request) => match &request.kind {
+                ChannelKind::Other { name, data } => name.len() + data.len(),
+                _ => 64,
+            },
+            Self::Channel(_, ChannelEvent::Request(request)) => match &request.kind {
+                ChannelRequestKind::Exec(command) => command.len(),
+                ChannelRequestKind::Env { name, value } => name.len() + value.len(),
+                ChannelRequestKind::Other { name, data } => name.len() + data.len(),
+                _ => 64,
+            },
+            _ => 0,
+        };
+        payload + 64
+    }
+}
+
+/// An event of which a channel has at most one waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flag {
+    Data = 1,
+    Stderr = 2,
+    Writable = 4,
+    Eof = 8,
+    Closed = 16,
+}
+
+impl Flag {
+    pub(crate) fn readable(stream: Stream) -> Self {
+        match stream {
+            Stream::Data => Self::Data,
+            Stream::Stderr => Self::Stderr,
+        }
+    }
+
+    pub(crate) fn event(self) -> ChannelEvent {
+        match self {
+            Self::Data => ChannelEvent::Readable(Stream::Data),
+            Self::Stderr => ChannelEvent::Readable(Stream::Stderr),
+            Self::Writable => ChannelEvent::Writable,
+            Self::Eof => ChannelEvent::Eof,
+            Self::Closed => ChannelEvent::Closed,
+        }
+    }
+}
+
+/// An entry of the queue.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    Event(CoreEvent),
+    /// A flag of a channel, at the place where it was raised first. The channel knows whether it still holds.
+    Flag(ChannelId, Flag),
+}
+
+/// The waiting events, in the order they happened. The close comes last whatever it is queued behind.
+#[derive(Debug, Default)]
+pub(crate) struct EventQueue {
+    queue: VecDeque<Queued>,
+    events: usize,
+    bytes: usize,
+    closed: Option<CloseReason>,
+    /// `Closed` was returned.
+    over: bool,
+}
+
+/// The bytes of waiting events beyond which no input is taken.
+const MAX_EVENT_BYTES: usize = 64 * 1024;
+
+impl EventQueue {
+    pub(crate) fn push(&mut self, event: CoreEvent) {
+        self.events += 1;
+        self.bytes += event.weight();
+        self.queue.push_back(Queued::Event(event));
+    }
+
+    pub(crate) fn push_flag(&mut self, id: ChannelId, flag: Flag) {
+        self.queue.push_back(Queued::Flag(id, flag));
+    }
+
+    /// The last event. The first reason stands.
+    pub(crate) fn close(&mut self, reason: CloseReason) {
+        if self.closed.is_none() && !self.over {
+            self.closed = Some(reason);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Queued> {
+        if let Some(queued) = self.queue.pop_front() {
+            if let Queued::Event(event) = &queued {
+                self.events -= 1;
+                self.bytes -= event.weight();
+            }
+            return Some(queued);
+        }
+        let reason = self.closed.take()?;
+        self.over = true;
+        Some(Queued::Event(CoreEvent::Closed(reason)))
+    }
+
+    pub(crate) fn is_full(&self, max: usize) -> bool {
+        self.events >= max || self.bytes >= MAX_EVENT_BYTES
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

@@ -1,0 +1,99 @@
+//! The input buffer of an adapter: few allocations, bounded memory.
+
+use alloc::vec::Vec;
+
+use bytes::BytesMut;
+
+/// The smallest buffer, for a connection that says little.
+const MIN: usize = 4 * 1024;
+/// The largest one.
+const MAX: usize = 256 * 1024;
+/// How many buffers there are at most.
+const BUFFERS: usize = 3;
+
+/// Up to three rotating input buffers.
+///
+/// A connection takes whole packets off the front of its input and may keep slices of them as unread channel
+/// data, so the buffer cannot be used again until those are gone. Growing it then would allocate anew for
+/// every packet. The pool instead turns to another buffer, takes along only the partial packet at the end,
+/// and comes back to the first one when its slices are gone. Buffers are made when needed, grow from 4 KiB
+/// to 256 KiB while reads fill them, and are given back when the connection falls silent.
+///
+/// ```
+/// use ssh_proto::InputPool;
+///
+/// let mut pool = InputPool::new();
+/// let spare = pool.reserve(); // at least this many bytes can be appended without allocating
+/// pool.buffer().extend_from_slice(&[0; 16]);
+/// pool.filled(16, spare);
+/// assert_eq!(pool.buffer().len(), 16);
+/// ```
+#[derive(Debug, Default)]
+pub struct InputPool {
+    current: BytesMut,
+    others: Vec<BytesMut>,
+    size: usize,
+}
+
+impl InputPool {
+    /// An empty pool.
+    pub fn new() -> Self {
+        Self { current: BytesMut::new(), others: Vec::new(), size: MIN }
+    }
+
+    /// The buffer to append to and to hand to `handle_input`.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.current
+    }
+
+    /// Makes room for a read and says how many bytes: at least an eighth of the buffer's size.
+    pub fn reserve(&mut self) -> usize {
+        let spare = |buffer: &BytesMut| buffer.capacity() - buffer.len();
+        let wanted = self.size / 8;
+        // Enough is left behind what is there, or the slices of the front are gone.
+        if spare(&self.current) >= wanted || self.current.try_reclaim(wanted) {
+            return spare(&self.current);
+        }
+        let tail = self.current.len();
+        let free = self.others.iter_mut().position(|other| other.try_reclaim(tail + wanted));
+        let next = match free {
+            Some(at) => self.others.swap_remove(at),
+            None => BytesMut::with_capacity(self.size.max(tail + wanted)),
+        };
+        let mut old = core::mem::replace(&mut self.current, next);
+        self.current.extend_from_slice(&old);
+        old.clear();
+        if self.others.len() + 1 < BUFFERS {
+            self.others.push(old);
+        } else if let Some(first) = self.others.first_mut() {
+            // All are held by slices: the oldest is let go, and lives as long as its slices.
+            *first = old;
+            self.others.rotate_left(1);
+        }
+        spare(&self.current)
+    }
+
+    /// A read gave `n` of `room` bytes: a full one means there is more to come.
+    pub fn filled(&mut self, n: usize, room: usize) {
+        if n >= room && self.size < MAX {
+            self.size *= 2;
+            self.others.retain(|other| other.capacity() >= self.size);
+        }
+    }
+
+    /// Nothing came for a while: large buffers are given back.
+    pub fn idle(&mut self) {
+        self.others.clear();
+        self.size = MIN;
+        if self.current.capacity() > MIN && self.current.len() < MIN {
+            let mut small = BytesMut::with_capacity(if self.current.is_empty() { 0 } else { MIN });
+            small.extend_from_slice(&self.current);
+            self.current = small;
+        }
+    }
+
+    /// Bytes of the buffers held.
+    pub fn capacity(&self) -> usize {
+        self.current.capacity() + self.others.iter().map(BytesMut::capacity).sum::<usize>()
+    }
+}

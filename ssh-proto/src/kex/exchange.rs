@@ -1,0 +1,124 @@
+//! One exchange: its hash, its signature, its keys.
+
+use alloc::vec::Vec;
+
+use zeroize::Zeroizing;
+
+use super::negotiate::Choice;
+use super::proof::SignatureVerified;
+use crate::crypto::{Digest, SharedSecret, SignatureAlgorithm};
+use crate::error::PeerMisbehaved;
+use crate::key::{PublicKey, SignPurpose, Signature, ToSign};
+use crate::msg::auth::split_signature;
+use crate::role::Side;
+use crate::transport::keys::{KeySource, NewKeys, encode_secret};
+use crate::wire::PutSsh;
+
+/// Both KEXINITs are known.
+pub(crate) struct Agreed {
+    pub(crate) choice: Choice,
+    /// The whole KEXINIT payloads, number included: the hash covers them.
+    pub(crate) client_init: Vec<u8>,
+    pub(crate) server_init: Vec<u8>,
+}
+
+impl Agreed {
+    /// Computes the exchange hash (RFC 4253 §8, RFC 5656 §4).
+    pub(crate) fn finish(
+        self,
+        (client_ident, server_ident): (&[u8], &[u8]),
+        host_key: &PublicKey,
+        client_share: &[u8],
+        server_share: &[u8],
+        secret: &SharedSecret,
+    ) -> Finished {
+        let secret = encode_secret(secret);
+        let mut fields = Vec::new();
+        for field in [
+            client_ident,
+            server_ident,
+            &self.client_init,
+            &self.server_init,
+            host_key.as_blob(),
+            client_share,
+            server_share,
+        ] {
+            fields.put_string(field);
+        }
+        let hash = self.choice.kex.hash().digest(&[&fields, &secret]);
+        Finished { choice: self.choice, secret, hash }
+    }
+}
+
+/// The hash and the secret are known.
+pub(crate) struct Finished {
+    choice: Choice,
+    secret: Zeroizing<Vec<u8>>,
+    pub(crate) hash: Digest,
+}
+
+impl Finished {
+    pub(crate) fn new_keys(&self, side: Side, session_id: &[u8]) -> NewKeys {
+        let source = KeySource {
+            hash: self.choice.kex.hash(),
+            secret: &self.secret,
+            exchange_hash: &self.hash,
+            session_id,
+        };
+        source.new_keys(side, self.choice.c2s, self.choice.s2c)
+    }
+}
+
+/// A server's reply that only lacks its signature.
+pub(crate) struct ServerReply {
+    pub(crate) finished: Finished,
+    pub(crate) share: Vec<u8>,
+    pub(crate) key: PublicKey,
+    pub(crate) algorithm: &'static dyn SignatureAlgorithm,
+}
+
+impl ServerReply {
+    pub(crate) fn to_sign(&self) -> ToSign<'_> {
+        ToSign {
+            purpose: SignPurpose::HostKey,
+            key: &self.key,
+            algorithm: self.algorithm.name(),
+            message: self.finished.hash.as_bytes(),
+        }
+    }
+}
+
+/// A host key that fits the negotiated algorithm.
+pub(crate) fn host_key(
+    algorithm: &dyn SignatureAlgorithm,
+    blob: &[u8],
+) -> Result<PublicKey, PeerMisbehaved> {
+    let key = PublicKey::from_blob(blob).map_err(|_| PeerMisbehaved::BadHostKey)?;
+    let fits = key.key_type() == algorithm.key_type() && algorithm.check_key(blob).is_ok();
+    if fits { Ok(key) } else { Err(PeerMisbehaved::BadHostKey) }
+}
+
+/// Verifies the signature over the exchange hash, by exactly the negotiated algorithm.
+pub(crate) fn verify(
+    algorithm: &dyn SignatureAlgorithm,
+    key: &PublicKey,
+    hash: &[u8],
+    signature: &[u8],
+) -> Result<SignatureVerified, PeerMisbehaved> {
+    let (name, bytes) = split_signature(signature).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+    if name != algorithm.name() {
+        return Err(PeerMisbehaved::WrongSignatureAlgorithm);
+    }
+    match algorithm.verify(key.as_blob(), hash, bytes) {
+        Ok(()) => Ok(SignatureVerified(())),
+        Err(_) => Err(PeerMisbehaved::BadHostKeySignature),
+    }
+}
+
+/// `string algorithm, string bytes`.
+pub(crate) fn encode_signature(signature: &Signature) -> Vec<u8> {
+    let mut blob = Vec::new();
+    blob.put_string(signature.algorithm().as_bytes());
+    blob.put_string(signature.as_bytes());
+    blob
+}

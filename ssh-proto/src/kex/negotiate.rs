@@ -1,0 +1,219 @@
+//! Algorithm negotiation, [RFC 4253 §7.1], and the pseudo-algorithms that travel with it.
+//!
+//! [RFC 4253 §7.1]: https://www.rfc-editor.org/rfc/rfc4253#section-7.1
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::config::{Common, StrictKexPolicy};
+use crate::crypto::{KexAlgorithm, SignatureAlgorithm};
+use crate::entropy::{Entropy, EntropyError};
+use crate::error::{AlgorithmKind, PeerIncompatible};
+use crate::msg::Message;
+use crate::msg::kex::KexInit;
+use crate::role::Side;
+use crate::text::PeerText;
+use crate::transport::keys::DirectionAlgorithms;
+use crate::wire::NameList;
+
+/// The most bytes of a peer's list kept for an error.
+const MAX_LIST_IN_ERROR: usize = 2048;
+
+const STRICT_CLIENT: &str = "kex-strict-c-v00@openssh.com";
+const STRICT_SERVER: &str = "kex-strict-s-v00@openssh.com";
+const EXT_INFO_CLIENT: &str = "ext-info-c";
+const EXT_INFO_SERVER: &str = "ext-info-s";
+/// Dropbear's rule for guesses: right when the first names are the negotiated ones.
+const KEXGUESS2: &str = "kexguess2@matt.ucc.asn.au";
+
+/// What was negotiated, and how the peer presented itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Negotiated {
+    /// The key exchange method.
+    pub kex: &'static str,
+    /// The host key algorithm.
+    pub host_key: &'static str,
+    /// The cipher from client to server.
+    pub cipher_client_to_server: &'static str,
+    /// The cipher from server to client.
+    pub cipher_server_to_client: &'static str,
+    /// The MAC from client to server, unless the cipher is an AEAD.
+    pub mac_client_to_server: Option<&'static str>,
+    /// The MAC from server to client, unless the cipher is an AEAD.
+    pub mac_server_to_client: Option<&'static str>,
+    /// Whether both ends do strict key exchange. Without it, chacha20-poly1305 is open to
+    /// [CVE-2023-48795](https://nvd.nist.gov/vuln/detail/CVE-2023-48795).
+    pub strict_kex: bool,
+}
+
+/// The algorithms of one exchange.
+pub(crate) struct Choice {
+    pub(crate) kex: &'static dyn KexAlgorithm,
+    pub(crate) host_key: &'static dyn SignatureAlgorithm,
+    pub(crate) c2s: DirectionAlgorithms,
+    pub(crate) s2c: DirectionAlgorithms,
+    /// The peer guessed, wrongly: its next packet is to be dropped.
+    pub(crate) wrong_guess: bool,
+}
+
+impl Choice {
+    pub(crate) fn negotiated(&self, strict_kex: bool) -> Negotiated {
+        Negotiated {
+            kex: self.kex.name(),
+            host_key: self.host_key.name(),
+            cipher_client_to_server: self.c2s.cipher.name(),
+            cipher_server_to_client: self.s2c.cipher.name(),
+            mac_client_to_server: self.c2s.mac.map(|mac| mac.name()),
+            mac_server_to_client: self.s2c.mac.map(|mac| mac.name()),
+            strict_kex,
+        }
+    }
+}
+
+/// What the markers in a first KEXINIT say about a peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Markers {
+    pub(crate) strict: bool,
+    pub(crate) ext_info: bool,
+}
+
+impl Markers {
+    /// Reads the markers of the peer of `side`.
+    pub(crate) fn of_peer(side: Side, theirs: &KexInit<'_>) -> Self {
+        let (strict, ext_info) = match side {
+            Side::Client => (STRICT_SERVER, EXT_INFO_SERVER),
+            Side::Server => (STRICT_CLIENT, EXT_INFO_CLIENT),
+        };
+        Self { strict: theirs.kex.contains(strict), ext_info: theirs.kex.contains(ext_info) }
+    }
+}
+
+/// Our KEXINIT as a payload. Strict-kex and ext-info markers go into the first one only, behind the real
+/// names, so that they never decide a guess.
+pub(crate) fn build_kexinit(
+    side: Side,
+    common: &Common,
+    first: bool,
+    entropy: &mut dyn Entropy,
+) -> Result<Vec<u8>, EntropyError> {
+    let mut cookie = [0; 16];
+    entropy.fill(&mut cookie)?;
+    let markers: &[&str] = match (first, side) {
+        (true, Side::Client) => &[EXT_INFO_CLIENT, STRICT_CLIENT, KEXGUESS2],
+        (true, Side::Server) => &[EXT_INFO_SERVER, STRICT_SERVER, KEXGUESS2],
+        (false, _) => &[KEXGUESS2],
+    };
+    let algorithms = &common.algorithms;
+    let kex: Vec<&str> = algorithms.kex.iter().chain(markers).copied().collect();
+    let (kex, host_key) = (kex.join(","), algorithms.host_keys.join(","));
+    let (ciphers, macs) = (algorithms.ciphers.join(","), algorithms.macs.join(","));
+    let list = |names| NameList::parse(names).unwrap_or(NameList::EMPTY);
+    let mut payload = Vec::new();
+    KexInit {
+        cookie: &cookie,
+        kex: list(kex.as_bytes()),
+        host_key: list(host_key.as_bytes()),
+        cipher_c2s: list(ciphers.as_bytes()),
+        cipher_s2c: list(ciphers.as_bytes()),
+        mac_c2s: list(macs.as_bytes()),
+        mac_s2c: list(macs.as_bytes()),
+        compression_c2s: list(b"none"),
+        compression_s2c: list(b"none"),
+        languages_c2s: NameList::EMPTY,
+        languages_s2c: NameList::EMPTY,
+        first_kex_packet_follows: false,
+        reserved: 0,
+    }
+    .encode(&mut payload);
+    Ok(payload)
+}
+
+/// Chooses the algorithms, as `side` sees it. Strictness does not matter here.
+pub(crate) fn negotiate(
+    side: Side,
+    common: &Common,
+    ours: &KexInit<'_>,
+    theirs: &KexInit<'_>,
+) -> Result<Choice, Box<PeerIncompatible>> {
+    let pick = |kind, ours: NameList<'_>, theirs: NameList<'_>, known: &dyn Fn(&str) -> bool| {
+        let (client, server) = match side {
+            Side::Client => (ours, theirs),
+            Side::Server => (theirs, ours),
+        };
+        // Only names this end really has: a marker is in both lists and no algorithm.
+        let name = client.iter().find(|name| server.contains(name) && known(name)).map(String::from);
+        name.ok_or_else(|| {
+            let real: Vec<&str> = ours.iter().filter(|name| known(name)).collect();
+            Box::new(PeerIncompatible::NoCommonAlgorithm {
+                kind,
+                ours: real.join(","),
+                theirs: PeerText::with_limit(theirs.as_str().as_bytes(), MAX_LIST_IN_ERROR),
+            })
+        })
+    };
+    let provider = common.provider;
+    let find_kex = |name: &str| provider.kex.iter().find(|kex| kex.name() == name).copied();
+    let find_key = |name: &str| provider.signatures.iter().find(|key| key.name() == name).copied();
+    let find_cipher = |name: &str| provider.ciphers.iter().find(|cipher| cipher.name() == name).copied();
+    let find_mac = |name: &str| provider.macs.iter().find(|mac| mac.name() == name).copied();
+    let gone = || Box::new(PeerIncompatible::StrictKexRequired);
+
+    let kex = pick(AlgorithmKind::Kex, ours.kex, theirs.kex, &|name| find_kex(name).is_some())?;
+    let host_key =
+        pick(AlgorithmKind::HostKey, ours.host_key, theirs.host_key, &|name| find_key(name).is_some())?;
+    let direction = |cipher_lists: (NameList<'_>, NameList<'_>), mac_lists: (NameList<'_>, NameList<'_>)| {
+        let (ours, theirs) = cipher_lists;
+        let cipher = pick(AlgorithmKind::Cipher, ours, theirs, &|name| find_cipher(name).is_some())?;
+        let cipher = find_cipher(&cipher).ok_or_else(gone)?;
+        // OpenSSH's rule for AEADs (PROTOCOL §1.6): the MAC lists are not looked at.
+        let mac = match cipher.is_aead() {
+            true => None,
+            false => {
+                let (ours, theirs) = mac_lists;
+                let mac = pick(AlgorithmKind::Mac, ours, theirs, &|name| find_mac(name).is_some())?;
+                Some(find_mac(&mac).ok_or_else(gone)?)
+            }
+        };
+        Ok(DirectionAlgorithms { cipher, mac })
+    };
+    let c2s = direction((ours.cipher_c2s, theirs.cipher_c2s), (ours.mac_c2s, theirs.mac_c2s))?;
+    let s2c = direction((ours.cipher_s2c, theirs.cipher_s2c), (ours.mac_s2c, theirs.mac_s2c))?;
+    for (ours, theirs) in
+        [(ours.compression_c2s, theirs.compression_c2s), (ours.compression_s2c, theirs.compression_s2c)]
+    {
+        pick(AlgorithmKind::Compression, ours, theirs, &|name| name == "none")?;
+    }
+    Ok(Choice {
+        kex: find_kex(&kex).ok_or_else(gone)?,
+        host_key: find_key(&host_key).ok_or_else(gone)?,
+        c2s,
+        s2c,
+        wrong_guess: theirs.first_kex_packet_follows && !guess_is_right(ours, theirs, &kex, &host_key),
+    })
+}
+
+/// RFC 4253 §7: a guess is right when both first names agree; by Dropbear's rule, which both ends must name,
+/// when the guesser's first names are the negotiated ones.
+fn guess_is_right(ours: &KexInit<'_>, theirs: &KexInit<'_>, kex: &str, host_key: &str) -> bool {
+    let (first_kex, first_key) = (theirs.kex.iter().next(), theirs.host_key.iter().next());
+    if ours.kex.contains(KEXGUESS2) && theirs.kex.contains(KEXGUESS2) {
+        first_kex == Some(kex) && first_key == Some(host_key)
+    } else {
+        first_kex == ours.kex.iter().next() && first_key == ours.host_key.iter().next()
+    }
+}
+
+/// Whether the policy lets a peer without strict key exchange in, with these ciphers.
+pub(crate) fn acceptable_without_strict(policy: StrictKexPolicy, choice: &Choice) -> bool {
+    let open_to_terrapin = |direction: &DirectionAlgorithms| {
+        direction.cipher.name() == "chacha20-poly1305@openssh.com"
+            || (direction.cipher.name().ends_with("-cbc") && direction.mac.is_some_and(|mac| mac.is_etm()))
+    };
+    match policy {
+        StrictKexPolicy::Offer => true,
+        StrictKexPolicy::RequireStrictOrSafe => ![choice.c2s, choice.s2c].iter().any(open_to_terrapin),
+        StrictKexPolicy::Require => false,
+    }
+}

@@ -1,0 +1,192 @@
+//! One channel's state.
+//!
+//! ```text
+//! Opening ── CONFIRMATION ──▶ Open ── EOF, CLOSE out and in, in any order ──▶ freed once released
+//!    └────── OPEN_FAILURE ──▶ freed
+//! ```
+
+use super::parked::Parked;
+use super::replies::{AwaitedReplies, OwedReplies};
+use super::window::{RecvWindow, Window};
+use crate::event::{ChannelId, Flag, Stream};
+
+/// The peer's number for a channel. Ours is the slot in [`ChannelId`]; the two are never mixed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RemoteId(pub(crate) u32);
+
+/// How a channel's stderr is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stderr {
+    /// As its own stream. It shares the window with the data, so both must be read.
+    #[default]
+    Separate,
+    /// In the data stream, in the order of arrival.
+    Combined,
+    /// Dropped on arrival.
+    Discard,
+}
+
+/// What a channel starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChannelConfig {
+    /// The largest receive window, in bytes. How much of it is granted follows the budget of the connection.
+    pub window: u32,
+    /// How stderr is delivered.
+    pub stderr: Stderr,
+}
+
+impl Default for ChannelConfig {
+    fn default() -> Self {
+        Self { window: 2 << 20, stderr: Stderr::Separate }
+    }
+}
+
+impl ChannelConfig {
+    /// Sets how stderr is delivered.
+    #[must_use]
+    pub fn with_stderr(mut self, stderr: Stderr) -> Self {
+        self.stderr = stderr;
+        self
+    }
+
+    /// Sets the largest receive window, in bytes.
+    #[must_use]
+    pub fn with_window(mut self, window: u32) -> Self {
+        self.window = window;
+        self
+    }
+}
+
+/// Where something that is sent once stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Once {
+    No,
+    Wanted,
+    Sent,
+}
+
+#[derive(Debug)]
+pub(crate) struct ChannelState {
+    pub(crate) id: ChannelId,
+    /// `None` while our open is unanswered.
+    pub(crate) remote: Option<RemoteId>,
+    pub(crate) is_session: bool,
+
+    pub(crate) send: Window,
+    pub(crate) max_packet: usize,
+    /// The confirmation of the peer's open; nothing precedes it.
+    pub(crate) confirm: Once,
+    pub(crate) eof_out: Once,
+    pub(crate) close_out: Once,
+    /// A write was refused, and is owed a `Writable`.
+    pub(crate) blocked: bool,
+
+    pub(crate) recv: RecvWindow,
+    pub(crate) parked: [Parked; 2],
+    pub(crate) stderr: Stderr,
+    /// Bytes that arrived, per stream.
+    pub(crate) arrived: [u64; 2],
+    pub(crate) eof_in: bool,
+    pub(crate) close_in: bool,
+
+    /// Our requests.
+    pub(crate) awaited: AwaitedReplies<()>,
+    /// The peer's requests; the answer is yes or no, and whether it starts the program.
+    pub(crate) owed: OwedReplies<bool>,
+    /// Messages of ours in the outbox.
+    pub(crate) outboxed: usize,
+    /// A shell, exec or subsystem was asked for and not refused.
+    pub(crate) program: bool,
+    pub(crate) env_requests: u32,
+
+    pub(crate) in_control: bool,
+    pub(crate) in_writers: bool,
+    flags: u8,
+    /// The embedder is done with it.
+    pub(crate) released: bool,
+}
+
+impl ChannelState {
+    pub(crate) fn new(id: ChannelId, is_session: bool, recv: RecvWindow, stderr: Stderr) -> Self {
+        Self {
+            id,
+            remote: None,
+            is_session,
+            send: Window::new(0),
+            max_packet: 0,
+            confirm: Once::Sent,
+            eof_out: Once::No,
+            close_out: Once::No,
+            blocked: false,
+            recv,
+            parked: Default::default(),
+            stderr,
+            arrived: [0; 2],
+            eof_in: false,
+            close_in: false,
+            awaited: AwaitedReplies::default(),
+            owed: OwedReplies::default(),
+            outboxed: 0,
+            program: false,
+            env_requests: 0,
+            in_control: false,
+            in_writers: false,
+            flags: 0,
+            released: false,
+        }
+    }
+
+    pub(crate) fn parked(&self, stream: Stream) -> &Parked {
+        let [data, stderr] = &self.parked;
+        match stream {
+            Stream::Data => data,
+            Stream::Stderr => stderr,
+        }
+    }
+
+    pub(crate) fn parked_mut(&mut self, stream: Stream) -> &mut Parked {
+        let [data, stderr] = &mut self.parked;
+        match stream {
+            Stream::Data => data,
+            Stream::Stderr => stderr,
+        }
+    }
+
+    /// Whether our CLOSE went out or will.
+    pub(crate) fn closing(&self) -> bool {
+        self.close_out != Once::No
+    }
+
+    /// Whether both CLOSEs went by and nothing of the channel is on its way.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.close_in && self.close_out == Once::Sent
+    }
+
+    /// Sets an event flag; false when it was set already or nobody listens any more.
+    pub(crate) fn raise(&mut self, flag: Flag) -> bool {
+        let fresh = self.flags & flag as u8 == 0 && !self.released;
+        if fresh {
+            self.flags |= flag as u8;
+        }
+        fresh
+    }
+
+    /// Clears an event flag; false when it was not set.
+    pub(crate) fn lower(&mut self, flag: Flag) -> bool {
+        let set = self.flags & flag as u8 != 0;
+        self.flags &= !(flag as u8);
+        set
+    }
+
+    /// Whether a write could be accepted, but for the room in the output.
+    pub(crate) fn may_write(&self) -> bool {
+        self.remote.is_some()
+            && self.confirm == Once::Sent
+            && self.outboxed == 0
+            && self.send.available() > 0
+            && self.eof_out == Once::No
+            && !self.closing()
+    }
+}
+

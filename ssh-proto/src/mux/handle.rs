@@ -1,0 +1,260 @@
+//! The embedder's handle on one channel.
+
+use bytes::Bytes;
+
+use super::Mux;
+use super::channel::{ChannelState, Once, Stderr};
+use crate::connection::Core;
+use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
+use crate::event::{ChannelId, Stream};
+use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
+use crate::msg::request::ChannelRequestKind;
+use crate::msg::Message;
+
+/// A channel of a connection, borrowed for a few calls.
+///
+/// Reading is what gives the peer its window back; a channel nobody reads stalls only itself.
+#[derive(Debug)]
+pub struct Channel<'a> {
+    core: &'a mut Core,
+    id: ChannelId,
+}
+
+impl<'a> Channel<'a> {
+    pub(crate) fn new(core: &'a mut Core, id: ChannelId) -> Result<Self, UnknownChannel> {
+        match core.mux.as_mut().and_then(|mux| mux.get(id)) {
+            Some(_) => Ok(Self { core, id }),
+            None => Err(UnknownChannel),
+        }
+    }
+
+    /// The channel's id.
+    pub fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    fn state(&self) -> Option<&ChannelState> {
+        let entry = self.core.mux.as_ref()?.slots.get(self.id.slot as usize)?;
+        entry.channel.as_ref().filter(|channel| channel.id == self.id)
+    }
+
+    fn parts(&mut self) -> Option<(&mut Mux, super::MuxContext<'_>)> {
+        self.core.mux_parts()
+    }
+
+    /// Takes up to `max` bytes of received data, without copying.
+    ///
+    /// # Errors
+    /// [`ReadError::Blocked`] when nothing has arrived; then a `Readable` event follows. After the data:
+    /// [`ReadError::Eof`], [`ReadError::Reset`] for a close without EOF, [`ReadError::Lost`] for a lost
+    /// connection.
+    pub fn read(&mut self, stream: Stream, max: usize) -> Result<Bytes, ReadError> {
+        self.take(stream, |mux, id| {
+            let (channel, borrow) = mux.reader(id)?;
+            let bytes = channel.parked_mut(stream).read(max, borrow);
+            Some((bytes.len(), bytes))
+        })
+    }
+
+    /// Copies received data into `dst`, as much as fits, and says how many bytes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_into(&mut self, stream: Stream, dst: &mut [u8]) -> Result<usize, ReadError> {
+        self.take(stream, |mux, id| {
+            let (channel, borrow) = mux.reader(id)?;
+            let n = channel.parked_mut(stream).read_into(dst, borrow);
+            Some((n, n))
+        })
+    }
+
+    /// The first contiguous piece of received data; empty when there is none.
+    pub fn peek(&self, stream: Stream) -> &[u8] {
+        self.state().map(|channel| channel.parked(stream).peek()).unwrap_or_default()
+    }
+
+    /// Drops up to `n` bytes of received data, giving their window back: for relays, once they are forwarded.
+    pub fn consume(&mut self, stream: Stream, n: usize) {
+        let _ = self.take(stream, |mux, id| {
+            let (channel, borrow) = mux.reader(id)?;
+            Some((channel.parked_mut(stream).consume(n, borrow), ()))
+        });
+    }
+
+    fn take<T>(
+        &mut self,
+        stream: Stream,
+        take: impl FnOnce(&mut Mux, ChannelId) -> Option<(usize, T)>,
+    ) -> Result<T, ReadError> {
+        let id = self.id;
+        let lost = ReadError::Lost;
+        let (mux, _) = self.parts().ok_or(lost)?;
+        let channel = mux.find(id).ok_or(lost)?;
+        if channel.parked(stream).is_empty() {
+            return Err(match channel {
+                channel if channel.eof_in => ReadError::Eof,
+                channel if channel.close_in => ReadError::Reset,
+                _ if mux.lost => lost,
+                _ => ReadError::Blocked,
+            });
+        }
+        let (n, taken) = take(mux, id).ok_or(lost)?;
+        mux.credit(id, n);
+        self.core.pump();
+        Ok(taken)
+    }
+
+    /// Sets how stderr is delivered from now on. What arrived before stays where it is.
+    pub fn set_stderr(&mut self, how: Stderr) {
+        let id = self.id;
+        if let Some((mux, _)) = self.parts()
+            && let Some(channel) = mux.find(id)
+        {
+            channel.stderr = how;
+        }
+    }
+
+    /// Sends data: as much of `src` as window and output take now, and says how many bytes that was.
+    ///
+    /// # Errors
+    /// [`WriteError::Blocked`] when nothing was taken; then a `Writable` event follows.
+    /// [`WriteError::Closed`] after [`eof`](Self::eof), [`close`](Self::close), the peer's close, or the end.
+    pub fn write(&mut self, stream: Stream, src: &[u8]) -> Result<usize, WriteError> {
+        let id = self.id;
+        let (mux, mut cx) = self.parts().ok_or(WriteError::Closed)?;
+        let lost = mux.lost;
+        let channel = mux.find(id).ok_or(WriteError::Closed)?;
+        if lost || channel.eof_out != Once::No || channel.closing() || channel.close_in {
+            return Err(WriteError::Closed);
+        }
+        let mut sent = 0;
+        while let Some(rest) = src.get(sent..).filter(|rest| !rest.is_empty() && channel.may_write()) {
+            let Some(mut sender) = cx.sender() else { break };
+            let Some(super::RemoteId(recipient)) = channel.remote else { break };
+            let n = channel.send.spend(rest.len().min(channel.max_packet));
+            let Some(data) = rest.get(..n) else { break };
+            sender.send_with(n + 16, |out| match stream {
+                Stream::Data => ChannelData { recipient, data }.encode(out),
+                Stream::Stderr => {
+                    ChannelExtendedData { recipient, code: EXTENDED_DATA_STDERR, data }.encode(out);
+                }
+            });
+            sent += n;
+        }
+        if sent < src.len() {
+            channel.blocked = true;
+            // The window's opener puts it on the ring; without room it waits there from now on.
+            if channel.may_write() {
+                mux.wait_for_room(id);
+            }
+        }
+        mux.active |= sent > 0;
+        if sent > 0 {
+            self.core.pump();
+        }
+        if sent == 0 && !src.is_empty() { Err(WriteError::Blocked) } else { Ok(sent) }
+    }
+
+    /// How many bytes a write would take now.
+    pub fn capacity(&self, _stream: Stream) -> usize {
+        let Some(channel) = self.state() else { return 0 };
+        let room = self.core.output_room();
+        if channel.may_write() { channel.send.available().min(room) } else { 0 }
+    }
+
+    /// Makes a request. Before the channel is confirmed it waits, and leaves behind the confirmation.
+    ///
+    /// With `want_reply`, `Reply` events answer such requests in their order.
+    ///
+    /// # Errors
+    /// [`RequestError::Full`] when too many wait; then a `Ready` event follows.
+    pub fn request(&mut self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), RequestError> {
+        let id = self.id;
+        let (mux, mut cx) = self.parts().ok_or(RequestError::Closed)?;
+        let result = mux.request(&mut cx, id, kind, want_reply);
+        self.core.pump();
+        result
+    }
+
+    /// Says that no more data follows. It leaves behind everything accepted before.
+    ///
+    /// # Errors
+    /// [`WriteError::Closed`].
+    pub fn eof(&mut self) -> Result<(), WriteError> {
+        let id = self.id;
+        let (mux, _) = self.parts().ok_or(WriteError::Closed)?;
+        let lost = mux.lost;
+        let channel = mux.find(id).ok_or(WriteError::Closed)?;
+        if lost || channel.eof_out != Once::No || channel.closing() {
+            return Err(WriteError::Closed);
+        }
+        channel.eof_out = Once::Wanted;
+        mux.touch(id);
+        self.core.pump();
+        Ok(())
+    }
+
+    /// Closes the channel: EOF, then CLOSE, behind everything accepted before.
+    pub fn close(&mut self) {
+        let id = self.id;
+        let Some((mux, _)) = self.parts() else { return };
+        let Some(channel) = mux.find(id) else { return };
+        if channel.closing() {
+            return;
+        }
+        if channel.eof_out == Once::No {
+            channel.eof_out = Once::Wanted;
+        }
+        channel.close_out = Once::Wanted;
+        mux.touch(id);
+        self.core.pump();
+    }
+
+    /// Closes the channel at once. Requests that did not leave yet and data not read yet are dropped; returns
+    /// how many bytes that were.
+    pub fn abort(&mut self) -> usize {
+        let id = self.id;
+        let Some((mux, _)) = self.parts() else { return 0 };
+        let mut dropped = mux.outbox.forget(id);
+        dropped += mux.drop_parked(id);
+        if let Some(channel) = mux.find(id) {
+            channel.outboxed = 0;
+            if !channel.closing() {
+                channel.close_out = Once::Wanted;
+            }
+        }
+        mux.touch(id);
+        self.core.pump();
+        dropped
+    }
+
+    /// Done with the channel. If it is open, it is aborted; late data is dropped and credited; no event
+    /// follows. Its number is used again only after both sides closed it.
+    pub fn release(self) {
+        let Self { core, id } = self;
+        if let Some((mux, _)) = core.mux_parts() {
+            mux.release(id);
+            core.pump();
+        }
+    }
+}
+
+impl Mux {
+    fn reader(&mut self, id: ChannelId) -> Option<(&mut ChannelState, &mut super::BorrowBudget)> {
+        let Self { slots, borrow, .. } = self;
+        let channel = slots.get_mut(id.slot as usize)?.channel.as_mut()?;
+        (channel.id == id).then_some((channel, borrow))
+    }
+
+    /// Data was consumed: its window may be granted again.
+    fn credit(&mut self, id: ChannelId, bytes: usize) {
+        let Self { slots, ledger, .. } = self;
+        let channel = slots.get_mut(id.slot as usize).and_then(|entry| entry.channel.as_mut());
+        let Some(channel) = channel.filter(|channel| channel.id == id) else { return };
+        channel.recv.consume(ledger, bytes);
+        if channel.recv.wants_adjust() && !channel.eof_in && !channel.close_in && !channel.closing() {
+            self.touch(id);
+        }
+    }
+}
+

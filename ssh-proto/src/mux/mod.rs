@@ -1,0 +1,655 @@
+//! The connection protocol, [RFC 4254]: channels, their flow control, requests and replies.
+//!
+//! Nothing that only has one value per channel is queued: adjusts, EOF, CLOSE and plain replies are flags and
+//! counters, turned into packets when a packet may be sent and there is room. Channels with such work stand
+//! in one ring, channels whose writer waits for room in another; no step looks at all channels.
+//!
+//! [RFC 4254]: https://www.rfc-editor.org/rfc/rfc4254
+
+pub(crate) mod channel;
+mod globals;
+pub(crate) mod handle;
+mod outbox;
+mod parked;
+mod receive;
+pub(crate) mod replies;
+pub(crate) mod window;
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use self::channel::{ChannelConfig, ChannelState, Once, RemoteId};
+use self::globals::Globals;
+use self::outbox::{MAX_PAYLOAD, Outbox, Waiting};
+use self::parked::BorrowBudget;
+use self::replies::{Deadlines, NextReply, REPLY_COST};
+use self::window::{Ledger, RecvWindow, Window};
+use crate::auth::Authenticated;
+use crate::config::{AnyConfig, Limits};
+use crate::error::{AnswerError, OpenError, PeerMisbehaved, RequestError};
+use crate::event::{ChannelEvent, ChannelId, CoreEvent, EventQueue, Flag, Stream};
+use crate::msg::Message;
+use crate::msg::channel::{
+    ChannelClose, ChannelEof, ChannelFailure, ChannelOpen, ChannelOpenConfirmation, ChannelOpenFailure,
+    ChannelRequest, ChannelSuccess, ChannelWindowAdjust,
+};
+use crate::msg::request::{ChannelKind, ChannelRequestKind, OpenFailure, OpenFailureCode};
+use crate::owed::OwedQueue;
+use crate::ticket::{Identity, Pending, Ticket};
+use crate::time::Instant;
+use crate::timer::{TimeoutReason, Timers};
+use crate::transport::MAX_DATA;
+use crate::transport::outgoing::{Outgoing, ServiceSender};
+
+/// The least `maximum packet size` of a peer that is worked with.
+const MIN_MAX_PACKET: u32 = 16;
+
+/// What the mux needs of the rest of the connection.
+pub(crate) struct MuxContext<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) out: &'a mut Outgoing,
+    pub(crate) owed: &'a mut OwedQueue,
+    pub(crate) events: &'a mut EventQueue,
+    pub(crate) identity: &'a Arc<Identity>,
+}
+
+impl MuxContext<'_> {
+    /// The way out, when packets may be sent and there is room.
+    fn sender(&mut self) -> Option<ServiceSender<'_>> {
+        if self.out.pending() < self.limits.output { self.out.service() } else { None }
+    }
+}
+
+/// Whether a message had an effect, for the noise budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Useful,
+    Noise,
+}
+
+#[derive(Debug, Default)]
+struct SlotEntry {
+    generation: u32,
+    channel: Option<ChannelState>,
+}
+
+/// An open of the peer that waits for the embedder.
+#[derive(Debug)]
+struct PendingOpen {
+    pending: Pending,
+    is_session: bool,
+    remote: RemoteId,
+    window: u32,
+    max_packet: u32,
+}
+
+/// A request of ours with a deadline.
+#[derive(Debug, Clone, Copy)]
+enum RequestRef {
+    Channel(ChannelId, u64),
+    Global(u64),
+}
+
+#[derive(Debug)]
+pub(crate) struct Mux {
+    slots: Vec<SlotEntry>,
+    free: VecDeque<u32>,
+    in_use: usize,
+    opens: VecDeque<PendingOpen>,
+    /// The types of channel the peer may open; `None` is all.
+    acceptable: Option<Vec<String>>,
+    outbox: Outbox,
+    ledger: Ledger,
+    borrow: BorrowBudget,
+    max_borrowed: usize,
+    /// Channels with flags to render.
+    control: VecDeque<ChannelId>,
+    /// Channels whose writer waits for room.
+    writers: VecDeque<ChannelId>,
+    globals: Globals,
+    open_deadlines: Deadlines<ChannelId>,
+    request_deadlines: Deadlines<RequestRef>,
+    /// The connection is gone.
+    lost: bool,
+    /// Messages to the embedder or by it happened, for the idle timeout.
+    pub(crate) active: bool,
+}
+
+impl Mux {
+    pub(crate) fn new(config: &AnyConfig, _proof: Authenticated) -> Self {
+        let limits = &config.common().limits;
+        Self {
+            slots: Vec::new(),
+            free: VecDeque::new(),
+            in_use: 0,
+            opens: VecDeque::new(),
+            acceptable: match config {
+                AnyConfig::Client(config) => Some(config.accept_opens.clone()),
+                AnyConfig::Server(_) => None,
+            },
+            outbox: Outbox::new(limits.outbox_bytes, limits.outbox_messages),
+            ledger: Ledger::new(limits.recv_budget, limits.max_channels, limits.min_window),
+            borrow: BorrowBudget(limits.max_borrowed),
+            max_borrowed: limits.max_borrowed,
+            control: VecDeque::new(),
+            writers: VecDeque::new(),
+            globals: Globals::default(),
+            open_deadlines: Deadlines::new(limits.open_timeout),
+            request_deadlines: Deadlines::new(limits.request_timeout),
+            lost: false,
+            active: false,
+        }
+    }
+
+    // ----- The slab.
+
+    /// A channel the embedder may still use.
+    fn get(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
+        self.find(id).filter(|channel| !channel.released)
+    }
+
+    /// A channel, released or not.
+    fn find(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
+        let entry = self.slots.get_mut(id.slot as usize)?;
+        entry.channel.as_mut().filter(|channel| channel.id == id)
+    }
+
+    fn insert(&mut self, is_session: bool, config: ChannelConfig, limits: &Limits) -> Option<&mut ChannelState> {
+        if self.in_use >= limits.max_channels {
+            return None;
+        }
+        let slot = match self.free.pop_front() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(SlotEntry::default());
+                u32::try_from(self.slots.len() - 1).ok()?
+            }
+        };
+        self.in_use += 1;
+        let entry = self.slots.get_mut(slot as usize)?;
+        let id = ChannelId { slot, generation: entry.generation };
+        let recv = RecvWindow::open(&mut self.ledger, config.window as usize, limits.lenient_window);
+        Some(entry.channel.insert(ChannelState::new(id, is_session, recv, config.stderr)))
+    }
+
+    /// Frees a slot. Nothing may name the channel any more.
+    fn remove(&mut self, id: ChannelId) {
+        let Some(entry) = self.slots.get_mut(id.slot as usize) else { return };
+        if let Some(mut channel) = entry.channel.take() {
+            entry.generation = entry.generation.wrapping_add(1);
+            channel.recv.close(&mut self.ledger);
+            for stream in Stream::BOTH {
+                channel.parked_mut(stream).consume(usize::MAX, &mut self.borrow);
+            }
+            self.outbox.forget(id);
+            self.free.push_back(id.slot);
+            self.in_use -= 1;
+        }
+    }
+
+    /// Frees a channel that both sides closed and the embedder released.
+    fn collect(&mut self, id: ChannelId) {
+        if self.find(id).is_some_and(|channel| channel.released && channel.is_finished()) {
+            self.remove(id);
+        }
+    }
+
+    /// Puts a channel on the ring of those with flags to render.
+    fn touch(&mut self, id: ChannelId) {
+        if let Some(channel) = self.find(id)
+            && !channel.in_control
+        {
+            channel.in_control = true;
+            self.control.push_back(id);
+        }
+    }
+
+    /// Queues an event of which one per channel is enough.
+    fn raise(&mut self, id: ChannelId, flag: Flag, events: &mut EventQueue) {
+        if self.find(id).is_some_and(|channel| channel.raise(flag)) {
+            events.push_flag(id, flag);
+        }
+    }
+
+    /// The event behind a queued flag, if it still holds.
+    pub(crate) fn take_flag(&mut self, id: ChannelId, flag: Flag) -> Option<ChannelEvent> {
+        let channel = self.get(id)?;
+        channel.lower(flag).then(|| flag.event())
+    }
+
+    // ----- Commands.
+
+    pub(crate) fn open(
+        &mut self,
+        cx: &mut MuxContext<'_>,
+        kind: &ChannelKind,
+        config: ChannelConfig,
+    ) -> Result<ChannelId, OpenError> {
+        let mut data = Vec::new();
+        kind.encode_data(&mut data);
+        let size = data.len() + kind.name().len() + 32;
+        if size > MAX_PAYLOAD || kind.name().len() > crate::msg::limit::NAME {
+            return Err(OpenError::TooLong);
+        }
+        if !self.outbox.has_room(size) {
+            return Err(OpenError::Full);
+        }
+        let is_session = matches!(kind, ChannelKind::Session);
+        let channel = self.insert(is_session, config, cx.limits).ok_or(OpenError::TooMany)?;
+        let (id, window) = (channel.id, channel.recv.initial());
+        let mut payload = Vec::with_capacity(size);
+        let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
+        let kind = kind.name().as_bytes();
+        ChannelOpen { kind, sender: id.slot, window, max_packet, data: &data }.encode(&mut payload);
+        self.outbox.push(Waiting { channel: None, payload });
+        self.open_deadlines.start(id);
+        self.active = true;
+        Ok(id)
+    }
+
+    pub(crate) fn accept(
+        &mut self,
+        cx: &mut MuxContext<'_>,
+        ticket: Ticket,
+        config: ChannelConfig,
+    ) -> Result<ChannelId, AnswerError> {
+        let open = self.take_open(&ticket).ok_or(AnswerError::Gone)?;
+        ticket.settle();
+        self.active = true;
+        let Some(channel) = self.insert(open.is_session, config, cx.limits) else {
+            let code = OpenFailureCode::RESOURCE_SHORTAGE;
+            cx.owed.push_open_failure(open.remote, OpenFailure::new(code, "too many channels"));
+            return Err(AnswerError::Refused);
+        };
+        channel.remote = Some(open.remote);
+        channel.send = Window::new(open.window);
+        channel.max_packet = (open.max_packet as usize).min(MAX_DATA);
+        channel.confirm = Once::Wanted;
+        let id = channel.id;
+        self.touch(id);
+        Ok(id)
+    }
+
+    pub(crate) fn reject(
+        &mut self,
+        cx: &mut MuxContext<'_>,
+        ticket: Ticket,
+        why: OpenFailure,
+    ) -> Result<(), AnswerError> {
+        let open = self.take_open(&ticket).ok_or(AnswerError::Gone)?;
+        ticket.settle();
+        cx.owed.push_open_failure(open.remote, why);
+        Ok(())
+    }
+
+    fn take_open(&mut self, ticket: &Ticket) -> Option<PendingOpen> {
+        let at = self.opens.iter().position(|open| open.pending.is(ticket))?;
+        self.opens.remove(at)
+    }
+
+    pub(crate) fn reply_request(
+        &mut self,
+        cx: &mut MuxContext<'_>,
+        ticket: Ticket,
+        (id, starts_program): (ChannelId, bool),
+        ok: bool,
+    ) -> Result<(), AnswerError> {
+        let channel = self.find(id).ok_or(AnswerError::Gone)?;
+        if !channel.owed.decide(&ticket, ok.then_some(true)) {
+            return Err(AnswerError::Gone);
+        }
+        if starts_program && !ok {
+            channel.program = false;
+        }
+        ticket.settle();
+        let _ = cx;
+        self.touch(id);
+        Ok(())
+    }
+
+    /// A request on a channel of ours. It may be made before the open is confirmed.
+    fn request(
+        &mut self,
+        cx: &mut MuxContext<'_>,
+        id: ChannelId,
+        kind: &ChannelRequestKind,
+        want_reply: bool,
+    ) -> Result<(), RequestError> {
+        let mut data = Vec::new();
+        kind.encode_data(&mut data);
+        if data.len() > MAX_PAYLOAD || kind.name().len() > crate::msg::limit::NAME {
+            return Err(RequestError::TooLong);
+        }
+        if self.lost {
+            return Err(RequestError::Closed);
+        }
+        let size = data.len() + kind.name().len() + 16;
+        let room = self.outbox.has_room(size);
+        let channel = self.get(id).ok_or(RequestError::Closed)?;
+        if channel.closing() || channel.close_in {
+            return Err(RequestError::Closed);
+        }
+        if !room || (want_reply && channel.awaited.len() >= cx.limits.pending_requests) {
+            return Err(RequestError::Full);
+        }
+        if want_reply {
+            let number = channel.awaited.push(());
+            self.request_deadlines.start(RequestRef::Channel(id, number));
+        }
+        let mut payload = Vec::with_capacity(size);
+        let name = kind.name().as_bytes();
+        ChannelRequest { recipient: 0, name, want_reply, data: &data }.encode(&mut payload);
+        if let Some(channel) = self.find(id) {
+            channel.outboxed += 1;
+        }
+        self.outbox.push(Waiting { channel: Some(id), payload });
+        self.active = true;
+        Ok(())
+    }
+
+    /// Done with a channel: it closes by itself, late data is dropped, no event follows.
+    pub(crate) fn release(&mut self, id: ChannelId) {
+        let Some(channel) = self.get(id) else { return };
+        channel.released = true;
+        channel.outboxed = 0;
+        if !channel.closing() {
+            channel.close_out = Once::Wanted;
+        }
+        let lost = self.lost;
+        self.outbox.forget(id);
+        self.drop_parked(id);
+        if lost {
+            self.remove(id);
+        } else {
+            self.touch(id);
+            self.collect(id);
+        }
+    }
+
+    fn drop_parked(&mut self, id: ChannelId) -> usize {
+        let Self { slots, borrow, ledger, .. } = self;
+        let entry = slots.get_mut(id.slot as usize).and_then(|entry| entry.channel.as_mut());
+        let Some(channel) = entry.filter(|channel| channel.id == id) else { return 0 };
+        let mut dropped = 0;
+        for stream in Stream::BOTH {
+            dropped += channel.parked_mut(stream).consume(usize::MAX, borrow);
+        }
+        channel.recv.consume(ledger, dropped);
+        dropped
+    }
+
+    /// The connection is gone: what was received stays readable, nothing else works.
+    pub(crate) fn lose(&mut self) {
+        self.lost = true;
+        self.outbox.clear();
+        self.control.clear();
+        self.writers.clear();
+        self.opens.clear();
+        self.globals.clear();
+        let finished: Vec<ChannelId> = self
+            .slots
+            .iter()
+            .filter_map(|entry| entry.channel.as_ref())
+            .filter(|channel| channel.released)
+            .map(|channel| channel.id)
+            .collect();
+        finished.into_iter().for_each(|id| self.remove(id));
+    }
+
+    // ----- Sending.
+
+    /// Answers what was dropped with refusals.
+    pub(crate) fn sweep(&mut self, cx: &mut MuxContext<'_>) {
+        while let Some(at) = self.opens.iter().position(|open| open.pending.is_dropped()) {
+            if let Some(open) = self.opens.remove(at) {
+                let code = OpenFailureCode::ADMINISTRATIVELY_PROHIBITED;
+                cx.owed.push_open_failure(open.remote, OpenFailure::new(code, "open refused"));
+            }
+        }
+        self.globals.sweep();
+        let undecided: Vec<ChannelId> = self
+            .slots
+            .iter_mut()
+            .filter_map(|entry| entry.channel.as_mut())
+            .filter(|channel| channel.owed.undecided() > 0)
+            .map(|channel| {
+                channel.owed.sweep();
+                channel.id
+            })
+            .collect();
+        undecided.into_iter().for_each(|id| self.touch(id));
+    }
+
+    /// Sends what may be sent: global replies, flags of channels, the outbox. Then tells writers of the room.
+    pub(crate) fn pump(&mut self, cx: &mut MuxContext<'_>) {
+        self.globals.pump(cx);
+        while !self.control.is_empty() && cx.sender().is_some() {
+            let Some(id) = self.control.pop_front() else { break };
+            self.render(cx, id);
+        }
+        self.drain_outbox(cx);
+        self.wake_writers(cx);
+    }
+
+    /// Sends a channel's flags, in their order: confirmation, adjust, replies; EOF and CLOSE behind its outbox.
+    fn render(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id) else { return };
+        channel.in_control = false;
+        let Some(RemoteId(recipient)) = channel.remote else { return };
+        let Some(mut sender) = cx.sender() else { return self.touch(id) };
+        if channel.confirm == Once::Wanted {
+            channel.confirm = Once::Sent;
+            let (window, max_packet) =
+                (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
+            sender.send(&ChannelOpenConfirmation { recipient, sender: id.slot, window, max_packet, data: b"" });
+        }
+        if channel.close_out != Once::Sent {
+            if !channel.eof_in
+                && !channel.close_in
+                && !channel.released
+                && let Some(bytes) = channel.recv.adjust()
+            {
+                sender.send(&ChannelWindowAdjust { recipient, bytes });
+            }
+            let mut replies = 0;
+            while let Some(reply) = channel.owed.next() {
+                replies += 1;
+                match reply {
+                    NextReply::Decided(true) => sender.send(&ChannelSuccess { recipient }),
+                    _ => sender.send(&ChannelFailure { recipient }),
+                }
+                if replies == 64 {
+                    break;
+                }
+            }
+            cx.owed.forgive(replies * REPLY_COST);
+            if channel.owed.is_ready() {
+                return self.touch(id);
+            }
+        }
+        if channel.outboxed == 0 {
+            self.finish(cx, id);
+        }
+    }
+
+    /// Sends EOF and CLOSE, once nothing of the channel is left to go before them.
+    fn finish(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id) else { return };
+        let Some(RemoteId(recipient)) = channel.remote else { return };
+        let Some(mut sender) = cx.sender() else { return self.touch(id) };
+        if channel.eof_out == Once::Wanted && channel.close_out != Once::Sent {
+            channel.eof_out = Once::Sent;
+            sender.send(&ChannelEof { recipient });
+        }
+        if channel.close_out == Once::Wanted {
+            channel.close_out = Once::Sent;
+            sender.send(&ChannelClose { recipient });
+            let forgotten = channel.owed.clear();
+            cx.owed.forgive(forgotten * REPLY_COST);
+        }
+        self.collect(id);
+    }
+
+    fn drain_outbox(&mut self, cx: &mut MuxContext<'_>) {
+        while !self.outbox.is_empty() {
+            let Some(mut sender) = cx.sender() else { break };
+            let slots = &self.slots;
+            let remote = |id: ChannelId| {
+                let channel = slots.get(id.slot as usize).and_then(|entry| entry.channel.as_ref());
+                let channel = channel.filter(|channel| channel.id == id && channel.confirm == Once::Sent);
+                channel.and_then(|channel| channel.remote)
+            };
+            let ready = |waiting: &Waiting| waiting.channel.is_none_or(|id| remote(id).is_some());
+            let Some(mut waiting) = self.outbox.take(ready) else { break };
+            if let Some(id) = waiting.channel {
+                if let Some(RemoteId(remote)) = remote(id)
+                    && let Some(recipient) = waiting.payload.get_mut(1..5)
+                {
+                    recipient.copy_from_slice(&remote.to_be_bytes());
+                }
+                sender.send_with(waiting.payload.len(), |out| out.extend_from_slice(&waiting.payload));
+                self.unboxed(cx, id);
+            } else {
+                sender.send_with(waiting.payload.len(), |out| out.extend_from_slice(&waiting.payload));
+            }
+        }
+        if self.outbox.take_ready() {
+            cx.events.push(CoreEvent::Ready);
+        }
+    }
+
+    /// One message of a channel left the outbox.
+    fn unboxed(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id) else { return };
+        channel.outboxed = channel.outboxed.saturating_sub(1);
+        if channel.outboxed > 0 {
+            return;
+        }
+        if channel.eof_out == Once::Wanted || channel.close_out == Once::Wanted {
+            self.finish(cx, id);
+        } else if channel.blocked {
+            self.wait_for_room(id);
+        }
+    }
+
+    /// Puts a channel on the ring of writers.
+    fn wait_for_room(&mut self, id: ChannelId) {
+        if let Some(channel) = self.find(id)
+            && !channel.in_writers
+        {
+            channel.in_writers = true;
+            self.writers.push_back(id);
+        }
+    }
+
+    /// Raises `Writable` for as many waiting channels as the room has quanta.
+    fn wake_writers(&mut self, cx: &mut MuxContext<'_>) {
+        if self.writers.is_empty() || cx.sender().is_none() {
+            return;
+        }
+        let room = cx.limits.output.saturating_sub(cx.out.pending());
+        for _ in 0..room.div_ceil(MAX_DATA) {
+            let Some(id) = self.writers.pop_front() else { break };
+            let Some(channel) = self.find(id) else { continue };
+            channel.in_writers = false;
+            if channel.blocked && channel.may_write() {
+                channel.blocked = false;
+                self.raise(id, Flag::Writable, cx.events);
+            }
+        }
+    }
+
+    // ----- Deadlines.
+
+    pub(crate) fn arm(&mut self, now: Instant) {
+        self.open_deadlines.arm(now);
+        self.request_deadlines.arm(now);
+    }
+
+    /// Brings the two timers of replies up to date.
+    pub(crate) fn sync_timers(&mut self, limits: &Limits, timers: &mut Timers) {
+        let Self { slots, globals, open_deadlines, request_deadlines, .. } = self;
+        let channel = |id: ChannelId| {
+            let channel = slots.get(id.slot as usize).and_then(|entry| entry.channel.as_ref());
+            channel.filter(|channel| channel.id == id)
+        };
+        let opening = |id| channel(id).is_some_and(|channel| channel.remote.is_none());
+        let waiting = |request| match request {
+            RequestRef::Channel(id, number) => {
+                channel(id).is_some_and(|channel| channel.awaited.is_waiting(number))
+            }
+            RequestRef::Global(number) => globals.is_waiting(number),
+        };
+        for (reason, after, head) in [
+            (TimeoutReason::OpenReply, limits.open_timeout, open_deadlines.head(opening)),
+            (TimeoutReason::RequestReply, limits.request_timeout, request_deadlines.head(waiting)),
+        ] {
+            match head {
+                None => timers.stop(reason),
+                Some(Some(at)) => timers.set(reason, at),
+                Some(None) => timers.start(reason, after),
+            }
+        }
+    }
+
+    /// Fails the opens that are overdue. They still close by themselves when the answer comes.
+    pub(crate) fn expire_opens(&mut self, cx: &mut MuxContext<'_>, now: Instant) {
+        while let Some(id) = self.open_deadlines.take_due(now) {
+            let Some(channel) = self.find(id) else { continue };
+            if channel.remote.is_none() && !channel.released {
+                let why = OpenFailure::new(OpenFailureCode::CONNECT_FAILED, "no answer in time");
+                cx.events.push(CoreEvent::OpenFailed(id, why));
+                self.release(id);
+            }
+        }
+    }
+
+    /// Fails the requests that are overdue. The late reply goes by unseen.
+    pub(crate) fn expire_requests(&mut self, cx: &mut MuxContext<'_>, now: Instant) {
+        while let Some(request) = self.request_deadlines.take_due(now) {
+            match request {
+                RequestRef::Channel(id, number) => {
+                    let expired = self.find(id).and_then(|channel| channel.awaited.expire(number).copied());
+                    if expired.is_some() && self.get(id).is_some() {
+                        cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
+                    }
+                }
+                RequestRef::Global(number) => self.globals.expire(cx, number),
+            }
+        }
+    }
+
+    // ----- Figures.
+
+    /// Bytes granted or held over all channels, and what parked data and waiting messages take.
+    pub(crate) fn usage(&self) -> (usize, usize, usize) {
+        let channels = || self.slots.iter().filter_map(|entry| entry.channel.as_ref());
+        let granted = channels().map(|channel| channel.recv.granted()).sum();
+        let parked = channels().flat_map(|channel| channel.parked.iter()).map(parked::Parked::len).sum();
+        (granted, parked, self.outbox.bytes())
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.in_use
+    }
+
+    pub(crate) fn borrowed(&self) -> usize {
+        self.max_borrowed - self.borrow.0
+    }
+}
+
+/// Sends a refusal of an open.
+pub(crate) fn send_open_failure(sender: &mut ServiceSender<'_>, remote: RemoteId, why: &OpenFailure) {
+    let (code, description) = (why.code.0, why.description.as_bytes());
+    sender.send(&ChannelOpenFailure { recipient: remote.0, code, description, language: b"" });
+}
+
+/// A peer's maximum packet size that can be worked with.
+fn usable(max_packet: u32) -> Result<usize, PeerMisbehaved> {
+    if max_packet < MIN_MAX_PACKET {
+        return Err(PeerMisbehaved::MaxPacketTooSmall);
+    }
+    Ok((max_packet as usize).min(MAX_DATA))
+}

@@ -1,0 +1,91 @@
+//! Messages with a payload that wait to be sent: opens and requests.
+//!
+//! Order is that of the calls, except that a message for a channel that is not confirmed yet does not hold up
+//! the others.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::event::ChannelId;
+
+/// The largest payload taken.
+pub(crate) const MAX_PAYLOAD: usize = 32 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Whose recipient number goes into bytes 1 to 5 when it is sent; `None` for messages without one.
+    pub(crate) channel: Option<ChannelId>,
+    pub(crate) payload: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Waiting>,
+    bytes: usize,
+    max_bytes: usize,
+    max_messages: usize,
+    /// Somebody was told `Full`.
+    refused: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(max_bytes: usize, max_messages: usize) -> Self {
+        Self { queue: VecDeque::new(), bytes: 0, max_bytes, max_messages, refused: false }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether a payload of this size has room. A no is remembered, for `Ready`.
+    pub(crate) fn has_room(&mut self, size: usize) -> bool {
+        let fits = self.queue.len() < self.max_messages && self.bytes + size <= self.max_bytes;
+        self.refused |= !fits;
+        fits
+    }
+
+    pub(crate) fn push(&mut self, waiting: Waiting) {
+        self.bytes += waiting.payload.len();
+        self.queue.push_back(waiting);
+    }
+
+    /// Takes the first message that `may_leave`.
+    pub(crate) fn take(&mut self, mut may_leave: impl FnMut(&Waiting) -> bool) -> Option<Waiting> {
+        let at = self.queue.iter().position(&mut may_leave)?;
+        let waiting = self.queue.remove(at)?;
+        self.bytes -= waiting.payload.len();
+        Some(waiting)
+    }
+
+    /// Drops what waits for a channel. Returns how many bytes that were.
+    pub(crate) fn forget(&mut self, channel: ChannelId) -> usize {
+        let before = self.bytes;
+        let bytes = &mut self.bytes;
+        self.queue.retain(|waiting| {
+            let keep = waiting.channel != Some(channel);
+            if !keep {
+                *bytes -= waiting.payload.len();
+            }
+            keep
+        });
+        before - self.bytes
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+        self.refused = false;
+    }
+
+    /// Whether somebody who was refused should be told that half of the room is free.
+    pub(crate) fn take_ready(&mut self) -> bool {
+        let ready =
+            self.refused && self.bytes <= self.max_bytes / 2 && self.queue.len() <= self.max_messages / 2;
+        self.refused &= !ready;
+        ready
+    }
+}

@@ -1,0 +1,243 @@
+//! Requests and their replies, both ways: order, and deadlines.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use crate::ticket::{Pending, Ticket};
+use crate::time::Instant;
+
+/// What a reply that is not decided yet, or not sent yet, counts against the cap on owed replies.
+pub(crate) const REPLY_COST: usize = 32;
+
+/// Replies we owe, in the order of the requests.
+#[derive(Debug)]
+pub(crate) struct OwedReplies<T> {
+    queue: VecDeque<Owed<T>>,
+    undecided: usize,
+}
+
+#[derive(Debug)]
+enum Owed<T> {
+    Undecided(Pending),
+    Decided(T),
+    /// So many refusals in a row: a flood must not take an entry each.
+    Refusals(u32),
+}
+
+/// The next reply to send.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NextReply<T> {
+    Decided(T),
+    Refusal,
+}
+
+impl<T> Default for OwedReplies<T> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), undecided: 0 }
+    }
+}
+
+impl<T> OwedReplies<T> {
+    /// How many wait for the embedder.
+    pub(crate) fn undecided(&self) -> usize {
+        self.undecided
+    }
+
+    pub(crate) fn push_undecided(&mut self, pending: Pending) {
+        self.undecided += 1;
+        self.queue.push_back(Owed::Undecided(pending));
+    }
+
+    pub(crate) fn push_refusal(&mut self) {
+        match self.queue.back_mut() {
+            Some(Owed::Refusals(count)) => *count = count.saturating_add(1),
+            _ => self.queue.push_back(Owed::Refusals(1)),
+        }
+    }
+
+    /// Decides the question of `ticket`; false when it is not here.
+    pub(crate) fn decide(&mut self, ticket: &Ticket, answer: Option<T>) -> bool {
+        self.settle(answer, |pending| pending.is(ticket))
+    }
+
+    /// Refuses the questions that were dropped.
+    pub(crate) fn sweep(&mut self) {
+        while self.settle(None, Pending::is_dropped) {}
+    }
+
+    fn settle(&mut self, answer: Option<T>, which: impl Fn(&Pending) -> bool) -> bool {
+        let found = self.queue.iter_mut().find(|owed| matches!(owed, Owed::Undecided(p) if which(p)));
+        let Some(owed) = found else { return false };
+        *owed = answer.map_or(Owed::Refusals(1), Owed::Decided);
+        self.undecided -= 1;
+        true
+    }
+
+    /// Whether the oldest reply can be sent.
+    pub(crate) fn is_ready(&self) -> bool {
+        !matches!(self.queue.front(), None | Some(Owed::Undecided(_)))
+    }
+
+    /// Takes the oldest reply, when it is decided.
+    pub(crate) fn next(&mut self) -> Option<NextReply<T>> {
+        match self.queue.front_mut()? {
+            Owed::Undecided(_) => None,
+            Owed::Refusals(count) if *count > 1 => {
+                *count -= 1;
+                Some(NextReply::Refusal)
+            }
+            _ => match self.queue.pop_front()? {
+                Owed::Decided(answer) => Some(NextReply::Decided(answer)),
+                _ => Some(NextReply::Refusal),
+            },
+        }
+    }
+
+    /// Forgets all of them, and says how many there were.
+    pub(crate) fn clear(&mut self) -> usize {
+        self.undecided = 0;
+        let counts = self.queue.drain(..).map(|owed| match owed {
+            Owed::Refusals(count) => count as usize,
+            _ => 1,
+        });
+        counts.sum()
+    }
+}
+
+/// Replies the peer owes us, in the order of the requests, each with what it is for.
+#[derive(Debug)]
+pub(crate) struct AwaitedReplies<T> {
+    queue: VecDeque<Awaited<T>>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Awaited<T> {
+    number: u64,
+    what: T,
+    /// The embedder was told no; the late reply still has to go by.
+    expired: bool,
+}
+
+impl<T> Default for AwaitedReplies<T> {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), next: 0 }
+    }
+}
+
+impl<T> AwaitedReplies<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn push(&mut self, what: T) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.queue.push_back(Awaited { number, what, expired: false });
+        number
+    }
+
+    /// A reply came: what it is for, and whether anybody still waits.
+    pub(crate) fn take(&mut self) -> Option<(T, bool)> {
+        self.queue.pop_front().map(|awaited| (awaited.what, !awaited.expired))
+    }
+
+    pub(crate) fn is_waiting(&self, number: u64) -> bool {
+        self.queue.iter().any(|awaited| awaited.number == number && !awaited.expired)
+    }
+
+    /// The deadline of a request passed. Returns what it was for, unless it is answered.
+    pub(crate) fn expire(&mut self, number: u64) -> Option<&T> {
+        let awaited = self.queue.iter_mut().find(|awaited| awaited.number == number && !awaited.expired)?;
+        awaited.expired = true;
+        Some(&awaited.what)
+    }
+}
+
+/// Deadlines of equal length, oldest first.
+#[derive(Debug)]
+pub(crate) struct Deadlines<T> {
+    after: Option<Duration>,
+    queue: VecDeque<(Option<Instant>, T)>,
+}
+
+impl<T: Copy> Deadlines<T> {
+    pub(crate) fn new(after: Option<Duration>) -> Self {
+        Self { after, queue: VecDeque::new() }
+    }
+
+    /// Starts one. It has no point in time until [`arm`](Self::arm).
+    pub(crate) fn start(&mut self, what: T) {
+        if self.after.is_some() {
+            self.queue.push_back((None, what));
+        }
+    }
+
+    pub(crate) fn arm(&mut self, now: Instant) {
+        let Some(after) = self.after else { return };
+        for (at, _) in self.queue.iter_mut().rev().take_while(|(at, _)| at.is_none()) {
+            *at = Some(now + after);
+        }
+    }
+
+    /// The oldest one that `is_open`, forgetting older ones that are not: its point in time, or `None` inside
+    /// when it is not armed.
+    pub(crate) fn head(&mut self, is_open: impl Fn(T) -> bool) -> Option<Option<Instant>> {
+        while let Some((at, what)) = self.queue.front() {
+            if is_open(*what) {
+                return Some(*at);
+            }
+            self.queue.pop_front();
+        }
+        None
+    }
+
+    /// Takes one that is due.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<T> {
+        match self.queue.front() {
+            Some((Some(at), _)) if *at <= now => self.queue.pop_front().map(|(_, what)| what),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+
+    use super::*;
+    use crate::ticket::Identity;
+
+    #[test]
+    fn ch_08_replies_leave_in_the_order_of_the_requests() {
+        let home = Arc::new(Identity::default());
+        let mut owed = OwedReplies::<u8>::default();
+        let ((first, first_ticket), (second, second_ticket)) = (Pending::new(&home), Pending::new(&home));
+        owed.push_undecided(first);
+        owed.push_refusal();
+        owed.push_refusal();
+        owed.push_undecided(second);
+        assert!(owed.decide(&second_ticket, Some(2)));
+        assert_eq!(owed.next(), None);
+        drop(first_ticket);
+        owed.sweep();
+        for _ in 0..3 {
+            assert_eq!(owed.next(), Some(NextReply::Refusal));
+        }
+        assert_eq!(owed.next(), Some(NextReply::Decided(2)));
+        assert_eq!(owed.next(), None);
+        assert!(!owed.decide(&second_ticket, Some(2)));
+    }
+
+    #[test]
+    fn a_reply_after_its_deadline_goes_by_without_being_taken_for_another() {
+        let mut awaited = AwaitedReplies::default();
+        let first = awaited.push('a');
+        awaited.push('b');
+        assert_eq!(awaited.expire(first), Some(&'a'));
+        assert_eq!(awaited.expire(first), None);
+        assert_eq!(awaited.take(), Some(('a', false)));
+        assert_eq!(awaited.take(), Some(('b', true)));
+        assert_eq!(awaited.take(), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! Replies a peer can provoke, counted.
+//!
+//! DoS (CVE-2025-26466): whoever sends PINGs, unknown messages or refused opens without reading the answers
+//! must not make memory grow. Answers wait here while nothing may be sent or the output is full; beyond a cap
+//! no more input is taken.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::msg::Message;
+use crate::msg::channel::{RequestFailure, RequestSuccess};
+use crate::msg::request::OpenFailure;
+use crate::msg::transport::{Pong, Unimplemented};
+use crate::mux::channel::RemoteId;
+use crate::mux::send_open_failure;
+use crate::transport::outgoing::Outgoing;
+
+#[derive(Debug)]
+enum Owed {
+    Pong(Vec<u8>),
+    Unimplemented(u32),
+    OpenFailure(RemoteId, OpenFailure),
+    Global(Option<Bytes>),
+}
+
+impl Owed {
+    fn cost(&self) -> usize {
+        64 + match self {
+            Self::Pong(data) => data.len(),
+            Self::OpenFailure(_, why) => why.description.as_bytes().len(),
+            Self::Global(Some(data)) => data.len(),
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct OwedQueue {
+    queue: VecDeque<Owed>,
+    bytes: usize,
+}
+
+impl OwedQueue {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn push(&mut self, owed: Owed) {
+        self.bytes += owed.cost();
+        self.queue.push_back(owed);
+    }
+
+    pub(crate) fn push_pong(&mut self, data: &[u8]) {
+        self.push(Owed::Pong(data.to_vec()));
+    }
+
+    pub(crate) fn push_unimplemented(&mut self, seq: u32) {
+        self.push(Owed::Unimplemented(seq));
+    }
+
+    pub(crate) fn push_open_failure(&mut self, remote: RemoteId, why: OpenFailure) {
+        self.push(Owed::OpenFailure(remote, why));
+    }
+
+    pub(crate) fn push_global(&mut self, reply: Option<Bytes>) {
+        self.push(Owed::Global(reply));
+    }
+
+    /// Counts a reply that is kept elsewhere, in the order of its own queue.
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Such replies were sent, or are not owed any more.
+    pub(crate) fn forgive(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+    }
+
+    /// Sends what may be sent while the output is below `room`.
+    pub(crate) fn pump(&mut self, out: &mut Outgoing, room: usize) {
+        while !self.queue.is_empty() && out.pending() < room {
+            let Some(mut sender) = out.service() else { break };
+            let Some(owed) = self.queue.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(owed.cost());
+            match owed {
+                Owed::Pong(data) => sender.send(&Pong { data: &data }),
+                Owed::Unimplemented(sequence) => sender.send(&Unimplemented { sequence }),
+                Owed::OpenFailure(remote, why) => send_open_failure(&mut sender, remote, &why),
+                Owed::Global(Some(data)) => {
+                    sender.send_with(data.len() + 1, |out| RequestSuccess { data: &data }.encode(out));
+                }
+                Owed::Global(None) => sender.send(&RequestFailure {}),
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Deadlines, each with its reason.
+//!
+//! A deadline started by a command has no point in time yet, because commands carry none: it is armed by
+//! the next `handle_*`. Deadlines of progress (write stall, keepalive, idle) are lazy: progress only leaves
+//! a mark, and the deadline moves on when it is due, so that no packet touches a timer.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimeoutReason {
+    /// The peer's identification line.
+    Ident,
+    /// A key exchange, initial or later.
+    Kex,
+    /// Authentication as a whole (the server's login grace), or the answer to one request (client).
+    Login,
+    /// A held-back authentication reply goes out.
+    AuthDelay,
+    /// The answer to a channel open.
+    OpenReply,
+    /// The answer to a channel or global request.
+    RequestReply,
+    /// Output that the transport does not take.
+    WriteStall,
+    /// A keepalive is due, or too many went unanswered.
+    Keepalive,
+    /// Nothing but keepalives for too long.
+    Idle,
+    /// A re-exchange is due.
+    Rekey,
+    /// The last output after the close.
+    Linger,
+}
+
+const REASONS: [TimeoutReason; 11] = [
+    TimeoutReason::Ident,
+    TimeoutReason::Kex,
+    TimeoutReason::Login,
+    TimeoutReason::AuthDelay,
+    TimeoutReason::OpenReply,
+    TimeoutReason::RequestReply,
+    TimeoutReason::WriteStall,
+    TimeoutReason::Keepalive,
+    TimeoutReason::Idle,
+    TimeoutReason::Rekey,
+    TimeoutReason::Linger,
+];
+
+impl fmt::Display for TimeoutReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ident => "waiting for the identification line",
+            Self::Kex => "key exchange",
+            Self::Login => "authentication",
+            Self::AuthDelay => "authentication delay",
+            Self::OpenReply => "waiting for the answer to a channel open",
+            Self::RequestReply => "waiting for the answer to a request",
+            Self::WriteStall => "the transport takes no output",
+            Self::Keepalive => "the peer does not answer keepalives",
+            Self::Idle => "idle",
+            Self::Rekey => "key re-exchange",
+            Self::Linger => "last output",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Deadline {
+    #[default]
+    Off,
+    /// Started by a command; armed at the next `handle_*`.
+    After(Duration),
+    At(Instant),
+}
+
+/// All deadlines of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    deadlines: [Deadline; REASONS.len()],
+}
+
+impl Timers {
+    fn slot(&mut self, reason: TimeoutReason) -> Option<&mut Deadline> {
+        self.deadlines.get_mut(reason as usize)
+    }
+
+    /// Starts (or restarts) a deadline `after` from the next `handle_*`; `None` turns it off.
+    pub(crate) fn start(&mut self, reason: TimeoutReason, after: Option<Duration>) {
+        if let Some(slot) = self.slot(reason) {
+            *slot = after.map_or(Deadline::Off, Deadline::After);
+        }
+    }
+
+    /// Sets a deadline to a point in time.
+    pub(crate) fn set(&mut self, reason: TimeoutReason, at: Instant) {
+        if let Some(slot) = self.slot(reason) {
+            *slot = Deadline::At(at);
+        }
+    }
+
+    pub(crate) fn stop(&mut self, reason: TimeoutReason) {
+        self.start(reason, None);
+    }
+
+    pub(crate) fn stop_all(&mut self) {
+        self.deadlines = Default::default();
+    }
+
+    pub(crate) fn is_running(&self, reason: TimeoutReason) -> bool {
+        self.deadlines.get(reason as usize).is_some_and(|deadline| *deadline != Deadline::Off)
+    }
+
+    /// Gives every started deadline its point in time.
+    pub(crate) fn arm(&mut self, now: Instant) {
+        for deadline in &mut self.deadlines {
+            if let Deadline::After(after) = *deadline {
+                *deadline = Deadline::At(now + after);
+            }
+        }
+    }
+
+    /// The next deadline; one that is not armed yet is due at `now`, the last point in time seen.
+    pub(crate) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
+        let points = self.deadlines.iter().zip(REASONS).filter_map(|(deadline, reason)| match *deadline {
+            Deadline::Off => None,
+            Deadline::After(_) => Some((now, reason)),
+            Deadline::At(at) => Some((at, reason)),
+        });
+        points.min_by_key(|(at, _)| *at)
+    }
+
+    /// Takes one deadline that is due, turning it off.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<TimeoutReason> {
+        let due = self.deadlines.iter_mut().zip(REASONS).find_map(|(deadline, reason)| match *deadline {
+            Deadline::At(at) if at <= now => Some((deadline, reason)),
+            _ => None,
+        });
+        due.map(|(deadline, reason)| {
+            *deadline = Deadline::Off;
+            reason
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_duration(Duration::from_secs(secs))
+    }
+
+    #[test]
+    fn the_reasons_stand_at_their_own_index() {
+        for (index, reason) in REASONS.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_deadline_started_by_a_command_is_armed_by_the_next_call_that_knows_the_time() {
+        let mut timers = Timers::default();
+        timers.start(TimeoutReason::Kex, Some(Duration::from_secs(30)));
+        assert_eq!(timers.next(at(5)), Some((at(5), TimeoutReason::Kex)));
+        assert_eq!(timers.take_due(at(5)), None);
+        timers.arm(at(7));
+        assert_eq!(timers.next(at(7)), Some((at(37), TimeoutReason::Kex)));
+        assert_eq!(timers.take_due(at(36)), None);
+        assert_eq!(timers.take_due(at(37)), Some(TimeoutReason::Kex));
+        assert_eq!(timers.next(at(37)), None);
+    }
+}

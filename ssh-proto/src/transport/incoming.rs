@@ -1,0 +1,247 @@
+//! Receiving: from bytes to verified payloads.
+//!
+//! ```text
+//! Head ── length known and in bounds ──▶ Body ── tag verifies ──▶ Payload, Head
+//!   └──── bad length, malleable cipher ──▶ Discard ◀── bad tag ───┘ (then the same error for both)
+//! ```
+
+use alloc::boxed::Box;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::plain::Plain;
+use super::{MAX_PACKET, Volume};
+use crate::crypto::{BadTag, OpenPacket, PacketShape};
+use crate::error::PeerMisbehaved;
+
+/// Proof that a packet's tag was verified.
+#[derive(Debug)]
+struct MacVerified(());
+
+/// A packet's payload. It exists only behind a verified tag.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    bytes: Bytes,
+    _verified: MacVerified,
+}
+
+impl Payload {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// A received packet.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    /// Its sequence number, for UNIMPLEMENTED.
+    pub(crate) seq: u32,
+    pub(crate) payload: Payload,
+}
+
+enum Stage {
+    /// The length is not known yet.
+    Head,
+    /// `packet_length`, checked.
+    Body(usize),
+    /// CVE-2008-5161: so many more bytes are taken before the error shows, whatever it is.
+    Discard(usize),
+}
+
+pub(crate) struct Incoming {
+    opener: Box<dyn OpenPacket>,
+    shape: PacketShape,
+    stage: Stage,
+    seq: u32,
+    volume: Volume,
+    max_packet: usize,
+}
+
+impl Incoming {
+    pub(crate) fn new(max_packet: usize) -> Self {
+        let opener = Box::new(Plain);
+        Self {
+            shape: opener.shape(),
+            opener,
+            stage: Stage::Head,
+            seq: 0,
+            volume: Volume::default(),
+            max_packet,
+        }
+    }
+
+    /// What arrived under the current key.
+    pub(crate) fn volume(&self) -> Volume {
+        self.volume
+    }
+
+    pub(crate) fn set_max_packet(&mut self, max_packet: usize) {
+        self.max_packet = max_packet;
+    }
+
+    /// The peer's NEWKEYS was read: its next packet is under the new key. Under strict key exchange the
+    /// sequence number starts again.
+    pub(crate) fn new_keys(&mut self, opener: Box<dyn OpenPacket>, strict: bool) {
+        self.shape = opener.shape();
+        self.opener = opener;
+        self.volume = Volume::default();
+        if strict {
+            self.seq = 0;
+        }
+    }
+
+    /// How many more bytes complete what is being read, given that `have` are there.
+    pub(crate) fn hint(&self, have: usize) -> usize {
+        let need = match self.stage {
+            Stage::Head => self.opener.head_len(),
+            Stage::Body(length) => 4 + length + self.shape.tag,
+            Stage::Discard(left) => left,
+        };
+        need.saturating_sub(have).max(1)
+    }
+
+    /// Takes one whole packet off the front of `buf`, verified and decrypted in place.
+    pub(crate) fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Packet>, PeerMisbehaved> {
+        if let Stage::Head = self.stage {
+            let Some(head) = buf.get(..self.opener.head_len()) else { return Ok(None) };
+            let length = self.opener.packet_length(self.seq, head) as usize;
+            self.stage = match self.check_length(length) {
+                Ok(()) => Stage::Body(length),
+                Err(_) if self.opener.length_is_malleable() => Stage::Discard(self.discard_len()),
+                Err(error) => return Err(error),
+            };
+        }
+        match self.stage {
+            Stage::Head => Ok(None),
+            Stage::Discard(left) => self.discard(left, buf),
+            Stage::Body(length) => {
+                let total = 4 + length + self.shape.tag;
+                if buf.len() < total {
+                    return Ok(None);
+                }
+                let mut packet = buf.split_to(total);
+                match self.opener.open(self.seq, &mut packet) {
+                    Ok(()) => self.accept(packet.freeze(), length, MacVerified(())).map(Some),
+                    Err(BadTag) if self.opener.length_is_malleable() => {
+                        self.discard(self.discard_len().saturating_sub(total), buf)
+                    }
+                    Err(BadTag) => Err(PeerMisbehaved::BadMac),
+                }
+            }
+        }
+    }
+
+    fn check_length(&self, length: usize) -> Result<(), PeerMisbehaved> {
+        if length < 5 {
+            return Err(PeerMisbehaved::PacketTooShort);
+        }
+        if length > self.max_packet {
+            return Err(PeerMisbehaved::PacketTooLong);
+        }
+        let padded = if self.shape.length_in_block { length + 4 } else { length };
+        if !padded.is_multiple_of(self.shape.block) {
+            return Err(PeerMisbehaved::PacketMisaligned);
+        }
+        // Body and length of the packet must hold what the opener reads as its head.
+        if 4 + length + self.shape.tag < self.opener.head_len() {
+            return Err(PeerMisbehaved::PacketTooShort);
+        }
+        Ok(())
+    }
+
+    /// The largest packet there could be, so that the error comes at one place in the stream.
+    fn discard_len(&self) -> usize {
+        4 + MAX_PACKET + self.shape.tag
+    }
+
+    fn discard(&mut self, left: usize, buf: &mut BytesMut) -> Result<Option<Packet>, PeerMisbehaved> {
+        let taken = left.min(buf.len());
+        buf.advance(taken);
+        self.stage = Stage::Discard(left - taken);
+        if taken == left { Err(PeerMisbehaved::BadMac) } else { Ok(None) }
+    }
+
+    fn accept(
+        &mut self,
+        packet: Bytes,
+        length: usize,
+        verified: MacVerified,
+    ) -> Result<Packet, PeerMisbehaved> {
+        let padding = usize::from(packet.get(4).copied().unwrap_or(0));
+        let payload_len = length.checked_sub(1 + padding).ok_or(PeerMisbehaved::BadPadding)?;
+        if padding < 4 {
+            return Err(PeerMisbehaved::BadPadding);
+        }
+        if payload_len == 0 {
+            return Err(PeerMisbehaved::EmptyPayload);
+        }
+        let seq = self.seq;
+        self.seq = self.seq.wrapping_add(1);
+        self.volume.count(length);
+        self.stage = Stage::Head;
+        let payload = Payload { bytes: packet.slice(5..5 + payload_len), _verified: verified };
+        Ok(Packet { seq, payload })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn next(bytes: &[u8]) -> Result<Option<Packet>, PeerMisbehaved> {
+        Incoming::new(1000).next(&mut BytesMut::from(bytes))
+    }
+
+    fn packet(length: u32, padding: u8, rest: usize) -> Vec<u8> {
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.push(padding);
+        bytes.extend((0..rest).map(|_| 2));
+        bytes
+    }
+
+    #[test]
+    fn pk_01_lengths_are_bounded_before_anything_is_done_with_them() {
+        use PeerMisbehaved::*;
+        for (length, error) in [
+            (0, PacketTooShort),
+            (1, PacketTooShort),
+            (4, PacketTooShort),
+            (5, PacketMisaligned),
+            (13, PacketMisaligned),
+            (1004, PacketTooLong),
+            (1 << 31, PacketTooLong),
+            (u32::MAX, PacketTooLong),
+        ] {
+            assert_eq!(next(&length.to_be_bytes()).unwrap_err(), error, "{length}");
+        }
+        assert!(next(&996u32.to_be_bytes()).unwrap().is_none());
+    }
+
+    #[test]
+    fn pk_02_padding_leaves_a_payload_and_has_four_bytes() {
+        use PeerMisbehaved::*;
+        for (padding, error) in
+            [(0, BadPadding), (3, BadPadding), (11, EmptyPayload), (12, BadPadding), (255, BadPadding)]
+        {
+            assert_eq!(next(&packet(12, padding, 11)).unwrap_err(), error, "{padding}");
+        }
+        let read = next(&packet(12, 4, 11)).unwrap().unwrap();
+        assert_eq!(read.payload.as_slice(), [2; 7]);
+    }
+
+    #[test]
+    fn the_hint_says_what_is_missing() {
+        let mut incoming = Incoming::new(1000);
+        let mut buf = BytesMut::from(&[0, 0][..]);
+        assert_eq!(incoming.hint(buf.len()), 2);
+        buf.extend_from_slice(&[0, 12, 4]);
+        assert!(incoming.next(&mut buf).unwrap().is_none());
+        assert_eq!(incoming.hint(buf.len()), 11);
+    }
+}
