@@ -133,3 +133,29 @@ impl<C: AeadInOut<NonceSize = U12, TagSize = U16> + Send> OpenPacket for Directi
         self.cipher.decrypt_inout_detached(&nonce, length, body.into(), tag).map_err(|_| BadTag)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn c12_the_nonce_counts_its_last_eight_bytes_and_never_repeats() {
+        let mut nonce = Nonce::new(&[1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]).unwrap();
+        assert_eq!(nonce.next(), [1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]);
+        assert_eq!(nonce.next(), [1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        // The fixed bytes take no carry.
+        assert_eq!(nonce.next(), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(nonce.next(), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let mut seen = BTreeSet::new();
+        assert!((0..100_000).all(|_| seen.insert(nonce.next())));
+    }
+
+    #[test]
+    fn an_iv_is_twelve_bytes() {
+        for len in [0, 4, 11, 13, 16] {
+            assert!(Nonce::new(&[0; 16][..len]).is_none());
+        }
+    }
+}

@@ -24,7 +24,11 @@ mod rsa;
 mod x25519;
 
 #[cfg(test)]
+mod packet_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod vectors;
 
 pub use ecdsa::EcdsaP256Signer;
 pub use ed25519::Ed25519Signer;
@@ -114,27 +118,36 @@ mod tests {
     #[test]
     fn names_and_their_order() {
         let kex: Vec<_> = PROVIDER.kex.iter().map(|kex| kex.name()).collect();
-        assert_eq!(kex, [
-            "mlkem768x25519-sha256",
-            "curve25519-sha256",
-            "curve25519-sha256@libssh.org",
-            "ecdh-sha2-nistp256"
-        ]);
+        assert_eq!(
+            kex,
+            [
+                "mlkem768x25519-sha256",
+                "curve25519-sha256",
+                "curve25519-sha256@libssh.org",
+                "ecdh-sha2-nistp256"
+            ]
+        );
         let ciphers: Vec<_> = PROVIDER.ciphers.iter().map(|cipher| cipher.name()).collect();
-        assert_eq!(ciphers, [
-            "aes128-gcm@openssh.com",
-            "aes256-gcm@openssh.com",
-            "chacha20-poly1305@openssh.com",
-            "aes128-ctr",
-            "aes256-ctr"
-        ]);
+        assert_eq!(
+            ciphers,
+            [
+                "aes128-gcm@openssh.com",
+                "aes256-gcm@openssh.com",
+                "chacha20-poly1305@openssh.com",
+                "aes128-ctr",
+                "aes256-ctr"
+            ]
+        );
         let macs: Vec<_> = PROVIDER.macs.iter().map(|mac| mac.name()).collect();
-        assert_eq!(macs, [
-            "hmac-sha2-256-etm@openssh.com",
-            "hmac-sha2-512-etm@openssh.com",
-            "hmac-sha2-256",
-            "hmac-sha2-512"
-        ]);
+        assert_eq!(
+            macs,
+            [
+                "hmac-sha2-256-etm@openssh.com",
+                "hmac-sha2-512-etm@openssh.com",
+                "hmac-sha2-256",
+                "hmac-sha2-512"
+            ]
+        );
         let signatures: Vec<_> =
             PROVIDER.signatures.iter().map(|algorithm| (algorithm.name(), algorithm.key_type())).collect();
         let expected: &[_] = &[
@@ -182,6 +195,28 @@ mod tests {
             }
             assert!(calls > 0);
         }
+    }
+
+    #[test]
+    fn c2_the_types_that_hold_secrets_wipe_them() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>() {}
+        wiped::<x25519_dalek::StaticSecret>();
+        wiped::<ml_kem::ml_kem_768::DecapsulationKey>();
+        wiped::<p256::SecretKey>();
+        wiped::<p256::ecdsa::SigningKey>();
+        wiped::<ed25519_dalek::SigningKey>();
+        wiped::<aes_gcm::Aes128Gcm>();
+        wiped::<aes_gcm::Aes256Gcm>();
+        wiped::<::ctr::Ctr128BE<aes::Aes128>>();
+        wiped::<::ctr::Ctr128BE<aes::Aes256>>();
+        wiped::<chacha20::ChaCha20Legacy>();
+        // HMAC holds nothing but two states of its hash.
+        wiped::<sha2::Sha256>();
+        wiped::<sha2::Sha512>();
+        #[cfg(feature = "rsa")]
+        wiped::<::rsa::RsaPrivateKey>();
+        #[cfg(feature = "rsa")]
+        wiped::<chacha20::ChaCha20Rng>();
     }
 
     #[test]

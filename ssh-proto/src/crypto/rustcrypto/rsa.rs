@@ -224,3 +224,188 @@ impl fmt::Display for RsaGenerateError {
 }
 
 impl core::error::Error for RsaGenerateError {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{FailsAt, Script, strings, to_sign};
+    use super::super::vectors::{SSHSIG_MESSAGE, rsa as key};
+    use super::*;
+
+    const BOTH: [(RsaSha2, &[u8]); 2] = [(RsaSha2::Sha256, key::SHA256), (RsaSha2::Sha512, key::SHA512)];
+
+    fn signer() -> RsaSigner {
+        RsaSigner::from_components(key::N, key::E, key::D, key::P, key::Q).unwrap()
+    }
+
+    fn blob(e: &[u8], n: &[u8]) -> Vec<u8> {
+        let mut blob = strings(&[b"ssh-rsa"]);
+        blob.put_mpint(e);
+        blob.put_mpint(n);
+        blob
+    }
+
+    /// An odd number of so many bits.
+    fn odd(bits: usize) -> Vec<u8> {
+        let mut number = vec![0x5a; bits.div_ceil(8)];
+        number[0] = 1 << ((bits - 1) % 8);
+        *number.last_mut().unwrap() |= 1;
+        number
+    }
+
+    #[test]
+    fn signatures_by_and_as_openssh_makes_them() {
+        let signer = signer();
+        let public = signer.public_key();
+        assert_eq!(public.as_blob(), key::BLOB);
+        for (algorithm, signature) in BOTH {
+            let made = signer
+                .sign(&to_sign(&public, algorithm.name(), SSHSIG_MESSAGE), &mut Script::new(1))
+                .unwrap();
+            assert_eq!((made.algorithm(), made.as_bytes()), (algorithm.name(), signature));
+            assert_eq!(algorithm.check_key(key::BLOB), Ok(()));
+            assert_eq!(algorithm.verify(key::BLOB, SSHSIG_MESSAGE, signature), Ok(()));
+            assert_eq!(algorithm.verify(key::BLOB, b"other", signature), Err(BadSignature));
+        }
+    }
+
+    #[test]
+    fn kx_08_a_signature_with_the_other_hash_does_not_verify() {
+        assert_eq!(RsaSha2::Sha256.verify(key::BLOB, SSHSIG_MESSAGE, key::SHA512), Err(BadSignature));
+        assert_eq!(RsaSha2::Sha512.verify(key::BLOB, SSHSIG_MESSAGE, key::SHA256), Err(BadSignature));
+    }
+
+    #[test]
+    fn signatures_without_their_leading_zeros_are_accepted_and_longer_ones_are_not() {
+        let signer = signer();
+        let public = signer.public_key();
+        // One message in 256 has a signature that begins with a zero.
+        let (message, signature) = (0_u32..)
+            .map(|number| {
+                let message = number.to_be_bytes();
+                let what = to_sign(&public, "rsa-sha2-256", &message);
+                let signature = signer.sign(&what, &mut Script::new(1)).unwrap();
+                (message, signature.as_bytes().to_vec())
+            })
+            .find(|(_, signature)| signature[0] == 0)
+            .unwrap();
+        let verify = |signature: &[u8]| RsaSha2::Sha256.verify(key::BLOB, &message, signature);
+        assert_eq!(verify(&signature), Ok(()));
+        assert_eq!(verify(&signature[1..]), Ok(()));
+        assert_eq!(verify(&[&[0], &signature[..]].concat()), Err(BadSignature));
+        assert_eq!(verify(&signature[..255]), Err(BadSignature));
+        assert_eq!(verify(&[]), Err(BadSignature));
+        assert_eq!(verify(&[0; 256]), Err(BadSignature));
+        // Not below the modulus.
+        assert_eq!(verify(key::N), Err(BadSignature));
+        assert_eq!(verify(&[0xff; 256]), Err(BadSignature));
+    }
+
+    #[test]
+    fn kx_16_a_wrong_signature_is_not_handed_out() {
+        let mut faulty = signer();
+        // As if the private operation had gone wrong: it computes with another key than the one that verifies.
+        let mut n = key::N.to_vec();
+        n[100] ^= 1;
+        faulty.public = PublicKey::from_blob(&blob(key::E, &n)).unwrap();
+        let public = faulty.public_key();
+        for (algorithm, _) in BOTH {
+            let what = to_sign(&public, algorithm.name(), b"m");
+            assert_eq!(faulty.sign(&what, &mut Script::new(1)), Err(SignRefused));
+        }
+    }
+
+    #[test]
+    fn kx_17_sizes_and_exponents_are_bounded() {
+        let f4 = [1, 0, 1];
+        let check = |e: &[u8], n: &[u8]| RsaSha2::Sha512.check_key(&blob(e, n));
+        for bits in [2048, 2049, 3072, 4096, 16383, 16384] {
+            assert_eq!(check(&f4, &odd(bits)), Ok(()), "{bits}");
+        }
+        for bits in [1, 8, 512, 1024, 2040, 2047] {
+            assert_eq!(check(&f4, &odd(bits)), Err(KeyError::WeakOrHuge), "{bits}");
+        }
+        assert_eq!(check(&f4, &[]), Err(KeyError::WeakOrHuge));
+        // What no decoder takes for an mpint.
+        for bits in [16392, 65536, 1 << 20] {
+            assert!(check(&f4, &odd(bits)).is_err(), "{bits}");
+        }
+        for e in [&[3][..], &f4, &[0xff; 8]] {
+            assert_eq!(check(e, &odd(2048)), Ok(()), "{e:x?}");
+        }
+        for e in [&[][..], &[1], &[2], &[1, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 1], &[0xff; 256]] {
+            assert_eq!(check(e, &odd(2048)), Err(KeyError::WeakOrHuge), "{e:x?}");
+        }
+        let mut even = odd(2048);
+        even[255] ^= 1;
+        assert_eq!(check(&f4, &even), Err(KeyError::Malformed));
+    }
+
+    #[test]
+    fn kx_17_hostile_keys_verify_nothing_and_never_panic() {
+        for (e, n) in [
+            (&[3][..], odd(2048)),
+            (&[0xff; 8], odd(2048)),
+            (&[0xff; 8], odd(16384)),
+            (&[1], odd(2048)),
+            (&[2], odd(2048)),
+            (&[3], vec![0xfe; 256]),
+            (&[3], Vec::new()),
+        ] {
+            for signature in [&[][..], &[1], &[0xff; 256], &[0; 2048]] {
+                let verdict = RsaSha2::Sha256.verify(&blob(e, &n), b"m", signature);
+                assert_eq!(verdict, Err(BadSignature));
+            }
+        }
+    }
+
+    #[test]
+    fn kx_10_and_kx_18_key_blobs_and_names_of_another_form_are_refused() {
+        let signer = signer();
+        let public = signer.public_key();
+        let mut other_type = strings(&[b"ssh-dss"]);
+        other_type.extend_from_slice(&key::BLOB[11..]);
+        for bad in [other_type, [key::BLOB, &[0]].concat(), key::BLOB[..100].to_vec(), Vec::new()] {
+            assert_eq!(RsaSha2::Sha512.check_key(&bad), Err(KeyError::Malformed));
+        }
+        for name in ["ssh-rsa", "ssh-ed25519", ""] {
+            assert_eq!(signer.sign(&to_sign(&public, name, b"m"), &mut Script::new(1)), Err(SignRefused));
+        }
+        let other = PublicKey::from_blob(&blob(key::E, &odd(2048))).unwrap();
+        assert_eq!(
+            signer.sign(&to_sign(&other, "rsa-sha2-512", b"m"), &mut Script::new(1)),
+            Err(SignRefused)
+        );
+        assert_eq!(signer.sign(&to_sign(&public, "rsa-sha2-512", b"m"), &mut FailsAt(0)), Err(SignRefused));
+    }
+
+    #[test]
+    fn components_that_do_not_belong_together_are_refused() {
+        let with = |n: &[u8], e: &[u8], d: &[u8], p: &[u8], q: &[u8]| {
+            RsaSigner::from_components(n, e, d, p, q).err()
+        };
+        assert_eq!(with(key::N, key::E, key::D, key::Q, key::P), None);
+        assert_eq!(with(&[&[0, 0], key::N].concat(), key::E, key::D, key::P, key::Q), None);
+        let mut d = key::D.to_vec();
+        d[200] ^= 4;
+        assert_eq!(with(key::N, key::E, &d, key::P, key::Q), Some(KeyError::Malformed));
+        assert_eq!(with(key::N, key::E, key::D, key::P, key::P), Some(KeyError::Malformed));
+        assert_eq!(with(key::N, &[3], key::D, key::P, key::Q), Some(KeyError::Malformed));
+        assert_eq!(with(key::N, key::E, &[], &[], &[]), Some(KeyError::Malformed));
+        assert_eq!(with(key::N, key::E, key::D, &[1], key::N), Some(KeyError::Malformed));
+        assert_eq!(with(key::P, key::E, key::D, key::P, &[1]), Some(KeyError::WeakOrHuge));
+        assert_eq!(with(key::N, &[4], key::D, key::P, key::Q), Some(KeyError::WeakOrHuge));
+    }
+
+    #[test]
+    fn a_generated_key_signs_and_the_same_entropy_gives_it_again() {
+        let (one, two) = (RsaSigner::generate(2048, &mut Script::new(1)).unwrap(), {
+            RsaSigner::generate(2048, &mut Script::new(1)).unwrap()
+        });
+        let public = one.public_key();
+        assert_eq!(public, two.public_key());
+        assert_eq!(RsaSha2::Sha512.check_key(public.as_blob()), Ok(()));
+        assert!(one.sign(&to_sign(&public, "rsa-sha2-512", b"m"), &mut Script::new(2)).is_ok());
+        assert_eq!(RsaSigner::generate(2047, &mut Script::new(1)).err(), Some(RsaGenerateError::Size));
+        assert_eq!(RsaSigner::generate(2048, &mut FailsAt(0)).err(), Some(RsaGenerateError::Entropy));
+    }
+}
