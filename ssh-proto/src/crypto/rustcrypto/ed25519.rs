@@ -61,7 +61,7 @@ pub struct Ed25519Signer {
 signer!(Ed25519Signer);
 
 impl Ed25519Signer {
-    /// The key of a 32-byte seed ([RFC 8032 §5.1.5]), which is the first half of what OpenSSH's key files hold.
+    /// The key of a 32-byte seed ([RFC 8032 §5.1.5]), the first half of what OpenSSH's key files hold.
     ///
     /// # Errors
     /// None in fact: every seed is a key.

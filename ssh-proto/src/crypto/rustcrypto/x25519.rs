@@ -141,8 +141,8 @@ pub(super) mod tests {
 
     #[test]
     fn kx_05_the_published_forms_that_overflow_255_bits_are_other_points() {
-        // In the list at cr.yp.to/ecdh.html, for implementations that keep the top bit. Ours drops it, as RFC 7748 §5 has
-        // it, which leaves points of large order.
+        // In the list at cr.yp.to/ecdh.html, for implementations that keep the top bit. Ours drops it, as
+        // RFC 7748 §5 has it, which leaves points of large order.
         for point in [
             hex!("cdeb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b880"),
             hex!("4c9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f11d7"),

@@ -1,5 +1,5 @@
-//! From Wycheproof's `mlkem_768_test.json` (there from C2SP's CCTV): a ciphertext whose re-encryption agrees with it up
-//! to a zero byte only, so that a comparison that stops there would take it for genuine.
+//! From Wycheproof's `mlkem_768_test.json` (there from C2SP's CCTV): a ciphertext whose re-encryption agrees
+//! with it up to a zero byte only, so that a comparison that stops there would take it for genuine.
 
 use hex_literal::hex;
 

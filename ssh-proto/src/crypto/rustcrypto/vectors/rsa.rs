@@ -1,5 +1,5 @@
-//! An RSA key made by OpenSSH 9.2's ssh-keygen, and signatures by it: `rsa-sha2-512` by `ssh-keygen -Y sign`, and over
-//! the same bytes `rsa-sha2-256` by cryptography 50.0.2.
+//! An RSA key made by OpenSSH 9.2's ssh-keygen for these tests, and signatures by it: `rsa-sha2-512` by
+//! `ssh-keygen -Y sign`, and over the same bytes `rsa-sha2-256` by cryptography 50.0.2.
 
 use hex_literal::hex;
 

@@ -1,8 +1,9 @@
 //! Packets sealed by asyncssh 2.24.1 (over OpenSSL by way of cryptography 50.0.2).
 //!
-//! Keys are the bytes 00 01 02 …, IVs a0 a1 …, MAC keys 40 41 …. For each combination the packet of sequence
-//! number 0x01020304 whose padded part and, for encrypt-and-MAC, length make 16 bytes, and of the packet after it,
-//! of 2048 such bytes, the SHA-256. Both have eight bytes 0xee of padding; byte i of the payload is 7i.
+//! Keys are the bytes 00 01 02 …, IVs a0 a1 …, MAC keys 40 41 …. For each combination the packet of
+//! sequence number 0x01020304 whose padded part and, for encrypt-and-MAC, length make 16 bytes, and of the
+//! packet after it, of 2048 such bytes, the SHA-256. Both have eight bytes 0xee of padding; byte i of the
+//! payload is 7i.
 
 use hex_literal::hex;
 
