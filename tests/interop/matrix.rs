@@ -114,13 +114,7 @@ pub(crate) fn combos(peer: Peer) -> Vec<Combo> {
 }
 
 /// Adds a combination with the MAC of that index, and the next keys in turn.
-fn add(
-    combos: &mut Vec<Combo>,
-    common: &Common,
-    kex: &'static str,
-    cipher: &'static str,
-    mac: usize,
-) {
+fn add(combos: &mut Vec<Combo>, common: &Common, kex: &'static str, cipher: &'static str, mac: usize) {
     let turn = combos.len();
     let keys = common.keys;
     combos.push(Combo {

@@ -8,13 +8,15 @@ use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::matrix::Combo;
+use crate::process::kill_inside;
 
 /// The one account that every server knows.
 pub(crate) const USER: &str = "interop";
 /// Its password.
 pub(crate) const PASSWORD: &str = "correct horse";
 /// The same as `crypt(3)` has it.
-const PASSWORD_HASH: &str = "$6$interop$SA27CQnjhyZ8nbkeBh/euiWGEMLWsdFLvleXeFGmLDMjRZeqT.Xq94dVMYxOAMHdmmJ/bmGpV9vxPlDRtRKP5.";
+const PASSWORD_HASH: &str =
+    "$6$interop$SA27CQnjhyZ8nbkeBh/euiWGEMLWsdFLvleXeFGmLDMjRZeqT.Xq94dVMYxOAMHdmmJ/bmGpV9vxPlDRtRKP5.";
 
 /// The types of the key files, as `ssh-keygen -t` takes them.
 const KEY_TYPES: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
@@ -231,6 +233,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        kill_inside(&self.dir);
         if std::thread::panicking() {
             eprintln!("the files of this run are in {}", self.dir.display());
         } else {

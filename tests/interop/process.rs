@@ -35,17 +35,15 @@ impl Process {
         let mut leashed = Command::new("/bin/sh");
         leashed.arg("-c").arg(LEASH).arg("sh");
         leashed.arg(command.get_program()).args(command.get_args());
+        if let Some(dir) = command.get_current_dir() {
+            leashed.current_dir(dir);
+        }
         for (name, value) in command.get_envs() {
             leashed.env(name, value.unwrap_or_default());
         }
         let log = File::create(log)?;
         leashed.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         Self::start(&mut leashed)
-    }
-
-    /// The process id, which is the id of its group too.
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
     }
 
     /// Whether the process still runs.
@@ -92,9 +90,25 @@ fn kill_tree(leader: u32) {
         }
         next += 1;
     }
+    kill(&doomed);
+}
+
+/// Kills all that works in or below `dir`: the commands of a connection that
+/// broke have lost every other tie to their server.
+pub(crate) fn kill_inside(dir: &Path) {
+    let inside =
+        |row: &Row| fs::read_link(format!("/proc/{}/cwd", row.id)).is_ok_and(|cwd| cwd.starts_with(dir));
+    let doomed: Vec<u32> = process_table().iter().filter(|row| inside(row)).map(|row| row.id).collect();
+    if !doomed.is_empty() {
+        kill(&doomed);
+    }
+}
+
+fn kill(ids: &[u32]) {
+    // Each by itself: one that is gone already must not save the others.
     let killed = Command::new("/bin/sh")
         .args(["-c", r#"for id; do kill -KILL "$id"; done"#, "sh"])
-        .args(doomed.iter().map(u32::to_string))
+        .args(ids.iter().map(u32::to_string))
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status();

@@ -135,6 +135,8 @@ impl Rig {
 
     fn python_server(&self, script: &str, offer: &Offer<'_>, keys: &[KeyFile]) -> Command {
         let mut command = self.python_peer(script, offer);
+        // Where sshd and dropbear go by themselves.
+        command.current_dir(self.home());
         command.args(["--user", USER, "--password", PASSWORD]);
         command.arg("--authorized-keys").arg(self.authorized_keys());
         for key in keys {
