@@ -44,6 +44,7 @@ need openssh-sftp-server /usr/lib/openssh/sftp-server
 need dropbear-bin /usr/sbin/dropbear /usr/bin/dbclient /usr/bin/dropbearconvert
 need libnss-wrapper '/usr/lib/*/libnss_wrapper.so'
 need python3 /usr/bin/python3
+command -v cc >/dev/null || packages+=(gcc libc6-dev) # Rust links with it.
 /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 
 if [ ${#packages[@]} -gt 0 ]; then
