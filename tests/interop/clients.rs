@@ -35,11 +35,17 @@ pub(crate) struct Job<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) stdout: Vec<u8>,
-    /// The command's, and with ssh and dbclient also the client's own.
+    /// The command's, and with dbclient also its own.
     pub(crate) stderr: String,
-    /// What the client itself said: paramiko and asyncssh only.
+    /// What the client itself said: one line of paramiko or asyncssh when it
+    /// failed, all about the connection from ssh, nothing from dbclient.
     pub(crate) log: String,
     /// The exit code, `None` when the client was killed after the limit.
+    ///
+    /// A command's death by signal n is 128 + n with paramiko and asyncssh,
+    /// 255 with ssh (its log has the exit-signal request), 0 with dbclient.
+    /// A refused login is 254 with paramiko and asyncssh, 255 with ssh, and
+    /// with dbclient 0 after a disconnect message, 1 without.
     pub(crate) code: Option<i32>,
 }
 
@@ -102,6 +108,7 @@ impl Rig {
         write(&known_hosts, &host);
         let mut command = Command::new("/usr/bin/ssh");
         command.args(["-F", "none", "-T", "-p", &job.port.to_string(), "-l", USER]);
+        command.arg("-E").arg(&files.log);
         let mut option = |name: &str, value: &str| {
             command.arg("-o").arg(format!("{name}={value}"));
         };
@@ -109,7 +116,7 @@ impl Rig {
         option("GlobalKnownHostsFile", "/dev/null");
         option("StrictHostKeyChecking", "yes");
         option("UpdateHostKeys", "no");
-        option("LogLevel", "ERROR");
+        option("LogLevel", "DEBUG1");
         option("ConnectTimeout", "30");
         option("IdentityAgent", "none");
         option("IdentitiesOnly", "yes");

@@ -88,7 +88,7 @@ if ! cmp -s "$requirements" "$venv/requirements.txt"; then
     rm -rf "$venv"
     /usr/bin/python3 -m venv "$venv" || fail "python3 -m venv failed"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$requirements" ||
-        fail "pip could not install $(grep -c '^[a-z]' "$requirements") packages"
+        fail "pip could not install $(grep '^[a-z]' "$requirements" | paste -sd ' ')"
     cp "$requirements" "$venv/requirements.txt"
 fi
 
