@@ -7,7 +7,7 @@
 # run's files (default: target/interop in the repository).
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 export SSH_INTEROP_DIR=${SSH_INTEROP_DIR:-$root/target/interop}
 mkdir -p "$SSH_INTEROP_DIR"

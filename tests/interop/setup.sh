@@ -7,7 +7,7 @@
 # everything is in place; exits non-zero when anything cannot be installed.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 dir=${SSH_INTEROP_DIR:-$root/target/interop}
 requirements=$root/tests/interop/requirements.txt
 
