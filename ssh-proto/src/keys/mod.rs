@@ -4,12 +4,14 @@
 //! files. A file with a bad line is not a bad file: such lines are skipped, and listed with their numbers, as
 //! `sshd(8)` prescribes for both formats.
 
+mod host_key_policy;
 mod known_hosts;
 mod public;
 
 use alloc::vec::Vec;
 use core::fmt;
 
+pub use host_key_policy::{HostKeyDecision, HostKeyPolicy, HostKeyRejection};
 pub use known_hosts::{HostNameRefused, HostStatus, KnownHosts, LineFormat, MAX_HOST, RecordedKey};
 pub use public::{AuthorizedKeys, PublicKeyLineError, parse_public_key_line};
 
