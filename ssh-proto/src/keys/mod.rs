@@ -6,6 +6,7 @@
 
 mod host_key_policy;
 mod known_hosts;
+mod private;
 mod public;
 
 use alloc::vec::Vec;
@@ -13,6 +14,7 @@ use core::fmt;
 
 pub use host_key_policy::{HostKeyDecision, HostKeyPolicy, HostKeyRejection};
 pub use known_hosts::{HostNameRefused, HostStatus, KnownHosts, LineFormat, MAX_HOST, RecordedKey};
+pub use private::{MAX_BCRYPT_ROUNDS, MAX_PRIVATE_KEY_FILE, PrivateKey, PrivateKeyError, load_private_key};
 pub use public::{AuthorizedKeys, PublicKeyLineError, parse_public_key_line};
 
 /// The longest line read from a `known_hosts`, `authorized_keys` or public key file, in bytes.
