@@ -6,6 +6,8 @@ extern crate alloc;
 pub mod crypto;
 mod entropy;
 mod key;
+#[cfg(feature = "keys")]
+pub mod keys;
 mod secret;
 mod time;
 pub mod wire;

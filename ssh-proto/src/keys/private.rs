@@ -1,0 +1,763 @@
+//! Private key files of OpenSSH (`openssh-key-v1`, OpenSSH's PROTOCOL.key).
+//!
+//! The format is SSH's own wire encoding, so it is read with this crate's decoders; the key derivation and the
+//! ciphers come from `bcrypt-pbkdf` and `ssh-cipher`.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use base64ct::{Base64, Encoding};
+use ssh_cipher::Cipher;
+use zeroize::Zeroizing;
+
+use super::{trim_start, without_bom};
+use crate::entropy::{Entropy, EntropyError};
+use crate::key::PublicKey;
+use crate::secret::Secret;
+use crate::wire::PutSsh;
+use crate::wire::decode::{self, DecodeError, IResult, MAX_MPINT};
+
+/// The longest private key file read, in bytes. One of RSA with 16384 bits has about 13 000.
+pub const MAX_PRIVATE_KEY_FILE: usize = 64 * 1024;
+/// The most rounds of bcrypt done for a passphrase: about half a minute's work. `ssh-keygen` writes 16 or 24
+/// unless told otherwise; a file may name up to four thousand million, which take months.
+pub const MAX_BCRYPT_ROUNDS: u32 = 4096;
+
+const BEGIN: &[u8] = b"-----BEGIN OPENSSH PRIVATE KEY-----";
+const END: &[u8] = b"-----END OPENSSH PRIVATE KEY-----";
+const MAGIC: &[u8; 15] = b"openssh-key-v1\0";
+/// How many base64 characters OpenSSH writes on a line.
+const LINE_WIDTH: usize = 70;
+/// What the private part is padded to in a file without encryption.
+const PLAIN_BLOCK: usize = 8;
+
+const ED25519: &str = "ssh-ed25519";
+const ECDSA_P256: &str = "ecdsa-sha2-nistp256";
+const NISTP256: &[u8] = b"nistp256";
+const RSA: &str = "ssh-rsa";
+
+/// A private key, in memory that is wiped when dropped.
+pub struct PrivateKey {
+    pub(crate) parts: PrivateParts,
+    public: PublicKey,
+    comment: String,
+}
+
+/// The private half. Numbers are big-endian without leading zeros, unless they have a fixed size.
+pub(crate) enum PrivateParts {
+    Ed25519 { seed: Secret<[u8; 32]> },
+    EcdsaP256 { scalar: Secret<[u8; 32]> },
+    Rsa(Box<RsaParts>),
+}
+
+/// The numbers of an RSA key. They are not checked against each other here: that takes an RSA implementation.
+pub(crate) struct RsaParts {
+    pub(crate) n: Vec<u8>,
+    pub(crate) e: Vec<u8>,
+    pub(crate) d: Secret<[u8]>,
+    /// The inverse of `q` modulo `p`.
+    pub(crate) iqmp: Secret<[u8]>,
+    pub(crate) p: Secret<[u8]>,
+    pub(crate) q: Secret<[u8]>,
+}
+
+/// Why a private key was not loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PrivateKeyError {
+    /// Not an OpenSSH private key file. `ssh-keygen -p` turns most others into one.
+    NotAKey,
+    /// An OpenSSH private key file that is damaged, or whose public and private halves don't belong together.
+    Malformed,
+    /// Longer than [`MAX_PRIVATE_KEY_FILE`].
+    TooLong,
+    /// The key is encrypted, and no passphrase (or the empty one) was given.
+    NeedsPassphrase,
+    /// The passphrase does not decrypt the key.
+    WrongPassphrase,
+    /// The key is encrypted by a cipher or key derivation this crate does not have.
+    UnsupportedCipher(String),
+    /// The passphrase is to be hashed more than [`MAX_BCRYPT_ROUNDS`] times.
+    TooManyRounds(u32),
+    /// The key is of a type this crate does not sign with.
+    UnsupportedType(String),
+}
+
+impl fmt::Display for PrivateKeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAKey => "not an OpenSSH private key file",
+            Self::Malformed => "the private key is malformed",
+            Self::TooLong => "the private key file is too long",
+            Self::NeedsPassphrase => "the private key needs a passphrase",
+            Self::WrongPassphrase => "the passphrase is wrong",
+            Self::UnsupportedCipher(name) => return write!(f, "no support for keys encrypted by {name}"),
+            Self::TooManyRounds(rounds) => {
+                return write!(f, "the passphrase takes {rounds} rounds; {MAX_BCRYPT_ROUNDS} are allowed");
+            }
+            Self::UnsupportedType(name) => return write!(f, "no support for private keys of type {name}"),
+        })
+    }
+}
+
+impl core::error::Error for PrivateKeyError {}
+
+impl From<DecodeError> for PrivateKeyError {
+    fn from(_: DecodeError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Reads an `openssh-key-v1` file: Ed25519, ECDSA P-256 or RSA, plain or encrypted.
+///
+/// `passphrase` is not used for a plain file. What can be told without the passphrase is told before it is
+/// asked for: a file that can't be loaded anyway never gives [`PrivateKeyError::NeedsPassphrase`]. The
+/// ciphers are those of OpenSSH: AES in CTR, CBC and GCM mode, and ChaCha20-Poly1305.
+///
+/// # Errors
+/// [`PrivateKeyError`].
+pub fn load_private_key(
+    file: &[u8],
+    passphrase: Option<&Secret<str>>,
+) -> Result<PrivateKey, PrivateKeyError> {
+    let binary = unarmor(file)?;
+    let frame = decode::all(&binary, frame)?;
+    let public = PublicKey::from_blob(frame.public).map_err(|_| PrivateKeyError::Malformed)?;
+    if ![ED25519, ECDSA_P256, RSA].contains(&public.key_type()) {
+        return Err(PrivateKeyError::UnsupportedType(public.key_type().to_owned()));
+    }
+    let private = frame.decrypt(passphrase)?;
+    let key = decode::all(&private, private_section)?;
+    if key.public == public { Ok(key) } else { Err(PrivateKeyError::Malformed) }
+}
+
+/// The bytes between the two marker lines.
+fn unarmor(file: &[u8]) -> Result<Zeroizing<Vec<u8>>, PrivateKeyError> {
+    if file.len() > MAX_PRIVATE_KEY_FILE {
+        return Err(PrivateKeyError::TooLong);
+    }
+    let text = trim_start(without_bom(file).trim_ascii_start());
+    let text = text.strip_prefix(BEGIN).ok_or(PrivateKeyError::NotAKey)?;
+    let end = text.windows(END.len()).position(|window| window == END).ok_or(PrivateKeyError::Malformed)?;
+    let (text, _) = text.split_at(end);
+    // The whole capacity at once: growing would leave unwiped copies behind.
+    let mut base64 = Zeroizing::new(Vec::with_capacity(text.len()));
+    base64.extend(text.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    let len = Base64::decode_in_place(&mut base64).map_err(|_| PrivateKeyError::Malformed)?.len();
+    base64.truncate(len);
+    Ok(base64)
+}
+
+/// The fields around the private part.
+struct Frame<'a> {
+    cipher: &'a str,
+    kdf: &'a str,
+    kdf_options: &'a [u8],
+    public: &'a [u8],
+    private: &'a [u8],
+    tag: &'a [u8],
+}
+
+fn frame(input: &[u8]) -> IResult<'_, Frame<'_>> {
+    let (input, magic) = decode::bytes::<15>(input)?;
+    let (input, cipher) = decode::text_max(64)(input)?;
+    let (input, kdf) = decode::text_max(64)(input)?;
+    let (input, kdf_options) = decode::string(input)?;
+    let (input, keys) = decode::uint32(input)?;
+    if magic != MAGIC || keys != 1 {
+        return decode::fail(DecodeError::BadValue);
+    }
+    let (input, public) = decode::string(input)?;
+    let (input, private) = decode::string(input)?;
+    let (input, tag) = decode::rest(input)?;
+    Ok((input, Frame { cipher, kdf, kdf_options, public, private, tag }))
+}
+
+impl Frame<'_> {
+    fn decrypt(&self, passphrase: Option<&Secret<str>>) -> Result<Zeroizing<Vec<u8>>, PrivateKeyError> {
+        let mut private = Zeroizing::new(self.private.to_vec());
+        if self.cipher == "none" {
+            let plain = self.kdf == "none" && self.kdf_options.is_empty() && self.tag.is_empty();
+            return if plain && checked(&private) { Ok(private) } else { Err(PrivateKeyError::Malformed) };
+        }
+        let unsupported = |name: &str| PrivateKeyError::UnsupportedCipher(name.to_owned());
+        let cipher = cipher_named(self.cipher).ok_or_else(|| unsupported(self.cipher))?;
+        let (key_len, iv_len) = cipher.key_and_iv_size().ok_or_else(|| unsupported(self.cipher))?;
+        if self.kdf != "bcrypt" {
+            return Err(unsupported(self.kdf));
+        }
+        let (salt, rounds) = decode::all(self.kdf_options, |input| {
+            let (input, salt) = decode::string(input)?;
+            let (input, rounds) = decode::uint32(input)?;
+            Ok((input, (salt, rounds)))
+        })?;
+        let tag = match (cipher.has_tag(), <[u8; 16]>::try_from(self.tag)) {
+            (true, Ok(tag)) => Some(tag.into()),
+            (false, _) if self.tag.is_empty() => None,
+            _ => return Err(PrivateKeyError::Malformed),
+        };
+        if salt.is_empty() || rounds == 0 || !private.len().is_multiple_of(cipher.block_size()) {
+            return Err(PrivateKeyError::Malformed);
+        }
+        if rounds > MAX_BCRYPT_ROUNDS {
+            return Err(PrivateKeyError::TooManyRounds(rounds));
+        }
+        let passphrase = passphrase.map(Secret::expose).filter(|passphrase| !passphrase.is_empty());
+        let passphrase = passphrase.ok_or(PrivateKeyError::NeedsPassphrase)?;
+
+        let mut derived = Zeroizing::new(alloc::vec![0; key_len.saturating_add(iv_len)]);
+        bcrypt_pbkdf::bcrypt_pbkdf(passphrase, salt, rounds, &mut derived)
+            .map_err(|_| PrivateKeyError::Malformed)?;
+        let (key, iv) = derived.split_at(key_len);
+        // OpenSSH's ChaCha20-Poly1305 counts packets instead of taking an initial vector, and this is number 0.
+        let iv = if cipher == Cipher::ChaCha20Poly1305 { &[0; 8] } else { iv };
+        cipher.decrypt(key, iv, &mut private, tag).map_err(|_| PrivateKeyError::WrongPassphrase)?;
+        if checked(&private) { Ok(private) } else { Err(PrivateKeyError::WrongPassphrase) }
+    }
+}
+
+fn cipher_named(name: &str) -> Option<Cipher> {
+    Some(match name {
+        "aes128-cbc" => Cipher::Aes128Cbc,
+        "aes192-cbc" => Cipher::Aes192Cbc,
+        "aes256-cbc" => Cipher::Aes256Cbc,
+        "aes128-ctr" => Cipher::Aes128Ctr,
+        "aes192-ctr" => Cipher::Aes192Ctr,
+        "aes256-ctr" => Cipher::Aes256Ctr,
+        "aes128-gcm@openssh.com" => Cipher::Aes128Gcm,
+        "aes256-gcm@openssh.com" => Cipher::Aes256Gcm,
+        "chacha20-poly1305@openssh.com" => Cipher::ChaCha20Poly1305,
+        _ => return None,
+    })
+}
+
+/// Whether the private part begins with the same number twice, as one decrypted with the right key does.
+fn checked(private: &[u8]) -> bool {
+    matches!(private.split_first_chunk::<4>(), Some((first, rest)) if rest.starts_with(first))
+}
+
+fn private_section(input: &[u8]) -> IResult<'_, PrivateKey> {
+    let (input, _) = decode::uint64(input)?;
+    let (input, key_type) = decode::text_max(64)(input)?;
+    let (input, parts) = match key_type {
+        ED25519 => ed25519_fields(input)?,
+        ECDSA_P256 => ecdsa_fields(input)?,
+        RSA => rsa_fields(input)?,
+        _ => return decode::fail(DecodeError::BadValue),
+    };
+    let (input, comment) = decode::string(input)?;
+    let (input, padding) = decode::rest(input)?;
+    let padded = padding.len() <= 255 && padding.iter().zip(1u8..).all(|(&byte, wanted)| byte == wanted);
+    let (true, Some(public)) = (padded, parts.public()) else { return decode::fail(DecodeError::BadValue) };
+    Ok((input, PrivateKey { parts, public, comment: String::from_utf8_lossy(comment).into_owned() }))
+}
+
+fn ed25519_fields(input: &[u8]) -> IResult<'_, PrivateParts> {
+    let (input, public) = decode::string(input)?;
+    let (input, private) = decode::string(input)?;
+    match private.split_first_chunk::<32>() {
+        Some((seed, tail)) if tail == public => {
+            Ok((input, PrivateParts::Ed25519 { seed: fixed_secret(seed) }))
+        }
+        _ => decode::fail(DecodeError::BadValue),
+    }
+}
+
+fn ecdsa_fields(input: &[u8]) -> IResult<'_, PrivateParts> {
+    let (input, curve) = decode::string(input)?;
+    let (input, _point) = decode::string(input)?;
+    let (input, scalar) = number(input)?;
+    if curve != NISTP256 || scalar.len() > 32 {
+        return decode::fail(DecodeError::BadValue);
+    }
+    Ok((input, PrivateParts::EcdsaP256 { scalar: fixed_secret(scalar) }))
+}
+
+fn rsa_fields(input: &[u8]) -> IResult<'_, PrivateParts> {
+    let (input, n) = number(input)?;
+    let (input, e) = number(input)?;
+    let (input, d) = number(input)?;
+    let (input, iqmp) = number(input)?;
+    let (input, p) = number(input)?;
+    let (input, q) = number(input)?;
+    let (n, e) = (n.to_vec(), e.to_vec());
+    let parts = RsaParts { n, e, d: d.into(), iqmp: iqmp.into(), p: p.into(), q: q.into() };
+    Ok((input, PrivateParts::Rsa(Box::new(parts))))
+}
+
+/// A non-negative `mpint`. Needless leading zeros are forgiven, as OpenSSH does: some tools write private
+/// numbers at their full size.
+fn number(input: &[u8]) -> IResult<'_, &[u8]> {
+    let (input, value) = decode::string_max(MAX_MPINT)(input)?;
+    if value.first().is_some_and(|&first| first >= 0x80) {
+        return decode::fail(DecodeError::BadMpint);
+    }
+    let zeros = value.iter().take_while(|&&byte| byte == 0).count();
+    Ok((input, value.get(zeros..).unwrap_or_default()))
+}
+
+/// The number at the end of 32 bytes. `bytes` are at most as many.
+fn fixed_secret(bytes: &[u8]) -> Secret<[u8; 32]> {
+    let mut secret = Box::new([0; 32]);
+    for (to, from) in secret.iter_mut().rev().zip(bytes.iter().rev()) {
+        *to = *from;
+    }
+    Secret::from_box(secret)
+}
+
+impl PrivateParts {
+    fn key_type(&self) -> &'static str {
+        match self {
+            Self::Ed25519 { .. } => ED25519,
+            Self::EcdsaP256 { .. } => ECDSA_P256,
+            Self::Rsa(_) => RSA,
+        }
+    }
+
+    /// The public half, computed from the private one where it is not among its numbers. `None` when there is
+    /// no such key.
+    fn public(&self) -> Option<PublicKey> {
+        let mut blob = Vec::new();
+        blob.put_string(self.key_type().as_bytes());
+        match self {
+            Self::Ed25519 { seed } => blob.put_string(&ed25519_public(seed)),
+            Self::EcdsaP256 { scalar } => {
+                blob.put_string(NISTP256);
+                blob.put_string(&p256_public(scalar)?);
+            }
+            Self::Rsa(rsa) => {
+                blob.put_mpint(&rsa.e);
+                blob.put_mpint(&rsa.n);
+            }
+        }
+        PublicKey::from_blob(&blob).ok()
+    }
+
+    /// The type's own fields of the private part, without the type.
+    fn put_fields(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ed25519 { seed } => {
+                let public = ed25519_public(seed);
+                out.put_string(&public);
+                out.put_string(&Zeroizing::new([*seed.expose(), public].concat()));
+            }
+            Self::EcdsaP256 { scalar } => {
+                out.put_string(NISTP256);
+                out.put_string(&p256_public(scalar).unwrap_or_default());
+                out.put_mpint(scalar.expose());
+            }
+            Self::Rsa(rsa) => {
+                for number in
+                    [&rsa.n, &rsa.e, rsa.d.expose(), rsa.iqmp.expose(), rsa.p.expose(), rsa.q.expose()]
+                {
+                    out.put_mpint(number);
+                }
+            }
+        }
+    }
+}
+
+fn ed25519_public(seed: &Secret<[u8; 32]>) -> [u8; 32] {
+    ed25519_dalek::SigningKey::from_bytes(seed.expose()).verifying_key().to_bytes()
+}
+
+/// The uncompressed point, or `None` for a scalar that is zero or not below the order.
+fn p256_public(scalar: &Secret<[u8; 32]>) -> Option<Vec<u8>> {
+    let key = p256::SecretKey::from_slice(scalar.expose()).ok()?;
+    Some(key.public_key().to_sec1_bytes().into_vec())
+}
+
+impl PrivateKey {
+    /// A fresh Ed25519 key.
+    ///
+    /// # Errors
+    /// [`EntropyError`] when the source failed.
+    pub fn generate_ed25519(entropy: &mut dyn Entropy) -> Result<Self, EntropyError> {
+        let seed = random_secret(entropy)?;
+        Self::new(PrivateParts::Ed25519 { seed }).ok_or(EntropyError)
+    }
+
+    /// A fresh ECDSA key on the curve P-256.
+    ///
+    /// # Errors
+    /// [`EntropyError`] when the source failed.
+    pub fn generate_ecdsa_p256(entropy: &mut dyn Entropy) -> Result<Self, EntropyError> {
+        // One number in 2^32 is not a key. A source that hits two has failed.
+        for _ in 0..2 {
+            let scalar = random_secret(entropy)?;
+            if let Some(key) = Self::new(PrivateParts::EcdsaP256 { scalar }) {
+                return Ok(key);
+            }
+        }
+        Err(EntropyError)
+    }
+
+    fn new(parts: PrivateParts) -> Option<Self> {
+        let public = parts.public()?;
+        Some(Self { parts, public, comment: String::new() })
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The comment in the file; empty for a fresh key.
+    pub fn comment(&self) -> &str {
+        &self.comment
+    }
+
+    /// The key as an unencrypted `openssh-key-v1` file.
+    ///
+    /// # Errors
+    /// [`EntropyError`] when the source failed: the format has a random check number.
+    pub fn to_openssh(&self, comment: &str, entropy: &mut dyn Entropy) -> Result<Secret<str>, EntropyError> {
+        let mut check = [0; 4];
+        entropy.fill(&mut check)?;
+        // Room for everything at once: growing would leave unwiped copies behind.
+        let room = comment.len().saturating_add(6 * MAX_MPINT);
+        let mut private = Zeroizing::new(Vec::with_capacity(room));
+        private.extend_from_slice(&check);
+        private.extend_from_slice(&check);
+        private.put_string(self.parts.key_type().as_bytes());
+        self.parts.put_fields(&mut private);
+        private.put_string(comment.as_bytes());
+        let padding = private.len().next_multiple_of(PLAIN_BLOCK).saturating_sub(private.len());
+        private.extend((1u8..).take(padding));
+
+        let mut binary = Zeroizing::new(Vec::with_capacity(private.len().saturating_add(MAX_MPINT * 2)));
+        binary.extend_from_slice(MAGIC);
+        binary.put_string(b"none");
+        binary.put_string(b"none");
+        binary.put_string(b"");
+        binary.extend_from_slice(&1u32.to_be_bytes());
+        binary.put_string(self.public.as_blob());
+        binary.put_string(&private);
+        Ok(armor(&binary))
+    }
+}
+
+fn random_secret(entropy: &mut dyn Entropy) -> Result<Secret<[u8; 32]>, EntropyError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    entropy.fill(bytes.as_mut_slice())?;
+    Ok(fixed_secret(bytes.as_slice()))
+}
+
+fn armor(binary: &[u8]) -> Secret<str> {
+    let base64 = Zeroizing::new(Base64::encode_string(binary));
+    let lines = base64.len().div_ceil(LINE_WIDTH);
+    let room = [base64.len(), lines, BEGIN.len(), END.len(), 2].iter().sum();
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    text.extend_from_slice(BEGIN);
+    text.push(b'\n');
+    for line in base64.as_bytes().chunks(LINE_WIDTH) {
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+    text.extend_from_slice(END);
+    text.push(b'\n');
+    core::str::from_utf8(&text).unwrap_or_default().into()
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateKey").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::keys::parse_public_key_line;
+
+    const PASSPHRASE: &str = "throw-away passphrase";
+
+    /// Counts up.
+    struct Counter(u8);
+
+    impl Entropy for Counter {
+        fn fill(&mut self, out: &mut [u8]) -> Result<(), EntropyError> {
+            for byte in out {
+                *byte = self.0;
+                self.0 = self.0.wrapping_add(1);
+            }
+            Ok(())
+        }
+    }
+
+    macro_rules! testdata {
+        ($name:literal) => {
+            include_bytes!(concat!("testdata/", $name))
+        };
+    }
+
+    fn load(file: &[u8]) -> Result<PrivateKey, PrivateKeyError> {
+        load_private_key(file, None)
+    }
+
+    fn load_with(file: &[u8], passphrase: &str) -> Result<PrivateKey, PrivateKeyError> {
+        load_private_key(file, Some(&passphrase.into()))
+    }
+
+    fn error(result: Result<PrivateKey, PrivateKeyError>) -> PrivateKeyError {
+        result.map(|key| format!("{key:?}")).unwrap_err()
+    }
+
+    /// The binary in `file` with `change` made to it, in its armor again.
+    fn changed(file: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Secret<str> {
+        let mut binary = unarmor(file).unwrap();
+        change(&mut binary);
+        armor(&binary)
+    }
+
+    /// Replaces the first `from` in `binary` by `to`.
+    fn replace(binary: &mut Vec<u8>, from: &[u8], to: &[u8]) {
+        let at = binary.windows(from.len()).position(|window| window == from).unwrap();
+        binary.splice(at..at + from.len(), to.iter().copied());
+    }
+
+    #[test]
+    fn files_of_ssh_keygen_are_loaded() {
+        for (file, public) in [
+            (&testdata!("ed25519")[..], &testdata!("ed25519.pub")[..]),
+            (testdata!("ecdsa256"), testdata!("ecdsa256.pub")),
+            (testdata!("rsa2048"), testdata!("rsa2048.pub")),
+            (testdata!("ed25519_aes256_ctr"), testdata!("ed25519_aes256_ctr.pub")),
+            (testdata!("ecdsa256_aes256_ctr"), testdata!("ecdsa256_aes256_ctr.pub")),
+            (testdata!("rsa3072_aes256_ctr"), testdata!("rsa3072_aes256_ctr.pub")),
+        ] {
+            let (public, comment) = parse_public_key_line(public).unwrap();
+            let key = load_with(file, PASSPHRASE).unwrap();
+            assert_eq!((key.public(), key.comment()), (&public, &comment[..]));
+        }
+    }
+
+    #[test]
+    fn every_mode_ssh_keygen_encrypts_with_is_decrypted() {
+        for (file, comment) in [
+            (&testdata!("ed25519_aes128_cbc")[..], "ed25519 aes128-cbc"),
+            (testdata!("ed25519_aes256_gcm"), "ed25519 aes256-gcm@openssh.com"),
+            (testdata!("ed25519_chacha20_poly1305"), "ed25519 chacha20-poly1305@openssh.com"),
+        ] {
+            assert_eq!(load_with(file, PASSPHRASE).unwrap().comment(), comment);
+            assert_eq!(error(load_with(file, "wrong")), PrivateKeyError::WrongPassphrase, "{comment}");
+        }
+    }
+
+    #[test]
+    fn a_scalar_that_begins_with_zeros_is_a_scalar() {
+        let key = load(testdata!("ecdsa256_short_scalar")).unwrap();
+        let public = parse_public_key_line(testdata!("ecdsa256_short_scalar.pub")).unwrap().0;
+        assert_eq!(*key.public(), public);
+        let PrivateParts::EcdsaP256 { scalar } = &key.parts else { panic!("another type") };
+        assert_eq!(scalar.expose()[0], 0);
+        // Written at its full size, as some tools do, it is the same.
+        let scalar = scalar.expose();
+        let padded = changed(testdata!("ecdsa256_short_scalar"), |binary| {
+            let short = [&[0, 0, 0, 31][..], &scalar[1..], &[0, 0, 0, 0]].concat();
+            let full = [&[0, 0, 0, 32][..], &scalar[..], &[0, 0, 0, 0]].concat();
+            replace(binary, &short, &full);
+            // One byte more of the key, one less of the padding: the length of the part stays.
+            assert_eq!(binary.pop(), Some(1));
+        });
+        assert_eq!(*load(padded.expose().as_bytes()).unwrap().public(), public);
+    }
+
+    #[test]
+    fn a_missing_passphrase_is_told_from_a_wrong_one() {
+        let file = testdata!("ed25519_aes256_ctr");
+        assert_eq!(error(load(file)), PrivateKeyError::NeedsPassphrase);
+        assert_eq!(error(load_with(file, "")), PrivateKeyError::NeedsPassphrase);
+        assert_eq!(error(load_with(file, "wrong")), PrivateKeyError::WrongPassphrase);
+        assert!(load_with(testdata!("ed25519"), "needless").is_ok());
+    }
+
+    #[test]
+    fn out_03_rounds_are_capped_before_anything_is_derived() {
+        let file = testdata!("ed25519_aes256_ctr");
+        for (rounds, expected) in [
+            (0, PrivateKeyError::Malformed),
+            (MAX_BCRYPT_ROUNDS, PrivateKeyError::NeedsPassphrase),
+            (MAX_BCRYPT_ROUNDS + 1, PrivateKeyError::TooManyRounds(MAX_BCRYPT_ROUNDS + 1)),
+            (u32::MAX, PrivateKeyError::TooManyRounds(u32::MAX)),
+        ] {
+            let file = changed(file, |binary| {
+                replace(
+                    binary,
+                    &[0, 0, 0, 4, 0, 0, 0, 1],
+                    &[&rounds.to_be_bytes()[..], &[0, 0, 0, 1]].concat(),
+                );
+            });
+            let passphrase = if rounds > MAX_BCRYPT_ROUNDS { Some(&PASSPHRASE.into()) } else { None };
+            assert_eq!(error(load_private_key(file.expose().as_bytes(), passphrase)), expected);
+        }
+    }
+
+    #[test]
+    fn what_this_crate_can_not_use_is_named_before_the_passphrase_is_asked_for() {
+        let p384 = PrivateKeyError::UnsupportedType("ecdsa-sha2-nistp384".into());
+        assert_eq!(error(load(testdata!("ecdsa384"))), p384);
+        let file =
+            changed(testdata!("ed25519_aes256_ctr"), |binary| replace(binary, b"aes256-ctr", b"aes512-ctr"));
+        let cipher = PrivateKeyError::UnsupportedCipher("aes512-ctr".into());
+        assert_eq!(error(load(file.expose().as_bytes())), cipher);
+        let file = changed(testdata!("ed25519_aes256_ctr"), |binary| replace(binary, b"bcrypt", b"scrypt"));
+        let kdf = PrivateKeyError::UnsupportedCipher("scrypt".into());
+        assert_eq!(error(load(file.expose().as_bytes())), kdf);
+    }
+
+    #[test]
+    fn what_is_no_key_says_so() {
+        for file in [
+            &b""[..],
+            b"rubbish",
+            b"-----BEGIN RSA PRIVATE KEY-----\n-----END RSA PRIVATE KEY-----\n",
+            testdata!("ed25519.pub"),
+        ] {
+            assert_eq!(error(load(file)), PrivateKeyError::NotAKey);
+        }
+        assert_eq!(error(load(&[b' '; MAX_PRIVATE_KEY_FILE + 1])), PrivateKeyError::TooLong);
+        assert_eq!(error(load(BEGIN)), PrivateKeyError::Malformed);
+        assert_eq!(error(load(&[BEGIN, END].concat())), PrivateKeyError::Malformed);
+    }
+
+    #[test]
+    fn other_line_ends_and_widths_are_forgiven() {
+        let text = core::str::from_utf8(testdata!("ed25519")).unwrap();
+        let one_line =
+            text.replace('\n', "").replace("KEY-----b", "KEY-----\nb").replace("-----END", "\n-----END");
+        for variant in [text.replace('\n', "\r\n"), format!("\u{feff}\n {text}\n\n"), one_line] {
+            assert!(load(variant.as_bytes()).is_ok(), "{variant:?}");
+        }
+    }
+
+    #[test]
+    fn halves_that_do_not_belong_together_are_refused() {
+        for file in [&testdata!("ed25519")[..], testdata!("ecdsa256"), testdata!("rsa2048")] {
+            let blob = load(file).unwrap().public().as_blob().to_vec();
+            let file = changed(file, |binary| {
+                let mut other = blob.clone();
+                *other.last_mut().unwrap() ^= 1;
+                replace(binary, &blob, &other);
+            });
+            assert_eq!(error(load(file.expose().as_bytes())), PrivateKeyError::Malformed);
+        }
+        // The same change to every copy of the public half: now the seed does not fit.
+        let public = load(testdata!("ed25519")).unwrap().public().as_blob()[19..].to_vec();
+        let file = changed(testdata!("ed25519"), |binary| {
+            let mut other = public.clone();
+            other[0] ^= 1;
+            for _ in 0..3 {
+                replace(binary, &public, &other);
+            }
+        });
+        assert_eq!(error(load(file.expose().as_bytes())), PrivateKeyError::Malformed);
+    }
+
+    #[test]
+    fn written_keys_are_the_files_of_ssh_keygen() {
+        for file in [&testdata!("ed25519")[..], testdata!("ecdsa256"), testdata!("rsa2048")] {
+            /// Gives the check number of the file.
+            struct Check([u8; 4]);
+            impl Entropy for Check {
+                fn fill(&mut self, out: &mut [u8]) -> Result<(), EntropyError> {
+                    out.copy_from_slice(&self.0);
+                    Ok(())
+                }
+            }
+            let binary = unarmor(file).unwrap();
+            let check = decode::all(&binary, frame).unwrap().private[..4].try_into().unwrap();
+            let key = load(file).unwrap();
+            let written = key.to_openssh(key.comment(), &mut Check(check)).unwrap();
+            assert_eq!(written.expose().as_bytes(), file);
+        }
+    }
+
+    #[test]
+    fn fresh_keys_survive_the_round_trip() {
+        let mut entropy = Counter(1);
+        for key in [
+            PrivateKey::generate_ed25519(&mut entropy).unwrap(),
+            PrivateKey::generate_ecdsa_p256(&mut entropy).unwrap(),
+        ] {
+            let file = key.to_openssh("fresh", &mut entropy).unwrap();
+            let again = load(file.expose().as_bytes()).unwrap();
+            assert_eq!((again.public(), again.comment()), (key.public(), "fresh"));
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_or_repeats_an_impossible_scalar_gives_no_key() {
+        struct Ones;
+        impl Entropy for Ones {
+            fn fill(&mut self, out: &mut [u8]) -> Result<(), EntropyError> {
+                out.fill(0xff);
+                Ok(())
+            }
+        }
+        assert!(PrivateKey::generate_ecdsa_p256(&mut Ones).is_err());
+        struct Broken;
+        impl Entropy for Broken {
+            fn fill(&mut self, _: &mut [u8]) -> Result<(), EntropyError> {
+                Err(EntropyError)
+            }
+        }
+        assert!(PrivateKey::generate_ed25519(&mut Broken).is_err());
+        assert!(load(testdata!("ed25519")).unwrap().to_openssh("", &mut Broken).is_err());
+    }
+
+    #[test]
+    fn debug_shows_nothing_private() {
+        let key = load(testdata!("ed25519")).unwrap();
+        assert!(format!("{key:?}").starts_with("PrivateKey { public: PublicKey(ssh-ed25519 SHA256:"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(data: Vec<u8>) {
+            let _ = load(&data);
+            let _ = load(armor(&data).expose().as_bytes());
+            let _ = load(armor(&[&MAGIC[..], &data].concat()).expose().as_bytes());
+        }
+
+        #[test]
+        fn every_damaged_byte_is_noticed_or_harmless(position: prop::sample::Index, byte: u8) {
+            for file in [&testdata!("ed25519")[..], testdata!("ecdsa256"), testdata!("rsa2048")] {
+                let intact = load(file).unwrap();
+                let file = changed(file, |binary| {
+                    let position = position.index(binary.len());
+                    binary[position] = byte;
+                });
+                if let Ok(key) = load(file.expose().as_bytes()) {
+                    prop_assert_eq!(key.public(), intact.public());
+                }
+            }
+        }
+
+        #[test]
+        fn damaged_encrypted_files_never_panic(position: prop::sample::Index, byte: u8) {
+            for file in [&testdata!("ed25519_aes256_ctr")[..], testdata!("ed25519_chacha20_poly1305")] {
+                let file = changed(file, |binary| {
+                    let position = position.index(binary.len());
+                    binary[position] = byte;
+                });
+                let _ = load(file.expose().as_bytes());
+            }
+        }
+
+        #[test]
+        fn a_proper_prefix_is_no_key(end: prop::sample::Index) {
+            for file in [&testdata!("ed25519")[..], testdata!("rsa2048"), testdata!("ed25519_aes256_ctr")] {
+                let file = changed(file, |binary| binary.truncate(end.index(binary.len())));
+                prop_assert_eq!(error(load(file.expose().as_bytes())), PrivateKeyError::Malformed);
+            }
+        }
+    }
+}
