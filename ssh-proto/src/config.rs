@@ -185,7 +185,7 @@ pub struct Algorithms {
 
 /// What both roles configure.
 #[derive(Debug, Clone)]
-pub struct Common {
+pub(crate) struct Common {
     pub(crate) provider: &'static Provider,
     pub(crate) algorithms: Algorithms,
     pub(crate) limits: Limits,
@@ -342,8 +342,7 @@ impl AuthMethods {
     /// `password`.
     pub const PASSWORD: Self = Self(2);
 
-    const NAMES: [(Self, &'static str); 2] =
-        [(Self::PUBLICKEY, "publickey"), (Self::PASSWORD, "password")];
+    const NAMES: [(Self, &'static str); 2] = [(Self::PUBLICKEY, "publickey"), (Self::PASSWORD, "password")];
 
     /// Both sets together.
     pub const fn and(self, other: Self) -> Self {

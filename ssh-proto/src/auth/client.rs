@@ -13,8 +13,8 @@ use core::mem;
 use super::{AuthContext, Authenticated, CONNECTION, USERAUTH, acceptable_user};
 use crate::error::{AuthError, CloseReason, PeerMisbehaved};
 use crate::event::CoreEvent;
-use crate::key::{KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
 use crate::kex::exchange::encode_signature;
+use crate::key::{KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
 use crate::msg::auth::{
     Method, UserauthBanner, UserauthFailure, UserauthPasswdChangereq, UserauthPkOk, UserauthRequest,
     UserauthSuccess, put_signed_data,
@@ -238,8 +238,7 @@ impl ClientAuth {
         let Some(signature) = signature else { return self.failed(cx) };
         let signature = encode_signature(&signature);
         let key = attempt.key.public.as_blob();
-        let method =
-            Method::PublicKey { algorithm: attempt.algorithm, key, signature: Some(&signature) };
+        let method = Method::PublicKey { algorithm: attempt.algorithm, key, signature: Some(&signature) };
         self.send(cx, &attempt.user, method, AuthMethod::PublicKeySigned);
     }
 
@@ -300,11 +299,7 @@ impl ClientAuth {
         Ok(())
     }
 
-    pub(crate) fn on_banner(
-        &mut self,
-        cx: &mut AuthContext<'_>,
-        payload: &[u8],
-    ) -> Result<(), CloseReason> {
+    pub(crate) fn on_banner(&mut self, cx: &mut AuthContext<'_>, payload: &[u8]) -> Result<(), CloseReason> {
         let banner = UserauthBanner::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let limits = &cx.common.limits;
         let room = limits.banner_bytes.saturating_sub(self.banner_bytes);
@@ -318,11 +313,7 @@ impl ClientAuth {
         Ok(())
     }
 
-    pub(crate) fn on_failure(
-        &mut self,
-        cx: &mut AuthContext<'_>,
-        payload: &[u8],
-    ) -> Result<(), CloseReason> {
+    pub(crate) fn on_failure(&mut self, cx: &mut AuthContext<'_>, payload: &[u8]) -> Result<(), CloseReason> {
         let failure = UserauthFailure::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         self.remaining = failure.methods.iter().take(32).map(String::from).collect();
         self.phase = Phase::Idle;
@@ -349,8 +340,8 @@ impl ClientAuth {
         match mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Sent { method: AuthMethod::PublicKeyProbe, probed: Some(attempt) } => {
                 let ok = UserauthPkOk::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-                let same = ok.key == attempt.key.public.as_blob()
-                    && ok.algorithm == attempt.algorithm.as_bytes();
+                let same =
+                    ok.key == attempt.key.public.as_blob() && ok.algorithm == attempt.algorithm.as_bytes();
                 if !same {
                     return Err(PeerMisbehaved::WrongKeyAccepted.into());
                 }

@@ -16,13 +16,13 @@ use crate::crypto::SignatureAlgorithm;
 use crate::error::{ApiMisuse, CloseReason, PeerMisbehaved};
 use crate::event::{AuthIdentity, CoreEvent};
 use crate::key::PublicKey;
+use crate::msg::Message;
 use crate::msg::auth::{
-    Method, UserauthBanner, UserauthFailure, UserauthPkOk, UserauthRequest, UserauthSuccess,
-    put_signed_data, split_signature,
+    Method, UserauthBanner, UserauthFailure, UserauthPkOk, UserauthRequest, UserauthSuccess, put_signed_data,
+    split_signature,
 };
 use crate::msg::gate::State;
 use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
-use crate::msg::Message;
 use crate::secret::Secret;
 use crate::ticket::{AuthProof, AuthRequest, KeyProbe, Pending, Ticket};
 use crate::time::Instant;
@@ -142,11 +142,7 @@ impl ServerAuth {
         }
     }
 
-    pub(crate) fn on_request(
-        &mut self,
-        cx: &mut AuthContext<'_>,
-        payload: &[u8],
-    ) -> Result<(), CloseReason> {
+    pub(crate) fn on_request(&mut self, cx: &mut AuthContext<'_>, payload: &[u8]) -> Result<(), CloseReason> {
         let request = UserauthRequest::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         self.count_request(&cx.common.limits)?;
         if request.service != CONNECTION {
@@ -233,13 +229,7 @@ impl ServerAuth {
         self.refuse_with(cx, received, counts, self.possible);
     }
 
-    fn refuse_with(
-        &mut self,
-        cx: &mut AuthContext<'_>,
-        received: Instant,
-        counts: bool,
-        next: AuthMethods,
-    ) {
+    fn refuse_with(&mut self, cx: &mut AuthContext<'_>, received: Instant, counts: bool, next: AuthMethods) {
         self.failures += u32::from(counts);
         let disconnect = self.failures >= cx.common.limits.auth_failures;
         self.phase = Phase::Holding { next, disconnect };
@@ -335,8 +325,7 @@ impl ServerAuth {
         if let Phase::Deciding { pending, question, received } = &self.phase
             && pending.is_dropped()
         {
-            let (received, none) =
-                (*received, matches!(question, Question::Request { method: "none", .. }));
+            let (received, none) = (*received, matches!(question, Question::Request { method: "none", .. }));
             self.refuse(cx, received, !none);
         }
     }

@@ -89,10 +89,7 @@ impl ServerReply {
 }
 
 /// A host key that fits the negotiated algorithm.
-pub(crate) fn host_key(
-    algorithm: &dyn SignatureAlgorithm,
-    blob: &[u8],
-) -> Result<PublicKey, PeerMisbehaved> {
+pub(crate) fn host_key(algorithm: &dyn SignatureAlgorithm, blob: &[u8]) -> Result<PublicKey, PeerMisbehaved> {
     let key = PublicKey::from_blob(blob).map_err(|_| PeerMisbehaved::BadHostKey)?;
     let fits = key.key_type() == algorithm.key_type() && algorithm.check_key(blob).is_ok();
     if fits { Ok(key) } else { Err(PeerMisbehaved::BadHostKey) }

@@ -57,11 +57,28 @@ pub(crate) struct KexContext<'a> {
 enum Phase {
     Idle,
     InitSent,
-    AwaitReply { agreed: Box<Agreed>, exchange: Box<dyn ClientExchange>, skip: bool },
-    AwaitInit { agreed: Box<Agreed>, skip: bool },
-    HostKey { pending: Pending, finished: Box<Finished>, verified: SignatureVerified, key: PublicKey },
-    Signing { pending: Pending, reply: Box<ServerReply> },
-    AwaitNewKeys { opener: Box<dyn OpenPacket> },
+    AwaitReply {
+        agreed: Box<Agreed>,
+        exchange: Box<dyn ClientExchange>,
+        skip: bool,
+    },
+    AwaitInit {
+        agreed: Box<Agreed>,
+        skip: bool,
+    },
+    HostKey {
+        pending: Pending,
+        finished: Box<Finished>,
+        verified: SignatureVerified,
+        key: PublicKey,
+    },
+    Signing {
+        pending: Pending,
+        reply: Box<ServerReply>,
+    },
+    AwaitNewKeys {
+        opener: Box<dyn OpenPacket>,
+    },
     /// Where a step leaves the machine that did not come to its end. Nothing is legal here.
     Failed,
 }
@@ -137,10 +154,18 @@ impl Kex {
             Phase::Idle => return None,
             Phase::InitSent => State::RekeySent,
             Phase::AwaitReply { skip: true, .. } | Phase::AwaitInit { skip: true, .. } => {
-                if first { State::KexSkipGuess } else { State::RekeySkipGuess }
+                if first {
+                    State::KexSkipGuess
+                } else {
+                    State::RekeySkipGuess
+                }
             }
             Phase::AwaitReply { .. } | Phase::AwaitInit { .. } => {
-                if first { State::Kex(KexStep::Single) } else { State::RekeyKex(KexStep::Single) }
+                if first {
+                    State::Kex(KexStep::Single)
+                } else {
+                    State::RekeyKex(KexStep::Single)
+                }
             }
             Phase::HostKey { .. } => State::HostKeyPending,
             Phase::Signing { .. } if first => State::KexSignPending,
@@ -154,8 +179,8 @@ impl Kex {
     /// Sends our KEXINIT.
     pub(crate) fn start(&mut self, common: &Common, out: &mut Outgoing) -> Result<(), CloseReason> {
         let first = !self.established;
-        self.our_init = build_kexinit(self.side, common, first, &mut out.random)
-            .map_err(|_| CloseReason::Entropy)?;
+        self.our_init =
+            build_kexinit(self.side, common, first, &mut out.random).map_err(|_| CloseReason::Entropy)?;
         out.transport(|buf| buf.extend_from_slice(&self.our_init));
         out.begin_exchange();
         self.phase = Phase::InitSent;
@@ -188,8 +213,7 @@ impl Kex {
         let our_init = mem::take(&mut self.our_init);
         let ours = KexInit::decode(&our_init).map_err(|_| CloseReason::Internal("own KEXINIT"))?;
         let common = cx.config.common();
-        let choice =
-            negotiate(self.side, common, &ours, &theirs).map_err(CloseReason::PeerIncompatible)?;
+        let choice = negotiate(self.side, common, &ours, &theirs).map_err(CloseReason::PeerIncompatible)?;
         if !markers.strict && !acceptable_without_strict(common.strict_kex, &choice) {
             return Err(CloseReason::PeerIncompatible(Box::new(PeerIncompatible::StrictKexRequired)));
         }
@@ -199,11 +223,13 @@ impl Kex {
             Side::Client => {
                 let exchange = choice.kex.start(&mut cx.out.random).map_err(kex_fault)?;
                 cx.out.transport(|out| EcdhInit { share: exchange.share() }.encode(out));
-                let agreed = Box::new(Agreed { choice, client_init: our_init, server_init: payload.to_vec() });
+                let agreed =
+                    Box::new(Agreed { choice, client_init: our_init, server_init: payload.to_vec() });
                 Phase::AwaitReply { agreed, exchange, skip }
             }
             Side::Server => {
-                let agreed = Box::new(Agreed { choice, client_init: payload.to_vec(), server_init: our_init });
+                let agreed =
+                    Box::new(Agreed { choice, client_init: payload.to_vec(), server_init: our_init });
                 Phase::AwaitInit { agreed, skip }
             }
         };
@@ -344,7 +370,8 @@ impl Kex {
             .ok_or(CloseReason::SignatureRefused)?;
         let signature = exchange::encode_signature(&signature);
         cx.out.transport(|out| {
-            EcdhReply { host_key: reply.key.as_blob(), share: &reply.share, signature: &signature }.encode(out);
+            EcdhReply { host_key: reply.key.as_blob(), share: &reply.share, signature: &signature }
+                .encode(out);
         });
         Ok(self.take_keys(cx, &reply.finished, KexProof::Server(ReplySigned(()))))
     }

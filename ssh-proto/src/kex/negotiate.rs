@@ -176,7 +176,7 @@ pub(crate) fn negotiate(
                 Some(find_mac(&mac).ok_or_else(gone)?)
             }
         };
-        Ok(DirectionAlgorithms { cipher, mac })
+        Ok::<_, Box<PeerIncompatible>>(DirectionAlgorithms { cipher, mac })
     };
     let c2s = direction((ours.cipher_c2s, theirs.cipher_c2s), (ours.mac_c2s, theirs.mac_c2s))?;
     let s2c = direction((ours.cipher_s2c, theirs.cipher_s2c), (ours.mac_s2c, theirs.mac_s2c))?;

@@ -14,7 +14,6 @@ pub(crate) struct ReplySigned(pub(super) ());
 
 /// The right to take new keys into use. Only the key exchange can make one.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the tokens are proof by existing")]
 pub(crate) enum KexProof {
     Client(SignatureVerified, HostKeyAccepted),
     Server(ReplySigned),

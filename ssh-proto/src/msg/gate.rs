@@ -188,11 +188,13 @@ fn before_auth(side: Side, state: State, number: u8) -> Verdict {
         (Side::Server, USERAUTH_INFO_RESPONSE) if state == AuthPrompted => Verdict::AcceptIf,
         (Side::Client, SERVICE_ACCEPT) if !in_auth => Verdict::AcceptIf,
         (Side::Client, USERAUTH_BANNER) if in_auth => Verdict::Accept,
-        (Side::Client, USERAUTH_FAILURE | USERAUTH_SUCCESS) if matches!(state, AuthSent(_)) => Verdict::Accept,
+        (Side::Client, USERAUTH_FAILURE | USERAUTH_SUCCESS) if matches!(state, AuthSent(_)) => {
+            Verdict::Accept
+        }
         (Side::Client, USERAUTH_60) => match state {
-            AuthSent(
-                AuthMethod::Password | AuthMethod::PublicKeyProbe | AuthMethod::KeyboardInteractive,
-            ) => Verdict::AcceptIf,
+            AuthSent(AuthMethod::Password | AuthMethod::PublicKeyProbe | AuthMethod::KeyboardInteractive) => {
+                Verdict::AcceptIf
+            }
             _ => Verdict::Violation,
         },
         (_, 128..) => Verdict::Unimplemented,

@@ -57,4 +57,3 @@ messages! {
         signature: &'a [u8] = string, put_string;
     }
 }
-

@@ -2,9 +2,9 @@
 
 pub mod auth;
 pub mod channel;
-pub mod gate;
+pub(crate) mod gate;
 pub mod kex;
-pub mod request;
+pub(crate) mod request;
 pub mod transport;
 
 use bytes::BufMut;
@@ -119,17 +119,15 @@ macro_rules! messages {
 pub(crate) use messages;
 
 /// Limits on fields, in bytes.
-pub mod limit {
+pub(crate) mod limit {
     /// A user name.
-    pub const USER: usize = 256;
+    pub(crate) const USER: usize = 256;
     /// A service, method, algorithm, request or channel type name.
-    pub const NAME: usize = 64;
+    pub(crate) const NAME: usize = 64;
     /// A password.
-    pub const PASSWORD: usize = 1024;
-    /// The text of one banner.
-    pub const BANNER: usize = 32 * 1024;
+    pub(crate) const PASSWORD: usize = 1024;
     /// A host name or address in a channel open.
-    pub const HOST: usize = 256;
+    pub(crate) const HOST: usize = 256;
     /// The terminal name of a `pty-req`.
-    pub const TERM: usize = 64;
+    pub(crate) const TERM: usize = 64;
 }

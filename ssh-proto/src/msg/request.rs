@@ -180,7 +180,9 @@ impl TerminalModes {
     fn decode(mut input: &[u8]) -> Result<Self, DecodeError> {
         let mut modes = Vec::new();
         while let Some((&opcode @ 1..=159, rest)) = input.split_first() {
-            let Some((argument, rest)) = rest.split_first_chunk::<4>() else { return Err(DecodeError::Short) };
+            let Some((argument, rest)) = rest.split_first_chunk::<4>() else {
+                return Err(DecodeError::Short);
+            };
             if modes.len() == MAX_TERMINAL_MODES {
                 return Err(DecodeError::TooLong);
             }
@@ -312,7 +314,9 @@ impl ChannelRequestKind {
                         Err(error) => return fail(error),
                     }
                 }
-                b"window-change" => window_size(input).map(|(input, size)| (input, Self::WindowChange(size)))?,
+                b"window-change" => {
+                    window_size(input).map(|(input, size)| (input, Self::WindowChange(size)))?
+                }
                 b"env" => {
                     let (input, name) = string(input)?;
                     let (input, value) = string(input)?;
@@ -322,9 +326,8 @@ impl ChannelRequestKind {
                 b"exec" => string(input).map(|(input, command)| (input, Self::exec(command)))?,
                 b"subsystem" => text_max(limit::HOST)(input)
                     .map(|(input, name)| (input, Self::Subsystem(name.to_owned())))?,
-                b"signal" => {
-                    text_max(limit::NAME)(input).map(|(input, name)| (input, Self::Signal(name.to_owned())))?
-                }
+                b"signal" => text_max(limit::NAME)(input)
+                    .map(|(input, name)| (input, Self::Signal(name.to_owned())))?,
                 b"exit-status" => {
                     uint32(input).map(|(input, code)| (input, Self::Exit(ExitStatus::Code(code))))?
                 }

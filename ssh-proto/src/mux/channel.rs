@@ -71,7 +71,6 @@ pub(crate) struct ChannelState {
     pub(crate) id: ChannelId,
     /// `None` while our open is unanswered.
     pub(crate) remote: Option<RemoteId>,
-    pub(crate) is_session: bool,
 
     pub(crate) send: Window,
     pub(crate) max_packet: usize,
@@ -108,11 +107,10 @@ pub(crate) struct ChannelState {
 }
 
 impl ChannelState {
-    pub(crate) fn new(id: ChannelId, is_session: bool, recv: RecvWindow, stderr: Stderr) -> Self {
+    pub(crate) fn new(id: ChannelId, recv: RecvWindow, stderr: Stderr) -> Self {
         Self {
             id,
             remote: None,
-            is_session,
             send: Window::new(0),
             max_packet: 0,
             confirm: Once::Sent,
@@ -189,4 +187,3 @@ impl ChannelState {
             && !self.closing()
     }
 }
-

@@ -108,11 +108,7 @@ impl Mux {
     }
 
     /// The embedder's answer to a global request.
-    pub(crate) fn reply_global(
-        &mut self,
-        ticket: Ticket,
-        reply: GlobalReply<'_>,
-    ) -> Result<(), AnswerError> {
+    pub(crate) fn reply_global(&mut self, ticket: Ticket, reply: GlobalReply<'_>) -> Result<(), AnswerError> {
         let (answer, fits) = match reply {
             GlobalReply::Success(data) if data.len() <= MAX_PAYLOAD => {
                 (Some(Bytes::copy_from_slice(data)), true)
@@ -163,9 +159,7 @@ impl Mux {
     ) -> Result<Effect, PeerMisbehaved> {
         let malformed = |_| PeerMisbehaved::MalformedMessage;
         let data = match payload.first() {
-            Some(&number::REQUEST_SUCCESS) => {
-                Some(RequestSuccess::decode(payload).map_err(malformed)?.data)
-            }
+            Some(&number::REQUEST_SUCCESS) => Some(RequestSuccess::decode(payload).map_err(malformed)?.data),
             _ => {
                 RequestFailure::decode(payload).map_err(malformed)?;
                 None

@@ -7,9 +7,9 @@ use super::channel::{ChannelState, Once, Stderr};
 use crate::connection::Core;
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
 use crate::event::{ChannelId, Stream};
+use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
 use crate::msg::request::ChannelRequestKind;
-use crate::msg::Message;
 
 /// A channel of a connection, borrowed for a few calls.
 ///
@@ -257,4 +257,3 @@ impl Mux {
         }
     }
 }
-

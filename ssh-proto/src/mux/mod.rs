@@ -79,7 +79,6 @@ struct SlotEntry {
 #[derive(Debug)]
 struct PendingOpen {
     pending: Pending,
-    is_session: bool,
     remote: RemoteId,
     window: u32,
     max_packet: u32,
@@ -156,7 +155,7 @@ impl Mux {
         entry.channel.as_mut().filter(|channel| channel.id == id)
     }
 
-    fn insert(&mut self, is_session: bool, config: ChannelConfig, limits: &Limits) -> Option<&mut ChannelState> {
+    fn insert(&mut self, config: ChannelConfig, limits: &Limits) -> Option<&mut ChannelState> {
         if self.in_use >= limits.max_channels {
             return None;
         }
@@ -171,7 +170,7 @@ impl Mux {
         let entry = self.slots.get_mut(slot as usize)?;
         let id = ChannelId { slot, generation: entry.generation };
         let recv = RecvWindow::open(&mut self.ledger, config.window as usize, limits.lenient_window);
-        Some(entry.channel.insert(ChannelState::new(id, is_session, recv, config.stderr)))
+        Some(entry.channel.insert(ChannelState::new(id, recv, config.stderr)))
     }
 
     /// Frees a slot. Nothing may name the channel any more.
@@ -236,8 +235,7 @@ impl Mux {
         if !self.outbox.has_room(size) {
             return Err(OpenError::Full);
         }
-        let is_session = matches!(kind, ChannelKind::Session);
-        let channel = self.insert(is_session, config, cx.limits).ok_or(OpenError::TooMany)?;
+        let channel = self.insert(config, cx.limits).ok_or(OpenError::TooMany)?;
         let (id, window) = (channel.id, channel.recv.initial());
         let mut payload = Vec::with_capacity(size);
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
@@ -258,7 +256,7 @@ impl Mux {
         let open = self.take_open(&ticket).ok_or(AnswerError::Gone)?;
         ticket.settle();
         self.active = true;
-        let Some(channel) = self.insert(open.is_session, config, cx.limits) else {
+        let Some(channel) = self.insert(config, cx.limits) else {
             let code = OpenFailureCode::RESOURCE_SHORTAGE;
             cx.owed.push_open_failure(open.remote, OpenFailure::new(code, "too many channels"));
             return Err(AnswerError::Refused);
@@ -291,7 +289,6 @@ impl Mux {
 
     pub(crate) fn reply_request(
         &mut self,
-        cx: &mut MuxContext<'_>,
         ticket: Ticket,
         (id, starts_program): (ChannelId, bool),
         ok: bool,
@@ -304,7 +301,6 @@ impl Mux {
             channel.program = false;
         }
         ticket.settle();
-        let _ = cx;
         self.touch(id);
         Ok(())
     }
@@ -441,9 +437,14 @@ impl Mux {
         let Some(mut sender) = cx.sender() else { return self.touch(id) };
         if channel.confirm == Once::Wanted {
             channel.confirm = Once::Sent;
-            let (window, max_packet) =
-                (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
-            sender.send(&ChannelOpenConfirmation { recipient, sender: id.slot, window, max_packet, data: b"" });
+            let (window, max_packet) = (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
+            sender.send(&ChannelOpenConfirmation {
+                recipient,
+                sender: id.slot,
+                window,
+                max_packet,
+                data: b"",
+            });
         }
         if channel.close_out != Once::Sent {
             if !channel.eof_in

@@ -93,27 +93,27 @@ impl Mux {
     fn on_open(&mut self, cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
         let open = decode::<ChannelOpen<'_>>(payload)?;
         let remote = RemoteId(open.sender);
-        let refusal = if self.acceptable.as_ref().is_some_and(|kinds| !kinds.iter().any(|k| k.as_bytes() == open.kind))
-        {
-            Some((OpenFailureCode::ADMINISTRATIVELY_PROHIBITED, "not asked for"))
-        } else if usable(open.max_packet).is_err() {
-            Some((OpenFailureCode::ADMINISTRATIVELY_PROHIBITED, "maximum packet size too small"))
-        } else if self.opens.len() >= cx.limits.pending_opens
-            || self.in_use + self.opens.len() >= cx.limits.max_channels
-        {
-            Some((OpenFailureCode::RESOURCE_SHORTAGE, "too many channels"))
-        } else {
-            None
-        };
+        let refusal =
+            if self.acceptable.as_ref().is_some_and(|kinds| !kinds.iter().any(|k| k.as_bytes() == open.kind))
+            {
+                Some((OpenFailureCode::ADMINISTRATIVELY_PROHIBITED, "not asked for"))
+            } else if usable(open.max_packet).is_err() {
+                Some((OpenFailureCode::ADMINISTRATIVELY_PROHIBITED, "maximum packet size too small"))
+            } else if self.opens.len() >= cx.limits.pending_opens
+                || self.in_use + self.opens.len() >= cx.limits.max_channels
+            {
+                Some((OpenFailureCode::RESOURCE_SHORTAGE, "too many channels"))
+            } else {
+                None
+            };
         if let Some((code, text)) = refusal {
             cx.owed.push_open_failure(remote, OpenFailure::new(code, text));
             return Ok(Effect::Useful);
         }
         let kind = ChannelKind::decode(open.kind, open.data).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let (pending, ticket) = Pending::new(cx.identity);
-        let is_session = matches!(kind, ChannelKind::Session);
         let (window, max_packet) = (open.window, open.max_packet);
-        self.opens.push_back(PendingOpen { pending, is_session, remote, window, max_packet });
+        self.opens.push_back(PendingOpen { pending, remote, window, max_packet });
         cx.events.push(CoreEvent::Open(OpenRequest { ticket, kind }));
         self.active = true;
         Ok(Effect::Useful)
@@ -328,7 +328,8 @@ impl Mux {
             Ok(kind) if !refuse => kind,
             result => {
                 // A program that was never surfaced is not running either.
-                if result.is_ok_and(|kind| kind.starts_program()) && channel.owed.undecided() >= cx.limits.pending_requests
+                if result.is_ok_and(|kind| kind.starts_program())
+                    && channel.owed.undecided() >= cx.limits.pending_requests
                 {
                     channel.program = false;
                 }

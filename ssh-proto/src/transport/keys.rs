@@ -79,12 +79,7 @@ impl KeySource<'_> {
     }
 
     /// The halves for `side`.
-    pub(crate) fn new_keys(
-        &self,
-        side: Side,
-        c2s: DirectionAlgorithms,
-        s2c: DirectionAlgorithms,
-    ) -> NewKeys {
+    pub(crate) fn new_keys(&self, side: Side, c2s: DirectionAlgorithms, s2c: DirectionAlgorithms) -> NewKeys {
         let (to_server, to_client) = ((CLIENT_TO_SERVER, c2s), (SERVER_TO_CLIENT, s2c));
         let (ours, theirs) = match side {
             Side::Client => (to_server, to_client),

@@ -73,7 +73,11 @@ mod tests {
         }
         let most = "a,".repeat(256);
         for (good, names) in [("", 0), ("a", 1), ("a,b", 2), ("a,b,", 2), (&most[..], 256)] {
-            assert_eq!(NameList::parse(good.as_bytes()).map(|list| list.iter().count()), Ok(names), "{good:?}");
+            assert_eq!(
+                NameList::parse(good.as_bytes()).map(|list| list.iter().count()),
+                Ok(names),
+                "{good:?}"
+            );
         }
     }
 
