@@ -1,1 +1,38 @@
-//! stub
+//! SSH-2 client and server over blocking std sockets.
+//!
+//! ```no_run
+//! use ssh_io_std::{Client, HostKeys};
+//!
+//! # fn main() -> Result<(), ssh_io_std::Error> {
+//! let client = Client::builder()
+//!     .host_keys(HostKeys::KnownHosts("/home/me/.ssh/known_hosts".into()))
+//!     .connect("example.org", 22)?;
+//! client.auth_key_file("me", "/home/me/.ssh/id_ed25519", None)?;
+//! let output = client.exec("uname -a")?;
+//! println!("{}", String::from_utf8_lossy(&output.stdout));
+//! client.close();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The protocol itself is [`ssh_proto`]; this crate gives it sockets, threads, a clock and random bytes. A
+//! connection costs two threads. A [`Client`] and its [`Channel`]s may be used from many threads at once.
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
+
+mod channel;
+mod client;
+mod engine;
+mod error;
+mod host_key;
+mod os;
+mod server;
+mod transport;
+
+pub use channel::{Channel, ChannelOf, Engine, ReadHalfOf, StderrOf, WriteHalfOf};
+pub use client::{Client, ClientBuilder, Output, read_key_file};
+pub use error::Error;
+pub use host_key::{HostKeyQuestion, HostKeys};
+pub use os::OsEntropy;
+pub use server::{Handler, Question, Server, ServerChannel, ServerConnection};
+pub use ssh_proto;
+pub use transport::{Split, Transport, Unblock};

@@ -504,6 +504,19 @@ impl ClientConfig {
     pub fn limits(&self) -> &Limits {
         &self.common.limits
     }
+
+    /// This configuration with the host key algorithms for keys of these types first: those a host is known
+    /// by, so that it shows a key that can be recognised.
+    #[must_use]
+    pub fn prefer_host_keys(&self, types: &[String]) -> Self {
+        let mut config = self.clone();
+        let signatures = self.common.provider.signatures;
+        config.common.algorithms.host_keys.sort_by_key(|name| {
+            let algorithm = signatures.iter().find(|algorithm| algorithm.name() == *name);
+            !algorithm.is_some_and(|algorithm| types.iter().any(|known| known == algorithm.key_type()))
+        });
+        config
+    }
 }
 
 impl ServerConfig {

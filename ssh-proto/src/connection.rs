@@ -495,7 +495,7 @@ impl Core {
 /// already there. The drive loop is in the [crate documentation](crate).
 pub struct Connection<R: Role> {
     pub(crate) core: Core,
-    role: PhantomData<R>,
+    role: PhantomData<fn() -> R>,
 }
 
 impl<R: Role> fmt::Debug for Connection<R> {

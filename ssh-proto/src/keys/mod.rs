@@ -8,6 +8,7 @@ mod host_key_policy;
 mod known_hosts;
 mod private;
 mod public;
+mod signer;
 
 use alloc::vec::Vec;
 use core::fmt;

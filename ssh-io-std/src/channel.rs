@@ -1,0 +1,464 @@
+//! A channel as a reader and a writer.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant as StdInstant};
+
+use ssh_proto::{
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Stderr, Stream, TerminalModes,
+    WindowSize, WriteError,
+};
+
+use crate::engine::{EngineRole, Guard, STREAMS, Shared};
+use crate::error::Error;
+
+/// The channel of the last handle on it: dropped, it closes.
+pub(crate) struct ChannelCore<R: EngineRole> {
+    pub(crate) shared: Arc<Shared<R>>,
+    pub(crate) id: ChannelId,
+    pub(crate) wake: Arc<Condvar>,
+    timeouts: Mutex<Timeouts>,
+    /// Requests take turns, so that an answer finds who asked.
+    turn: Mutex<()>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Timeouts {
+    read: Option<Duration>,
+    write: Option<Duration>,
+}
+
+impl<R: EngineRole> Drop for ChannelCore<R> {
+    fn drop(&mut self) {
+        let mut guard = self.shared.lock();
+        guard.channels.remove(&self.id);
+        if let Ok(mut channel) = guard.conn.channel(self.id) {
+            // What was written leaves first; what the peer still sends is nobody's.
+            channel.close();
+            channel.release();
+        }
+        self.shared.poke(&mut guard);
+    }
+}
+
+/// A channel of a connection whose role does not matter to its user.
+///
+/// It reads the data stream and writes data; [`stderr`](Self::stderr) reads and writes the other one. It may
+/// be used from many threads at once; clones are handles on the same channel, which closes when the last one
+/// is dropped.
+pub struct ChannelOf<R: Engine> {
+    pub(crate) core: Arc<ChannelCore<R>>,
+}
+
+/// A client's channel.
+pub type Channel = ChannelOf<Client>;
+
+/// A role a [`ChannelOf`] works for.
+#[allow(private_bounds, reason = "sealed: the engine's needs are its own")]
+pub trait Engine: EngineRole {}
+impl<R: EngineRole> Engine for R {}
+
+impl<R: Engine> Clone for ChannelOf<R> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<R: Engine> fmt::Debug for ChannelOf<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Channel").field(&self.core.id).finish()
+    }
+}
+
+/// Waits for the answer to an open.
+pub(crate) fn wait_opened(channel: Channel) -> Result<Channel, Error> {
+    channel.wait_for(None, |guard, id| guard.channels.get_mut(&id)?.opened.take())?.map_err(Error::OpenFailed)?;
+    Ok(channel)
+}
+
+impl<R: Engine> ChannelOf<R> {
+    pub(crate) fn new(shared: Arc<Shared<R>>, id: ChannelId, wake: Arc<Condvar>) -> Self {
+        Self { core: Arc::new(ChannelCore { shared, id, wake, timeouts: Mutex::default(), turn: Mutex::default() }) }
+    }
+
+    /// The channel's id.
+    pub fn id(&self) -> ChannelId {
+        self.core.id
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        *self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how long a read may wait, here and for stderr.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) {
+        self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner).read = timeout;
+    }
+
+    /// Sets how long a write or a request may wait.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) {
+        self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner).write = timeout;
+    }
+
+    /// Sets both.
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        self.set_read_timeout(timeout);
+        self.set_write_timeout(timeout);
+    }
+
+    /// Waits until `take` finds what it looks for.
+    fn wait_for<T>(
+        &self,
+        timeout: Option<Duration>,
+        mut take: impl FnMut(&mut Guard<'_, R>, ChannelId) -> Option<T>,
+    ) -> Result<T, Error> {
+        let deadline = timeout.map(|timeout| StdInstant::now() + timeout);
+        let core = &*self.core;
+        let mut guard = core.shared.lock();
+        loop {
+            if let Some(found) = take(&mut guard, core.id) {
+                return Ok(found);
+            }
+            if guard.closed.is_some() {
+                return Err(guard.gone());
+            }
+            guard = core.shared.wait(guard, &core.wake, deadline).map_err(|(_, error)| error)?;
+        }
+    }
+
+    /// Reads from a stream; 0 at its end.
+    pub(crate) fn read_stream(&self, stream: Stream, dst: &mut [u8]) -> Result<usize, Error> {
+        if dst.is_empty() {
+            return Ok(0);
+        }
+        let shared = &self.core.shared;
+        self.wait_for(self.timeouts().read, |guard, id| {
+            let Ok(mut channel) = guard.conn.channel(id) else { return Some(Ok(0)) };
+            match channel.read_into(stream, dst) {
+                Ok(n) => {
+                    // The peer may get its window back; that is for the writer thread.
+                    if !guard.conn.output().is_empty() {
+                        shared.poke(guard);
+                    }
+                    Some(Ok(n))
+                }
+                Err(ReadError::Blocked) => None,
+                Err(ReadError::Eof | ReadError::Reset) => Some(Ok(0)),
+                Err(_) => Some(Err(guard.gone())),
+            }
+        })?
+    }
+
+    /// Writes to a stream as much as there is room for, waiting for some.
+    pub(crate) fn write_stream(&self, stream: Stream, src: &[u8]) -> Result<usize, Error> {
+        let deadline = self.timeouts().write.map(|timeout| StdInstant::now() + timeout);
+        let core = &*self.core;
+        let mut guard = core.shared.lock();
+        loop {
+            let result = match guard.conn.channel(core.id) {
+                Ok(mut channel) => channel.write(stream, src),
+                Err(_) => Err(WriteError::Closed),
+            };
+            match result {
+                Ok(n) => {
+                    drop(core.shared.flush(guard));
+                    return Ok(n);
+                }
+                Err(WriteError::Blocked) => {
+                    guard = core.shared.wait(guard, &core.wake, deadline).map_err(|(_, error)| error)?;
+                }
+                Err(_) if guard.closed.is_some() => return Err(guard.gone()),
+                Err(_) => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            }
+        }
+    }
+
+    /// Makes a request, waiting for room.
+    ///
+    /// # Errors
+    /// [`Error::Request`], [`Error::TimedOut`], [`Error::Closed`].
+    pub fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
+        let shared = &self.core.shared;
+        self.wait_for(self.timeouts().write, |guard, id| {
+            let result = match guard.conn.channel(id) {
+                Ok(mut channel) => channel.request(kind, want_reply),
+                Err(_) => Err(RequestError::Closed),
+            };
+            match result {
+                Err(RequestError::Full) => None,
+                other => {
+                    shared.poke(guard);
+                    Some(other)
+                }
+            }
+        })??;
+        Ok(())
+    }
+
+    /// Makes a request and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`send_request`](Self::send_request), and [`Error::RequestRefused`].
+    pub fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
+        let _turn = self.core.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.send_request(kind, true)?;
+        let answer = self.wait_for(self.timeouts().read, |guard, id| {
+            let news = guard.channels.get_mut(&id)?;
+            news.replies.pop_front().or_else(|| news.closed.then_some(false))
+        });
+        match answer {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::RequestRefused),
+            Err(error) => {
+                if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+                    news.unclaimed += 1;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a command.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub fn exec(&self, command: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::exec(command))
+    }
+
+    /// Starts the user's shell.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub fn shell(&self) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::Shell)
+    }
+
+    /// Starts a subsystem, such as `sftp`.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub fn subsystem(&self, name: &str) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::Subsystem(name.to_owned()))
+    }
+
+    /// Asks for a terminal.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub fn request_pty(&self, term: &str, size: WindowSize, modes: TerminalModes) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::Pty { term: term.to_owned(), size, modes })
+    }
+
+    /// Sets a variable for the program to come. Servers often refuse; nothing is waited for.
+    ///
+    /// # Errors
+    /// As [`send_request`](Self::send_request).
+    pub fn env(&self, name: &str, value: &str) -> Result<(), Error> {
+        self.send_request(&ChannelRequestKind::env(name, value), false)
+    }
+
+    /// Tells the terminal's new size.
+    ///
+    /// # Errors
+    /// As [`send_request`](Self::send_request).
+    pub fn window_change(&self, size: WindowSize) -> Result<(), Error> {
+        self.send_request(&ChannelRequestKind::WindowChange(size), false)
+    }
+
+    /// Sends the program a signal, such as `TERM`.
+    ///
+    /// # Errors
+    /// As [`send_request`](Self::send_request).
+    pub fn signal(&self, name: &str) -> Result<(), Error> {
+        self.send_request(&ChannelRequestKind::Signal(name.to_owned()), false)
+    }
+
+    /// Sets how stderr is delivered from now on.
+    pub fn set_stderr(&self, how: Stderr) {
+        if let Ok(mut channel) = self.core.shared.lock().conn.channel(self.core.id) {
+            channel.set_stderr(how);
+        }
+    }
+
+    /// A handle that reads, or at a server writes, the other stream.
+    pub fn stderr(&self) -> StderrOf<R> {
+        StderrOf { channel: self.clone() }
+    }
+
+    /// Says that no more input follows; everything written leaves before. Saying it again does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] for a lost connection.
+    pub fn finish_input(&self) -> Result<(), Error> {
+        let mut guard = self.core.shared.lock();
+        if guard.closed.is_some() {
+            return Err(guard.gone());
+        }
+        if let Ok(mut channel) = guard.conn.channel(self.core.id) {
+            let _ = channel.eof();
+        }
+        drop(self.core.shared.flush(guard));
+        Ok(())
+    }
+
+    /// Closes the channel: nothing more is sent, and what was not read can still be.
+    pub fn close(&self) {
+        let mut guard = self.core.shared.lock();
+        if let Ok(mut channel) = guard.conn.channel(self.core.id) {
+            channel.close();
+        }
+        drop(self.core.shared.flush(guard));
+    }
+
+    /// Waits until the peer closed the channel, and tells how the program ended, if the peer said so. Output
+    /// that nobody reads can keep a program from ending.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::Closed`] for a lost connection.
+    pub fn wait(&self) -> Result<Option<ExitStatus>, Error> {
+        self.wait_for(self.timeouts().read, |guard, id| {
+            let news = guard.channels.get(&id)?;
+            news.closed.then(|| news.exit.clone())
+        })
+    }
+
+    /// How the program ended, if that is known by now.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.core.shared.lock().channels.get(&self.core.id)?.exit.clone()
+    }
+
+    /// Reads both streams to their ends.
+    pub(crate) fn read_both(&self) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let mut out = (Vec::new(), Vec::new());
+        loop {
+            let shared = &self.core.shared;
+            let open = self.wait_for(self.timeouts().read, |guard, id| {
+                let (mut moved, mut ended) = (false, 0);
+                for (stream, to) in STREAMS.into_iter().zip([&mut out.0, &mut out.1]) {
+                    let Ok(mut channel) = guard.conn.channel(id) else { return Some(false) };
+                    loop {
+                        match channel.read(stream, usize::MAX) {
+                            Ok(bytes) => {
+                                to.extend_from_slice(&bytes);
+                                moved = true;
+                            }
+                            Err(ReadError::Blocked) => break,
+                            Err(ReadError::Eof | ReadError::Reset) => {
+                                ended += 1;
+                                break;
+                            }
+                            Err(_) => return None,
+                        }
+                    }
+                }
+                if moved && !guard.conn.output().is_empty() {
+                    shared.poke(guard);
+                }
+                if ended == 2 { Some(false) } else { moved.then_some(true) }
+            })?;
+            if !open {
+                return Ok(out);
+            }
+        }
+    }
+
+    /// The two directions as handles of their own. The channel closes when both are dropped; dropping the
+    /// writing half ends the input.
+    pub fn split(self) -> (ReadHalfOf<R>, WriteHalfOf<R>) {
+        (ReadHalfOf { channel: self.clone() }, WriteHalfOf { channel: self })
+    }
+}
+
+macro_rules! io {
+    ($($type:ident: $stream:expr, $channel:ident => $($trait:ident)+;)+) => {$($(io!(@ $trait $type, $stream, $channel);)+)+};
+    (@ Read $type:ident, $stream:expr, $channel:ident) => {
+        impl<R: Engine> Read for $type<R> {
+            fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
+                (&*self).read(dst)
+            }
+        }
+
+        impl<R: Engine> Read for &$type<R> {
+            fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
+                Ok(self.$channel().read_stream($stream, dst)?)
+            }
+        }
+    };
+    (@ Write $type:ident, $stream:expr, $channel:ident) => {
+        impl<R: Engine> Write for $type<R> {
+            fn write(&mut self, src: &[u8]) -> io::Result<usize> {
+                (&*self).write(src)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl<R: Engine> Write for &$type<R> {
+            fn write(&mut self, src: &[u8]) -> io::Result<usize> {
+                Ok(self.$channel().write_stream($stream, src)?)
+            }
+
+            // Every write hands its bytes to the transport by itself.
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+/// A channel's other stream.
+pub struct StderrOf<R: Engine> {
+    channel: ChannelOf<R>,
+}
+
+/// The reading half of a channel.
+pub struct ReadHalfOf<R: Engine> {
+    channel: ChannelOf<R>,
+}
+
+/// The writing half of a channel. Dropping it ends the input.
+pub struct WriteHalfOf<R: Engine> {
+    channel: ChannelOf<R>,
+}
+
+impl<R: Engine> ChannelOf<R> {
+    fn this(&self) -> &Self {
+        self
+    }
+}
+
+macro_rules! halves {
+    ($($type:ident)+) => {$(
+        impl<R: Engine> $type<R> {
+            /// The channel, for requests and timeouts.
+            pub fn channel(&self) -> &ChannelOf<R> {
+                &self.channel
+            }
+        }
+
+        impl<R: Engine> fmt::Debug for $type<R> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($type)).field(&self.channel.core.id).finish()
+            }
+        }
+    )+};
+}
+
+halves! { StderrOf ReadHalfOf WriteHalfOf }
+
+io! {
+    ChannelOf: Stream::Data, this => Read Write;
+    StderrOf: Stream::Stderr, channel => Read Write;
+    ReadHalfOf: Stream::Data, channel => Read;
+    WriteHalfOf: Stream::Data, channel => Write;
+}
+
+impl<R: Engine> Drop for WriteHalfOf<R> {
+    fn drop(&mut self) {
+        let _ = self.channel.finish_input();
+    }
+}

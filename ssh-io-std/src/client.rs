@@ -1,0 +1,416 @@
+//! The client: connect, log in, open channels.
+
+use std::fmt;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use ssh_proto::keys::load_private_key;
+use ssh_proto::{
+    ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, ClientEvent, Connection, Credential,
+    Disconnect, ExitStatus, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret,
+};
+
+use crate::channel::{Channel, wait_opened};
+use crate::engine::{EngineRole, Guard, News, Shared};
+use crate::error::Error;
+use crate::host_key::{HostKeyQuestion, HostKeys};
+use crate::os::{OsEntropy, now};
+use crate::transport::Transport;
+
+/// What only a client's state has.
+#[derive(Debug, Default)]
+pub(crate) struct ClientExtra {
+    host_key: Option<HostKeyCheck>,
+    auth: Option<Result<(), (Vec<String>, bool)>>,
+    banners: Vec<PeerText>,
+    rekeys: u64,
+}
+
+impl EngineRole for ClientRole {
+    type Extra = ClientExtra;
+
+    fn next(conn: &mut Connection<Self>, extra: &mut ClientExtra) -> Option<News> {
+        Some(match conn.poll_event()? {
+            ClientEvent::HostKey(check) => {
+                extra.host_key = Some(check);
+                News::Taken
+            }
+            ClientEvent::Banner(text) => {
+                extra.banners.push(text);
+                News::Taken
+            }
+            ClientEvent::AuthFailed { remaining, partial } => {
+                extra.auth = Some(Err((remaining, partial)));
+                News::Taken
+            }
+            ClientEvent::Authenticated => {
+                extra.auth = Some(Ok(()));
+                News::Taken
+            }
+            ClientEvent::Rekeyed => {
+                extra.rekeys += 1;
+                News::Taken
+            }
+            ClientEvent::Opened(id) => News::Opened(id),
+            ClientEvent::OpenFailed(id, why) => News::OpenFailed(id, why),
+            ClientEvent::Channel(id, event) => News::Channel(id, event),
+            ClientEvent::Ready => News::Ready,
+            ClientEvent::Closed(reason) => News::Closed(reason),
+            // Refused by being dropped: signatures come from signers here, and nothing was asked for that a
+            // server may open or request.
+            ClientEvent::Sign(_)
+            | ClientEvent::Open(_)
+            | ClientEvent::Global(_)
+            | ClientEvent::GlobalReply(..) => News::Taken,
+        })
+    }
+}
+
+/// How to connect, made by [`Client::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct ClientBuilder {
+    config: Arc<ClientConfig>,
+    host_keys: HostKeys,
+    timeout: Option<Duration>,
+}
+
+impl ClientBuilder {
+    /// Sets algorithms and limits.
+    pub fn config(mut self, config: Arc<ClientConfig>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets which host keys are accepted. Without it, none is.
+    pub fn host_keys(mut self, host_keys: HostKeys) -> Self {
+        self.host_keys = host_keys;
+        self
+    }
+
+    /// Sets how long connecting may take in all: the TCP connection and the key exchange.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Connects over TCP.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::TimedOut`].
+    pub fn connect(self, host: &str, port: u16) -> Result<Client, Error> {
+        let deadline = self.timeout.map(|timeout| StdInstant::now() + timeout);
+        let mut last = None;
+        for address in (host, port).to_socket_addrs()? {
+            let result = match deadline {
+                None => TcpStream::connect(address),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(StdInstant::now());
+                    if left.is_zero() {
+                        return Err(Error::TimedOut);
+                    }
+                    TcpStream::connect_timeout(&address, left)
+                }
+            };
+            match result {
+                Ok(stream) => return self.connect_until(host, port, stream, deadline),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => last = Some(Error::TimedOut),
+                Err(error) => last = Some(error.into()),
+            }
+        }
+        Err(last.unwrap_or_else(|| std::io::Error::other("the host has no address").into()))
+    }
+
+    /// Connects over any transport. Host and port are what the host key is judged by.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_over(self, host: &str, port: u16, transport: impl Transport) -> Result<Client, Error> {
+        let deadline = self.timeout.map(|timeout| StdInstant::now() + timeout);
+        self.connect_until(host, port, transport, deadline)
+    }
+
+    fn connect_until(
+        mut self,
+        host: &str,
+        port: u16,
+        transport: impl Transport,
+        deadline: Option<StdInstant>,
+    ) -> Result<Client, Error> {
+        let known = self.host_keys.key_types(host, port)?;
+        let config = match known.is_empty() {
+            true => self.config,
+            false => Arc::new(self.config.prefer_host_keys(&known)),
+        };
+        let conn = Connection::new(config, Box::new(OsEntropy), now());
+        let shared = Shared::start(conn, transport, ClientExtra::default())?;
+        let client = Client { handle: Arc::new(Handle { shared }) };
+        let shared = &client.handle.shared;
+        let mut guard = shared.lock();
+        let check = loop {
+            if let Some(check) = guard.extra.host_key.take() {
+                break check;
+            }
+            if guard.closed.is_some() {
+                return Err(guard.gone());
+            }
+            guard = shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error)?;
+        };
+        // The lock is not held while a person thinks.
+        drop(guard);
+        let verdict = self.host_keys.judge(HostKeyQuestion { host, port, key: check.key() });
+        let mut guard = shared.lock();
+        match verdict {
+            Ok(()) => guard.conn.accept_host_key(check)?,
+            Err(error) => {
+                let _ = guard.conn.reject_host_key(check);
+                drop(shared.flush(guard));
+                return Err(error);
+            }
+        }
+        guard = shared.flush(guard);
+        if guard.closed.is_some() {
+            return Err(guard.gone());
+        }
+        drop(guard);
+        Ok(client)
+    }
+}
+
+/// Closes the connection when the last client is dropped; channels end with it.
+struct Handle {
+    shared: Arc<Shared<ClientRole>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut guard = self.shared.lock();
+        guard.conn.close(Disconnect::by_application());
+        self.shared.poke(&mut guard);
+    }
+}
+
+/// A connection to a server. Clones share it; it may be used from many threads at once.
+#[derive(Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// What a command left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+    /// How it ended, if the server said so.
+    pub status: Option<ExitStatus>,
+}
+
+impl Client {
+    /// Starts from the default algorithms and limits, and no host key accepted.
+    ///
+    /// # Panics
+    /// Never: the default configuration is valid.
+    #[cfg(feature = "rustcrypto")]
+    #[expect(clippy::expect_used, reason = "a test builds the default configuration")]
+    pub fn builder() -> ClientBuilder {
+        let config = ClientConfig::builder(&ssh_proto::crypto::rustcrypto::PROVIDER).build();
+        Self::with_config(config.expect("the default configuration is valid"))
+    }
+
+    /// Starts from a configuration, and no host key accepted.
+    pub fn with_config(config: Arc<ClientConfig>) -> ClientBuilder {
+        ClientBuilder { config, host_keys: HostKeys::ask(|_| false), timeout: None }
+    }
+
+    fn shared(&self) -> &Arc<Shared<ClientRole>> {
+        &self.handle.shared
+    }
+
+    /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
+    ///
+    /// # Errors
+    /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
+    /// [`Error::Closed`].
+    pub fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
+        let shared = self.shared();
+        let mut guard = shared.lock();
+        guard.extra.auth = None;
+        if guard.closed.is_some() {
+            return Err(guard.gone());
+        }
+        guard.conn.authenticate(user, with)?;
+        guard = shared.flush(guard);
+        loop {
+            match guard.extra.auth.take() {
+                Some(Ok(())) => return Ok(()),
+                Some(Err((remaining, partial))) => return Err(Error::AuthFailed { remaining, partial }),
+                None if guard.closed.is_some() => return Err(guard.gone()),
+                None => {
+                    guard = shared.wait(guard, &shared.changed, None).map_err(|(_, error)| error)?;
+                }
+            }
+        }
+    }
+
+    /// Logs in with a password.
+    ///
+    /// # Errors
+    /// As [`authenticate`](Self::authenticate).
+    pub fn auth_password(&self, user: &str, password: &str) -> Result<(), Error> {
+        self.authenticate(user, Credential::Password(Secret::from(password)))
+    }
+
+    /// Logs in with a key, whose signer may be an agent or a token.
+    ///
+    /// # Errors
+    /// As [`authenticate`](Self::authenticate).
+    pub fn auth_key(&self, user: &str, key: KeyPair) -> Result<(), Error> {
+        self.authenticate(user, Credential::PublicKey { key, probe: false })
+    }
+
+    /// Logs in with the key in an `openssh-key-v1` file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::PrivateKey`] for the file; else as [`authenticate`](Self::authenticate).
+    pub fn auth_key_file(
+        &self,
+        user: &str,
+        file: impl AsRef<Path>,
+        passphrase: Option<&Secret<str>>,
+    ) -> Result<(), Error> {
+        self.auth_key(user, read_key_file(file, passphrase)?)
+    }
+
+    /// Opens a session, for one program.
+    ///
+    /// # Errors
+    /// [`Error::Open`], [`Error::OpenFailed`], [`Error::Closed`].
+    pub fn open_session(&self) -> Result<Channel, Error> {
+        self.open(&ChannelKind::Session, ChannelConfig::default())
+    }
+
+    /// Has the server connect to `host:port`, and opens a channel to there.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub fn open_direct_tcpip(&self, host: &str, port: u16) -> Result<Channel, Error> {
+        let originator = "127.0.0.1".to_owned();
+        let kind = ChannelKind::DirectTcpip { host: host.to_owned(), port, originator, originator_port: 0 };
+        self.open(&kind, ChannelConfig::default())
+    }
+
+    /// Opens a channel of any kind.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
+        let shared = self.shared();
+        let mut guard = shared.lock();
+        if guard.closed.is_some() {
+            return Err(guard.gone());
+        }
+        let id = guard.conn.open_channel(kind, config)?;
+        let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
+        guard = shared.flush(guard);
+        drop(guard);
+        wait_opened(Channel::new(Arc::clone(shared), id, wake))
+    }
+
+    /// Runs a command without input, and collects what it says.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session), and [`Error::RequestRefused`].
+    pub fn exec(&self, command: impl AsRef<[u8]>) -> Result<Output, Error> {
+        let channel = self.open_session()?;
+        channel.exec(command)?;
+        channel.finish_input()?;
+        let (stdout, stderr) = channel.read_both()?;
+        let status = channel.wait()?;
+        Ok(Output { stdout, stderr, status })
+    }
+
+    /// Asks for new keys.
+    pub fn rekey(&self) {
+        let mut guard = self.shared().lock();
+        guard.conn.rekey();
+        drop(self.shared().flush(guard));
+    }
+
+    /// How often keys were renewed.
+    pub fn rekeys(&self) -> u64 {
+        self.shared().lock().extra.rekeys
+    }
+
+    /// Text the server sent before authentication, so far not taken.
+    pub fn take_banners(&self) -> Vec<PeerText> {
+        std::mem::take(&mut self.shared().lock().extra.banners)
+    }
+
+    /// The algorithms of the last key exchange.
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        self.shared().lock().conn.negotiated().cloned()
+    }
+
+    /// Our identification line, and the server's.
+    pub fn idents(&self) -> (String, PeerText) {
+        let guard = self.shared().lock();
+        (guard.conn.local_ident(), guard.conn.peer_ident().unwrap_or_default())
+    }
+
+    /// What the connection holds.
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.shared().lock().conn.memory_usage()
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.shared().lock().closed.is_some()
+    }
+
+    /// Ends the connection and waits until the server had the chance to read so.
+    pub fn close(self) {
+        let shared = Arc::clone(self.shared());
+        let mut guard: Guard<'_, ClientRole> = shared.lock();
+        guard.conn.close(Disconnect::by_application());
+        drop(shared.flush(guard));
+        drop(self);
+        shared.join(Duration::from_secs(5));
+    }
+}
+
+/// Reads an `openssh-key-v1` private key file.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::PrivateKey`].
+pub fn read_key_file(file: impl AsRef<Path>, passphrase: Option<&Secret<str>>) -> Result<KeyPair, Error> {
+    let contents = std::fs::read(file)?;
+    let key = load_private_key(&contents, passphrase)?;
+    key.into_key_pair().map_err(|error| std::io::Error::other(error).into())
+}
+
+#[cfg(all(test, feature = "rustcrypto"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_configuration_is_valid_and_accepts_no_host_key() {
+        assert!(format!("{:?}", Client::builder()).contains("Ask"));
+    }
+
+    #[test]
+    fn clients_and_channels_may_be_shared_and_sent() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Client>();
+        check::<Channel>();
+    }
+}

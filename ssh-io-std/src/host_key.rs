@@ -1,0 +1,124 @@
+//! Which host keys a client accepts.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use ssh_proto::PublicKey;
+use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat};
+
+use crate::error::Error;
+use crate::os::OsEntropy;
+
+/// What an embedder's own judgement gets to see.
+#[derive(Debug, Clone, Copy)]
+pub struct HostKeyQuestion<'a> {
+    /// The host name connected to.
+    pub host: &'a str,
+    /// The port connected to.
+    pub port: u16,
+    /// The key the server proved to have.
+    pub key: &'a PublicKey,
+}
+
+type Judge = Box<dyn FnMut(HostKeyQuestion<'_>) -> bool + Send>;
+
+/// Which host keys are accepted.
+#[non_exhaustive]
+pub enum HostKeys {
+    /// Only keys recorded in this `known_hosts` file. A file that is not there records nothing.
+    KnownHosts(PathBuf),
+    /// Keys recorded in this file; the first key of an unknown host is accepted and appended, its name hashed
+    /// when `hash` is set.
+    AcceptNew {
+        /// The file.
+        file: PathBuf,
+        /// Whether to hide the host's name in it.
+        hash: bool,
+    },
+    /// The one key with this fingerprint, `SHA256:…`.
+    Fingerprint(String),
+    /// The keys this closure says yes to. It may ask a person and take its time.
+    Ask(Judge),
+    /// Any key: whoever stands in between can read and change everything.
+    DangerousAcceptAny,
+}
+
+impl HostKeys {
+    /// The keys a closure says yes to.
+    pub fn ask(judge: impl FnMut(HostKeyQuestion<'_>) -> bool + Send + 'static) -> Self {
+        Self::Ask(Box::new(judge))
+    }
+
+    /// The policy as data, its file read. `None` for a closure.
+    fn policy(&self) -> io::Result<Option<HostKeyPolicy>> {
+        Ok(Some(match self {
+            Self::KnownHosts(file) => HostKeyPolicy::KnownHosts(read(file)?),
+            Self::AcceptNew { file, .. } => HostKeyPolicy::AcceptNew(read(file)?),
+            Self::Fingerprint(fingerprint) => HostKeyPolicy::Fingerprint(fingerprint.clone()),
+            Self::DangerousAcceptAny => HostKeyPolicy::DangerousAcceptAny,
+            Self::Ask(_) => return Ok(None),
+        }))
+    }
+
+    /// The types of the keys a host is known by, to be asked for first.
+    pub(crate) fn key_types(&self, host: &str, port: u16) -> io::Result<Vec<String>> {
+        Ok(self.policy()?.map(|policy| policy.key_types(host, port)).unwrap_or_default())
+    }
+
+    /// Judges a key, and records it where that is the policy.
+    pub(crate) fn judge(&mut self, question: HostKeyQuestion<'_>) -> Result<(), Error> {
+        let HostKeyQuestion { host, port, key } = question;
+        if let Self::Ask(judge) = self {
+            return if judge(question) { Ok(()) } else { Err(Error::HostKeyRefused) };
+        }
+        // Read again: another connection may have recorded the host meanwhile.
+        match self.policy()?.map(|policy| policy.decide(host, port, key)) {
+            Some(HostKeyDecision::Accept) => Ok(()),
+            Some(HostKeyDecision::AcceptAndRecord) => self.record(question),
+            Some(HostKeyDecision::Reject(why)) => Err(Error::HostKey(why)),
+            _ => Err(Error::HostKeyRefused),
+        }
+    }
+
+    fn record(&self, HostKeyQuestion { host, port, key }: HostKeyQuestion<'_>) -> Result<(), Error> {
+        let Self::AcceptNew { file, hash } = self else { return Err(Error::HostKeyRefused) };
+        let format = match hash {
+            true => LineFormat::hashed(&mut OsEntropy).map_err(|_| io::Error::other("no random bytes"))?,
+            false => LineFormat::Plain,
+        };
+        let line = KnownHosts::line(host, port, key, format)
+            .map_err(|_| Error::HostKey(HostKeyRejection::BadHostName))?;
+        let old = match fs::read(file) {
+            Ok(old) => old,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        // One write, so that two processes do not mix their lines.
+        let lead = if old.is_empty() || old.ends_with(b"\n") { "" } else { "\n" };
+        let mut out = OpenOptions::new().append(true).create(true).open(file)?;
+        out.write_all(format!("{lead}{line}\n").as_bytes())?;
+        Ok(())
+    }
+}
+
+fn read(file: &Path) -> io::Result<KnownHosts> {
+    match fs::read(file) {
+        Ok(contents) => Ok(KnownHosts::parse(&contents)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(KnownHosts::parse(b"")),
+        Err(error) => Err(error),
+    }
+}
+
+impl fmt::Debug for HostKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KnownHosts(file) => f.debug_tuple("KnownHosts").field(file).finish(),
+            Self::AcceptNew { file, .. } => f.debug_tuple("AcceptNew").field(file).finish(),
+            Self::Fingerprint(fingerprint) => f.debug_tuple("Fingerprint").field(fingerprint).finish(),
+            Self::Ask(_) => f.write_str("Ask(..)"),
+            Self::DangerousAcceptAny => f.write_str("DangerousAcceptAny"),
+        }
+    }
+}

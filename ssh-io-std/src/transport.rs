@@ -1,0 +1,106 @@
+//! What a connection can run over: a reader, a writer, and a way to end both.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::sync::Mutex;
+
+/// Ends one or both halves of a transport, waking whoever is blocked in it.
+pub type Unblock = Box<dyn Fn(Shutdown) + Send + Sync>;
+
+/// A transport taken apart.
+pub struct Split<R, W> {
+    /// Where the peer's bytes come from. Used by one thread only.
+    pub reader: R,
+    /// Where ours go. Used by one thread at a time.
+    pub writer: W,
+    /// Ends the halves from any thread. [`Shutdown::Write`] tells the peer that nothing follows;
+    /// [`Shutdown::Both`] must make a blocked read return.
+    pub unblock: Unblock,
+}
+
+impl<R, W> fmt::Debug for Split<R, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Split").finish_non_exhaustive()
+    }
+}
+
+/// A byte stream both ways that can be taken apart.
+pub trait Transport {
+    /// The reading half.
+    type Reader: Read + Send + 'static;
+    /// The writing half.
+    type Writer: Write + Send + 'static;
+
+    /// Takes it apart.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn split(self) -> io::Result<Split<Self::Reader, Self::Writer>>;
+}
+
+impl Transport for TcpStream {
+    type Reader = Self;
+    type Writer = Self;
+
+    fn split(self) -> io::Result<Split<Self, Self>> {
+        // Packets are already coalesced; Nagle's delay would only cost time.
+        self.set_nodelay(true)?;
+        self.set_nonblocking(false)?;
+        self.set_read_timeout(None)?;
+        self.set_write_timeout(None)?;
+        let (writer, control) = (self.try_clone()?, self.try_clone()?);
+        let unblock = Box::new(move |how| drop(control.shutdown(how)));
+        Ok(Split { reader: self, writer, unblock })
+    }
+}
+
+#[cfg(unix)]
+impl Transport for std::os::unix::net::UnixStream {
+    type Reader = Self;
+    type Writer = Self;
+
+    fn split(self) -> io::Result<Split<Self, Self>> {
+        self.set_nonblocking(false)?;
+        self.set_read_timeout(None)?;
+        self.set_write_timeout(None)?;
+        let (writer, control) = (self.try_clone()?, self.try_clone()?);
+        let unblock = Box::new(move |how| drop(control.shutdown(how)));
+        Ok(Split { reader: self, writer, unblock })
+    }
+}
+
+/// A process whose standard input and output carry the connection, such as a proxy command.
+///
+/// It must have been spawned with both piped. It is killed and reaped when the connection ends.
+impl Transport for Child {
+    type Reader = ChildStdout;
+    type Writer = ChildStdin;
+
+    fn split(mut self) -> io::Result<Split<ChildStdout, ChildStdin>> {
+        let piped = |what| io::Error::new(io::ErrorKind::InvalidInput, format!("the {what} is not piped"));
+        let reader = self.stdout.take().ok_or_else(|| piped("stdout"))?;
+        let writer = self.stdin.take().ok_or_else(|| piped("stdin"))?;
+        let child = Mutex::new(self);
+        let unblock = Box::new(move |how| {
+            if how == Shutdown::Both
+                && let Ok(mut child) = child.lock()
+            {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        });
+        Ok(Split { reader, writer, unblock })
+    }
+}
+
+/// Any pair of a reader and a writer, with a closure that ends them.
+impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Split<R, W> {
+    type Reader = R;
+    type Writer = W;
+
+    fn split(self) -> io::Result<Self> {
+        Ok(self)
+    }
+}
