@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Stderr, Stream, TerminalModes,
-    WindowSize, WriteError,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Stderr, Stream,
+    TerminalModes, WindowSize, WriteError,
 };
 
 use crate::engine::{EngineRole, Guard, STREAMS, Shared};
@@ -73,13 +73,23 @@ impl<R: Engine> fmt::Debug for ChannelOf<R> {
 
 /// Waits for the answer to an open.
 pub(crate) fn wait_opened(channel: Channel) -> Result<Channel, Error> {
-    channel.wait_for(None, |guard, id| guard.channels.get_mut(&id)?.opened.take())?.map_err(Error::OpenFailed)?;
+    channel
+        .wait_for(None, |guard, id| guard.channels.get_mut(&id)?.opened.take())?
+        .map_err(Error::OpenFailed)?;
     Ok(channel)
 }
 
 impl<R: Engine> ChannelOf<R> {
     pub(crate) fn new(shared: Arc<Shared<R>>, id: ChannelId, wake: Arc<Condvar>) -> Self {
-        Self { core: Arc::new(ChannelCore { shared, id, wake, timeouts: Mutex::default(), turn: Mutex::default() }) }
+        Self {
+            core: Arc::new(ChannelCore {
+                shared,
+                id,
+                wake,
+                timeouts: Mutex::default(),
+                turn: Mutex::default(),
+            }),
+        }
     }
 
     /// The channel's id.

@@ -238,9 +238,8 @@ impl ServerConnection {
         let conn = Connection::new(config, Box::new(OsEntropy), now());
         let shared = Shared::start(conn, transport, ServerExtra::default())?;
         let for_handler = Arc::clone(&shared);
-        let spawned = thread::Builder::new()
-            .name("ssh-handler".into())
-            .spawn(move || handle(&for_handler, handler));
+        let spawned =
+            thread::Builder::new().name("ssh-handler".into()).spawn(move || handle(&for_handler, handler));
         let connection = Self { shared };
         if let Err(error) = spawned {
             connection.close();
@@ -361,7 +360,10 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Whether an accept error is about the listener, not about one client or a passing shortage.
 fn is_listener_fault(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported)
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported
+    )
 }
 
 impl ServerChannel {

@@ -48,7 +48,11 @@ impl Running {
 ///
 /// # Errors
 /// What the operating system says to the start.
-pub(crate) fn start(channel: ServerChannel, command: Option<&[u8]>, env: &[(Vec<u8>, Vec<u8>)]) -> io::Result<Running> {
+pub(crate) fn start(
+    channel: ServerChannel,
+    command: Option<&[u8]>,
+    env: &[(Vec<u8>, Vec<u8>)],
+) -> io::Result<Running> {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 

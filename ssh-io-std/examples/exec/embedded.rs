@@ -80,8 +80,10 @@ fn fill(buffer: &mut [u8], counter: &mut u64) {
 }
 
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
-    let (host_key, user_key) =
-        (Ed25519Signer::generate(&mut OsEntropy)?.key_pair(), Ed25519Signer::generate(&mut OsEntropy)?.key_pair());
+    let (host_key, user_key) = (
+        Ed25519Signer::generate(&mut OsEntropy)?.key_pair(),
+        Ed25519Signer::generate(&mut OsEntropy)?.key_pair(),
+    );
     let fingerprint = host_key.public.fingerprint();
     let config = ServerConfig::builder(&PROVIDER).host_key(host_key).build()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -91,7 +93,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Server::new(config).serve(&listener, |_| Demo { key: key.clone(), channels: Vec::new() })
     });
 
-    let client = Client::builder().host_keys(HostKeys::Fingerprint(fingerprint)).connect("127.0.0.1", port)?;
+    let client =
+        Client::builder().host_keys(HostKeys::Fingerprint(fingerprint)).connect("127.0.0.1", port)?;
     remote::describe(&client, &mut stdout())?;
     client.auth_key("demo", user_key)?;
     println!("logged in with a public key\n\n$ {COMMAND}");
@@ -112,9 +115,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
 fn send_bulk(client: &Client) -> Result<(), Box<dyn Error>> {
     let channel = client.open_session()?;
     channel.exec(HASH)?;
-    let bar = ProgressBar::new(BULK).with_style(ProgressStyle::with_template(
-        "{wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}",
-    )?);
+    let bar = ProgressBar::new(BULK)
+        .with_style(ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}")?);
     let (mut to, mut hash, mut buffer, mut counter) = (&channel, Sha256::new(), vec![0; 256 * 1024], 0);
     let begin = Instant::now();
     for _ in 0..BULK / buffer.len() as u64 {
@@ -142,4 +144,3 @@ fn send_bulk(client: &Client) -> Result<(), Box<dyn Error>> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
-

@@ -60,7 +60,11 @@ pub(crate) fn describe(client: &Client, out: &mut impl Write) -> io::Result<()> 
         let mac = |name: Option<&'static str>| name.unwrap_or("(in the cipher)");
         writeln!(out, "key exchange:    {}", chosen.kex)?;
         writeln!(out, "host key:        {}", chosen.host_key)?;
-        writeln!(out, "cipher c→s, s→c: {}, {}", chosen.cipher_client_to_server, chosen.cipher_server_to_client)?;
+        writeln!(
+            out,
+            "cipher c→s, s→c: {}, {}",
+            chosen.cipher_client_to_server, chosen.cipher_server_to_client
+        )?;
         let (to_server, to_client) = (chosen.mac_client_to_server, chosen.mac_server_to_client);
         writeln!(out, "MAC c→s, s→c:    {}, {}", mac(to_server), mac(to_client))?;
         writeln!(out, "strict kex:      {}", if chosen.strict_kex { "yes" } else { "no" })?;

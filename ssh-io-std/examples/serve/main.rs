@@ -115,7 +115,12 @@ fn plain_variable(name: &[u8]) -> bool {
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let keys = Arc::new(AuthorizedKeys::parse(&std::fs::read(&args.authorized_keys)?));
     for skipped in keys.skipped() {
-        eprintln!("{}: line {} is not used: {}", args.authorized_keys.display(), skipped.line, skipped.reason);
+        eprintln!(
+            "{}: line {} is not used: {}",
+            args.authorized_keys.display(),
+            skipped.line,
+            skipped.reason
+        );
     }
     let mut config = ServerConfig::builder(&PROVIDER).auth_methods(AuthMethods::PUBLICKEY);
     for file in &args.host_key {

@@ -1,0 +1,294 @@
+//! A channel as an asynchronous reader and writer.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ssh_proto::{
+    ChannelId, ChannelRequestKind, ExitStatus, ReadError, RequestError, Stderr as StderrMode, Stream,
+    WriteError,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::error::Error;
+use crate::shared::Shared;
+
+/// The channel of the last handle on it: dropped, it closes.
+struct Core {
+    shared: Arc<Shared>,
+    id: ChannelId,
+    /// Requests take turns, so that an answer finds who asked.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.channels.remove(&self.id);
+        if let Ok(mut channel) = state.conn.channel(self.id) {
+            // What was written leaves first; what the peer still sends is nobody's.
+            channel.close();
+            channel.release();
+        }
+        drop(state);
+        self.shared.work.notify_one();
+    }
+}
+
+/// A channel. It reads the data stream and writes data; [`stderr`](Self::stderr) reads the other one.
+///
+/// Reads and writes are cancel-safe: what was not reported as read or written was not.
+pub struct Channel {
+    core: Arc<Core>,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Channel").field(&self.core.id).finish()
+    }
+}
+
+/// The reading side of a channel's stderr.
+#[derive(Debug)]
+pub struct Stderr {
+    channel: Channel,
+}
+
+impl Channel {
+    pub(crate) fn new(shared: Arc<Shared>, id: ChannelId) -> Self {
+        Self { core: Arc::new(Core { shared, id, turn: tokio::sync::Mutex::new(()) }) }
+    }
+
+    /// The channel's id.
+    pub fn id(&self) -> ChannelId {
+        self.core.id
+    }
+
+    /// Makes a request and waits for its answer.
+    ///
+    /// Not cancel-safe: dropped, the answer goes to the next request.
+    ///
+    /// # Errors
+    /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`].
+    pub async fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
+        let core = &*self.core;
+        let _turn = core.turn.lock().await;
+        self.send_request(kind, true).await?;
+        let reply = |news: &mut crate::shared::ChannelNews| {
+            news.replies.pop_front().or_else(|| news.closed.then_some(false))
+        };
+        match core.shared.wait_for_channel(core.id, reply).await? {
+            true => Ok(()),
+            false => Err(Error::RequestRefused),
+        }
+    }
+
+    /// Makes a request, waiting for room.
+    ///
+    /// Cancel-safe: dropped before it is ready, nothing was sent.
+    ///
+    /// # Errors
+    /// [`Error::Request`], [`Error::Closed`].
+    pub async fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
+        let Core { shared, id, .. } = &*self.core;
+        let sent = shared
+            .wait_for(|state| {
+                let result = match state.conn.channel(*id) {
+                    Ok(mut channel) => channel.request(kind, want_reply),
+                    Err(_) => Err(RequestError::Closed),
+                };
+                (result != Err(RequestError::Full)).then_some(result)
+            })
+            .await?;
+        shared.work.notify_one();
+        Ok(sent?)
+    }
+
+    /// Runs a command.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn exec(&self, command: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::exec(command)).await
+    }
+
+    /// Starts the user's shell.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn shell(&self) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::Shell).await
+    }
+
+    /// Starts a subsystem, such as `sftp`.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn subsystem(&self, name: &str) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::Subsystem(name.to_owned())).await
+    }
+
+    /// Sets how stderr is delivered from now on.
+    pub fn set_stderr(&self, how: StderrMode) {
+        if let Ok(mut channel) = self.core.shared.lock().conn.channel(self.core.id) {
+            channel.set_stderr(how);
+        }
+    }
+
+    /// A handle that reads the other stream.
+    pub fn stderr(&self) -> Stderr {
+        Stderr { channel: Self { core: Arc::clone(&self.core) } }
+    }
+
+    /// Says that no more input follows; everything written leaves before. Saying it again does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] for a lost connection.
+    pub fn finish_input(&self) -> Result<(), Error> {
+        let mut state = self.core.shared.lock();
+        if state.closed.is_some() {
+            return Err(state.gone());
+        }
+        if let Ok(mut channel) = state.conn.channel(self.core.id) {
+            let _ = channel.eof();
+        }
+        drop(state);
+        self.core.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Waits until the peer closed the channel, and tells how the program ended, if the peer said so. Output
+    /// that nobody reads can keep a program from ending.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] for a lost connection.
+    pub async fn wait(&self) -> Result<Option<ExitStatus>, Error> {
+        let ended = |news: &mut crate::shared::ChannelNews| news.closed.then(|| news.exit.clone());
+        self.core.shared.wait_for_channel(self.core.id, ended).await
+    }
+
+    /// Reads both streams to their ends.
+    pub(crate) async fn read_both(&mut self) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (mut out_open, mut err_open) = (true, true);
+        poll_fn(|cx| {
+            for (stream, to, open) in
+                [(Stream::Data, &mut stdout, &mut out_open), (Stream::Stderr, &mut stderr, &mut err_open)]
+            {
+                while *open {
+                    match self.poll_take(cx, stream, |channel| channel.read(stream, usize::MAX)) {
+                        Poll::Ready(Ok(Some(bytes))) => to.extend_from_slice(&bytes),
+                        Poll::Ready(Ok(None)) => *open = false,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => break,
+                    }
+                }
+            }
+            if out_open || err_open { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+        .await?;
+        Ok((stdout, stderr))
+    }
+
+    /// Takes received data; `None` at the stream's end.
+    fn poll_take<T>(
+        &self,
+        cx: &Context<'_>,
+        stream: Stream,
+        take: impl FnOnce(&mut ssh_proto::Channel<'_>) -> Result<T, ReadError>,
+    ) -> Poll<Result<Option<T>, Error>> {
+        let Core { shared, id, .. } = &*self.core;
+        let mut state = shared.lock();
+        let Ok(mut channel) = state.conn.channel(*id) else { return Poll::Ready(Ok(None)) };
+        match take(&mut channel) {
+            Ok(taken) => {
+                // The peer may get its window back.
+                if !state.conn.output().is_empty() {
+                    shared.work.notify_one();
+                }
+                Poll::Ready(Ok(Some(taken)))
+            }
+            Err(ReadError::Eof | ReadError::Reset) => Poll::Ready(Ok(None)),
+            Err(ReadError::Blocked) => {
+                // Under the same lock in which nothing was found: no wake-up is lost.
+                if let Some(news) = state.channels.get_mut(id) {
+                    news.await_read(stream, cx);
+                }
+                Poll::Pending
+            }
+            Err(_) => Poll::Ready(Err(state.gone())),
+        }
+    }
+
+    fn poll_read_stream(
+        &self,
+        cx: &Context<'_>,
+        stream: Stream,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buf.remaining();
+        if room == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        match self.poll_take(cx, stream, |channel| channel.read(stream, room)) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(bytes)) => {
+                buf.put_slice(&bytes.unwrap_or_default());
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
+impl AsyncRead for Channel {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_stream(cx, Stream::Data, buf)
+    }
+}
+
+impl AsyncRead for Stderr {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.channel.poll_read_stream(cx, Stream::Stderr, buf)
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        let Core { shared, id, .. } = &*self.core;
+        let mut state = shared.lock();
+        let result = match state.conn.channel(*id) {
+            Ok(mut channel) => channel.write(Stream::Data, src),
+            Err(_) => Err(WriteError::Closed),
+        };
+        match result {
+            Ok(n) => {
+                drop(state);
+                shared.work.notify_one();
+                Poll::Ready(Ok(n))
+            }
+            Err(WriteError::Blocked) => {
+                if let Some(news) = state.channels.get_mut(id) {
+                    news.await_write(cx);
+                }
+                Poll::Pending
+            }
+            Err(_) if state.closed.is_some() => Poll::Ready(Err(state.gone().into())),
+            Err(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    // The driver sends what was accepted, without being asked.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.finish_input().map_err(io::Error::from))
+    }
+}

@@ -1,0 +1,150 @@
+//! The driver: the one task that reads and writes.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use ssh_proto::{CloseReason, Disconnect, InputPool};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::select;
+use tokio::time::{sleep_until, timeout};
+
+use crate::os::{at, now};
+use crate::shared::Shared;
+
+/// Behind the close, so much is still read so that the peer can read our last words.
+const DRAIN_BYTES: usize = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// Drives one connection. It must be spawned or polled; dropped, it ends the connection.
+#[must_use = "a connection does nothing unless its driver runs"]
+pub struct Driver<T> {
+    shared: Arc<Shared>,
+    reader: ReadHalf<T>,
+    writer: WriteHalf<T>,
+    pool: InputPool,
+    output: BytesMut,
+    /// Something was written that a buffering transport may hold back.
+    unflushed: bool,
+    /// Whoever waits hears of the end also when this is dropped, polled or not.
+    _end: EndOnDrop,
+}
+
+impl<T> fmt::Debug for Driver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite> Driver<T> {
+    pub(crate) fn new(shared: Arc<Shared>, transport: T) -> Self {
+        let (reader, writer) = split(transport);
+        let end = EndOnDrop(Arc::clone(&shared));
+        let (pool, output) = (InputPool::new(), BytesMut::new());
+        Self { shared, reader, writer, pool, output, unflushed: false, _end: end }
+    }
+
+    /// Drives the connection to its end, and tells why it ended.
+    pub fn run(self) -> impl Future<Output = CloseReason> + Send
+    where
+        T: Send,
+    {
+        self.drive()
+    }
+
+    async fn drive(mut self) -> CloseReason {
+        // One timer, moved only when the deadline has moved.
+        let sleep = sleep_until(at(now()));
+        tokio::pin!(sleep);
+        loop {
+            let (deadline, wants_input) = {
+                let mut state = self.shared.lock();
+                state.process(self.pool.buffer());
+                if self.output.is_empty() {
+                    state.conn.swap_output(&mut self.output);
+                }
+                if state.conn.is_closed() && self.output.is_empty() {
+                    break;
+                }
+                (state.conn.poll_timeout().map(at), state.conn.wants_input())
+            };
+            if let Some(deadline) = deadline
+                && deadline != sleep.deadline()
+            {
+                sleep.as_mut().reset(deadline);
+            }
+            let room = if wants_input { self.pool.reserve() } else { 0 };
+            select! {
+                result = self.writer.write(&self.output), if !self.output.is_empty() => match result {
+                    Ok(n @ 1..) => {
+                        self.output.advance(n);
+                        self.unflushed = true;
+                        self.shared.lock().conn.consume_output(n);
+                    }
+                    Ok(0) | Err(_) => self.lose(result.err()),
+                },
+                result = self.writer.flush(), if self.unflushed && self.output.is_empty() => match result {
+                    Ok(()) => self.unflushed = false,
+                    Err(error) => self.lose(Some(error)),
+                },
+                result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
+                    Ok(0) => self.shared.lock().conn.handle_eof(now()),
+                    Ok(n) => self.pool.filled(n, room),
+                    Err(error) => self.lose(Some(error)),
+                },
+                () = &mut sleep, if deadline.is_some() => {
+                    let mut state = self.shared.lock();
+                    state.conn.handle_timeout(now());
+                    if state.conn.output().is_empty() && self.output.is_empty() {
+                        self.pool.idle();
+                    }
+                }
+                () = self.shared.work.notified() => {}
+            }
+        }
+        // Closing a socket with unread input would reset it, and destroy our last words.
+        let _ = timeout(DRAIN_TIME, async {
+            let _ = self.writer.shutdown().await;
+            let (mut drained, mut scratch) = (0, [0; 4096]);
+            while let Ok(n @ 1..) = self.reader.read(&mut scratch).await {
+                drained += n;
+                if drained > DRAIN_BYTES {
+                    break;
+                }
+            }
+        })
+        .await;
+        self.shared.lock().closed.clone().unwrap_or(CloseReason::Eof)
+    }
+
+    /// The transport failed: nothing more can be sent or comes.
+    fn lose(&mut self, error: Option<std::io::Error>) {
+        let mut state = self.shared.lock();
+        if let Some(error) = error
+            && state.io_error.is_none()
+            && state.closed.is_none()
+        {
+            state.io_error = Some((error.kind(), error.to_string()));
+        }
+        state.conn.handle_eof(now());
+        let unsent = self.output.len() + state.conn.output().len();
+        state.conn.consume_output(unsent);
+        self.output.clear();
+        self.unflushed = false;
+    }
+}
+
+/// Ends the connection for its handles when nobody drives it any more.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if state.closed.is_none() {
+            state.conn.close(Disconnect::by_application());
+            state.process(&mut BytesMut::new());
+        }
+    }
+}
