@@ -254,7 +254,7 @@ impl Puppet {
     /// The payload of message 31, answering the share that was read.
     pub fn reply(&mut self) -> Vec<u8> {
         let sign = self.sign;
-        self.reply_signed(|hash| sign(hash))
+        self.reply_signed(sign)
     }
 
     /// The payload of message 31 with a signature blob of the test's choosing.
