@@ -18,6 +18,8 @@ use ssh_tests::{Scene, hand, null, null_client, null_key, null_server};
 
 use PeerMisbehaved as Rule;
 
+use crate::stage::{greeted, keyed, serviced};
+
 /// What a case leaves: the connection, and the channel on which data came right before the bad packet.
 struct Left {
     scene: Scene,
@@ -28,26 +30,6 @@ impl From<Scene> for Left {
     fn from(scene: Scene) -> Self {
         Self { scene, data: None }
     }
-}
-
-/// A connection after the identification lines.
-fn greeted(mut scene: Scene) -> Scene {
-    scene.hello();
-    scene
-}
-
-/// A connection before the service request is answered.
-fn keyed(scene: Scene) -> Scene {
-    let mut scene = greeted(scene);
-    scene.exchange();
-    scene
-}
-
-/// A connection between authentication requests.
-fn serviced(scene: Scene) -> Scene {
-    let mut scene = keyed(scene);
-    scene.service();
-    scene
 }
 
 /// Logged in, with a session; four bytes of data are on their way, and `bad` follows in the same read.
