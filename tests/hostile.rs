@@ -1,1 +1,9 @@
-//! Filled in with the simulator.
+//! Peers that do what they must not: every rule of `PeerMisbehaved`, the catalogue of known attacks, edits on
+//! the wire, and damaged packets under the right keys.
+
+#[path = "hostile/handshake.rs"]
+mod handshake;
+#[path = "hostile/rules.rs"]
+mod rules;
+#[path = "hostile/stage.rs"]
+mod stage;

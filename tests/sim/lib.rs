@@ -4,7 +4,8 @@
 //! randomness: a seed and the calls of a test determine every byte. [`End`] is one side with its input
 //! buffer, what it was told, and a [`Policy`] that answers its tickets, so that a test only spells out the
 //! answers it is about. [`null`] is a provider without cryptography, [`hand`] makes messages no connection
-//! would send, and [`record`] reads what was sent.
+//! would send, and [`record`] reads what was sent. [`Scene`] is one connection and a [`Puppet`]: a peer that a
+//! test moves by hand, key exchange and all.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a test helper says no")]
 
@@ -14,7 +15,9 @@ pub mod entropy;
 pub mod hand;
 pub mod null;
 pub mod pair;
+pub mod puppet;
 pub mod record;
+pub mod scene;
 pub mod wire;
 
 pub use config::{
@@ -25,4 +28,6 @@ pub use end::{Answer, End, Peer, Policy, Received};
 pub use entropy::{FailsAt, Seeded};
 pub use null::{external_key, null_key};
 pub use pair::Pair;
+pub use puppet::Puppet;
+pub use scene::Scene;
 pub use wire::{Split, Wire};
