@@ -77,18 +77,18 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             }
             let room = if wants_input { self.pool.reserve() } else { 0 };
             select! {
-                result = self.writer.write(&self.output), if !self.output.is_empty() => match result {
-                    Ok(n @ 1..) => {
-                        self.output.advance(n);
-                        self.unflushed = true;
-                        self.shared.lock().conn.consume_output(n);
+                result = send(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
+                    match result {
+                        Ok(Some(n @ 1..)) => {
+                            self.output.advance(n);
+                            self.unflushed = true;
+                            self.shared.lock().conn.consume_output(n);
+                        }
+                        Ok(None) => self.unflushed = false,
+                        Ok(Some(_)) => self.lose(None),
+                        Err(error) => self.lose(Some(error)),
                     }
-                    Ok(0) | Err(_) => self.lose(result.err()),
-                },
-                result = self.writer.flush(), if self.unflushed && self.output.is_empty() => match result {
-                    Ok(()) => self.unflushed = false,
-                    Err(error) => self.lose(Some(error)),
-                },
+                }
                 result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
                     Ok(0) => self.shared.lock().conn.handle_eof(now()),
                     Ok(n) => self.pool.filled(n, room),
@@ -134,6 +134,11 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         self.output.clear();
         self.unflushed = false;
     }
+}
+
+/// Writes once, or flushes when there is nothing left to write (`None`). Cancel-safe, as either is.
+async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> std::io::Result<Option<usize>> {
+    if output.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(output).await.map(Some) }
 }
 
 /// Ends the connection for its handles when nobody drives it any more.
