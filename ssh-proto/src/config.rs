@@ -137,8 +137,8 @@ impl Default for Limits {
 
 /// When keys are renewed (RFC 4253 §9, RFC 4344 §3). Each limit counts one direction.
 ///
-/// At a soft limit a re-exchange is started. A direction that carries twice as much under one key, or
-/// 2^31 packets, ends the connection.
+/// At a soft limit a re-exchange is started. A direction that carries twice as much under one key (at least
+/// 128 MiB), or 2^31 packets, ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RekeyPolicy {
@@ -153,6 +153,15 @@ pub struct RekeyPolicy {
 impl Default for RekeyPolicy {
     fn default() -> Self {
         Self { bytes: 1 << 30, packets: 1 << 28, interval: Some(Duration::from_secs(3600)) }
+    }
+}
+
+impl RekeyPolicy {
+    /// Bytes under one key that end the connection. However small the soft limit, what is on its way when a
+    /// re-exchange begins must fit.
+    pub(crate) fn hard_bytes(&self) -> u64 {
+        const LEAST: u64 = 128 << 20;
+        self.bytes.saturating_mul(2).max(LEAST)
     }
 }
 

@@ -34,11 +34,6 @@ use crate::transport::outgoing::Outgoing;
 use crate::transport::{MAX_PACKET_PRE_AUTH, Volume};
 use crate::wire::ident::IdentReader;
 
-/// Bytes one key may carry at the very most, as a multiple of the soft limit.
-const HARD_LIMIT_FACTOR: u64 = 2;
-/// Below this, a soft limit does not pull the hard one along: what is on its way must fit.
-const LEAST_HARD_LIMIT: u64 = 128 << 20;
-
 /// How much a connection holds, in bytes. The fields do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -112,7 +107,7 @@ impl fmt::Debug for Core {
 impl Core {
     fn new(side: Side, config: AnyConfig, entropy: Box<dyn Entropy + Send>, now: Instant) -> Self {
         let common = config.common();
-        let hard_limit = (common.rekey.bytes.saturating_mul(HARD_LIMIT_FACTOR)).max(LEAST_HARD_LIMIT);
+        let hard_limit = common.rekey.hard_bytes();
         let limits = &common.limits;
         let mut core = Self {
             side,

@@ -131,8 +131,7 @@ impl Core {
     fn dispatch(&mut self, packet: &Packet) -> Result<(), CloseReason> {
         let payload = packet.payload.as_slice();
         let number = payload.first().copied().unwrap_or(0);
-        let common = self.config.common();
-        self.check_volume(common.rekey.bytes, payload.len())?;
+        self.check_volume(self.config.common().rekey.hard_bytes(), payload.len())?;
         let verdict = admit(self.side, self.gate_state(), self.kex.is_strict(), number);
         self.first_packet = false;
         match verdict {
@@ -164,7 +163,7 @@ impl Core {
     }
 
     /// Bounds what may come before authentication, and under one key.
-    fn check_volume(&mut self, soft_limit: u64, bytes: usize) -> Result<(), CloseReason> {
+    fn check_volume(&mut self, hard_limit: u64, bytes: usize) -> Result<(), CloseReason> {
         if self.mux.is_none() {
             self.pre_auth.count(bytes);
             let limits = self.limits();
@@ -174,8 +173,7 @@ impl Core {
             }
         }
         let volume = self.incoming.volume();
-        let hard = soft_limit.saturating_mul(2).max(128 << 20);
-        if volume.bytes > hard || volume.packets > crate::transport::MAX_PACKETS_PER_KEY {
+        if volume.bytes > hard_limit || volume.packets > crate::transport::MAX_PACKETS_PER_KEY {
             return Err(CloseReason::KeyExhausted);
         }
         Ok(())
@@ -201,14 +199,16 @@ impl Core {
             number::PING => {
                 let ping = Ping::decode(bytes).map_err(|_| PeerMisbehaved::MalformedMessage)?;
                 match self.side {
+                    // OpenSSH sends them as chaff around keystrokes, fifty a second: the cap on owed replies is
+                    // what bounds them.
                     Side::Server => self.owed.push_pong(ping.data),
                     // Only servers announce it.
                     Side::Client => {
                         self.noise.spend_unimplemented()?;
                         self.owed.push_unimplemented(seq);
+                        return Ok(Effect::Noise);
                     }
                 }
-                return Ok(Effect::Noise);
             }
             // We send no PING.
             number::PONG => return Ok(Effect::Noise),
@@ -260,8 +260,8 @@ impl Core {
             self.timers.stop(TimeoutReason::Kex);
             return;
         }
-        self.rekey_wanted = false;
         if self.mux.is_some() {
+            self.rekey_wanted = false;
             return;
         }
         if self.kex.peer_takes_ext_info()
@@ -295,7 +295,7 @@ impl Core {
 
     fn schedule_rekey(&mut self) {
         if let Some(interval) = self.config.common().rekey.interval {
-            self.timers.set(TimeoutReason::Rekey, self.now + interval);
+            self.timers.start(TimeoutReason::Rekey, Some(interval));
         }
     }
 

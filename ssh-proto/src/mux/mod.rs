@@ -349,12 +349,13 @@ impl Mux {
     pub(crate) fn release(&mut self, id: ChannelId) {
         let Some(channel) = self.get(id) else { return };
         channel.released = true;
-        channel.outboxed = 0;
+        // A channel that was closed in order goes on doing so; any other is aborted.
         if !channel.closing() {
             channel.close_out = Once::Wanted;
+            channel.outboxed = 0;
+            self.outbox.forget(id);
         }
         let lost = self.lost;
-        self.outbox.forget(id);
         self.drop_parked(id);
         if lost {
             self.remove(id);
@@ -431,21 +432,11 @@ impl Mux {
 
     /// Sends a channel's flags, in their order: confirmation, adjust, replies; EOF and CLOSE behind its outbox.
     fn render(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        self.confirm(cx, id);
         let Some(channel) = self.find(id) else { return };
         channel.in_control = false;
         let Some(RemoteId(recipient)) = channel.remote else { return };
         let Some(mut sender) = cx.sender() else { return self.touch(id) };
-        if channel.confirm == Once::Wanted {
-            channel.confirm = Once::Sent;
-            let (window, max_packet) = (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
-            sender.send(&ChannelOpenConfirmation {
-                recipient,
-                sender: id.slot,
-                window,
-                max_packet,
-                data: b"",
-            });
-        }
         if channel.close_out != Once::Sent {
             if !channel.eof_in
                 && !channel.close_in
@@ -472,6 +463,18 @@ impl Mux {
         }
         if channel.outboxed == 0 {
             self.finish(cx, id);
+        }
+    }
+
+    /// Sends the confirmation of an accepted open, and lets its writer go on.
+    fn confirm(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id).filter(|channel| channel.confirm == Once::Wanted) else { return };
+        let (Some(RemoteId(recipient)), Some(mut sender)) = (channel.remote, cx.sender()) else { return };
+        let (window, max_packet) = (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
+        channel.confirm = Once::Sent;
+        sender.send(&ChannelOpenConfirmation { recipient, sender: id.slot, window, max_packet, data: b"" });
+        if channel.blocked && channel.may_write() {
+            self.wait_for_room(id);
         }
     }
 

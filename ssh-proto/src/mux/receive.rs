@@ -9,6 +9,7 @@ use super::channel::{ChannelState, Once, RemoteId, Stderr};
 use super::replies::REPLY_COST;
 use super::window::Window;
 use super::{Effect, Mux, MuxContext, PendingOpen, usable};
+use crate::config::Limits;
 use crate::error::PeerMisbehaved;
 use crate::event::{ChannelEvent, CoreEvent, Flag, Stream};
 use crate::msg::channel::{
@@ -311,37 +312,15 @@ impl Mux {
             // Our CLOSE is on its way: nobody answers any more.
             return Ok(Effect::Useful);
         }
-        let kind = ChannelRequestKind::decode(request.name, request.data);
-        let refuse = match &kind {
-            Err(_) => true,
-            Ok(ChannelRequestKind::Other { name, .. }) if name == super::globals::KEEPALIVE => true,
-            // RFC 4254 §6.5: one program per session.
-            Ok(kind) if kind.starts_program() => core::mem::replace(&mut channel.program, true),
-            Ok(ChannelRequestKind::Env { .. }) => {
-                channel.env_requests += 1;
-                channel.env_requests > cx.limits.env_requests
-            }
-            Ok(_) => false,
-        };
-        let refuse = refuse || channel.owed.undecided() >= cx.limits.pending_requests;
         if request.want_reply {
             cx.owed.charge(REPLY_COST);
         }
-        let kind = match kind {
-            Ok(kind) if !refuse => kind,
-            result => {
-                // A program that was never surfaced is not running either.
-                if result.is_ok_and(|kind| kind.starts_program())
-                    && channel.owed.undecided() >= cx.limits.pending_requests
-                {
-                    channel.program = false;
-                }
-                if request.want_reply {
-                    channel.owed.push_refusal();
-                    self.touch(id);
-                }
-                return Ok(Effect::Useful);
+        let Some(kind) = surfaced(channel, &request, cx.limits) else {
+            if request.want_reply {
+                channel.owed.push_refusal();
+                self.touch(id);
             }
+            return Ok(Effect::Useful);
         };
         if let ChannelRequestKind::Exit(status) = kind {
             if request.want_reply {
@@ -362,6 +341,29 @@ impl Mux {
         self.active = true;
         Ok(Effect::Useful)
     }
+}
+
+/// The request, unless it is one to refuse without asking: malformed, too many, a second program.
+fn surfaced(
+    channel: &mut ChannelState,
+    request: &WireRequest<'_>,
+    limits: &Limits,
+) -> Option<ChannelRequestKind> {
+    if channel.owed.undecided() >= limits.pending_requests {
+        return None;
+    }
+    let kind = ChannelRequestKind::decode(request.name, request.data).ok()?;
+    let allowed = match &kind {
+        ChannelRequestKind::Other { name, .. } => name != super::globals::KEEPALIVE,
+        // RFC 4254 §6.5: one program per session.
+        kind if kind.starts_program() => !core::mem::replace(&mut channel.program, true),
+        ChannelRequestKind::Env { .. } => {
+            channel.env_requests += 1;
+            channel.env_requests <= limits.env_requests
+        }
+        _ => true,
+    };
+    allowed.then_some(kind)
 }
 
 fn decode<'a, M: Message<'a>>(payload: &'a [u8]) -> Result<M, PeerMisbehaved> {
