@@ -1,4 +1,112 @@
 //! A sans-IO SSH-2 protocol state machine, client and server.
+//!
+//! A [`Connection`] turns bytes from a peer into events, and commands into bytes for the peer (RFC 4250–4254,
+//! and what OpenSSH made of them). It never touches a socket, a clock, a thread, a global or the operating
+//! system's random generator: bytes, time and randomness are arguments, and questions such as "is this the
+//! right host key?" are values. The crates `ssh-io-std` and `ssh-io-tokio` drive it over sockets; this one
+//! can be embedded in any runtime, tested in virtual time, and fuzzed.
+//!
+//! # Driving it
+//!
+//! `handle_*` tell the machine of the world, `poll_*` and `output` look at it, in any order and as often as
+//! you like. Here both ends of a connection meet in memory; over a socket, the two `pass` lines are a read
+//! and a write.
+//!
+//! ```
+//! # #[cfg(feature = "rustcrypto")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use bytes::BytesMut;
+//! use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+//! use ssh_proto::*;
+//!
+//! # struct Os(u8);
+//! # impl Entropy for Os {
+//! #     fn fill(&mut self, out: &mut [u8]) -> Result<(), EntropyError> {
+//! #         out.iter_mut().for_each(|byte| { self.0 = self.0.wrapping_mul(5).wrapping_add(1); *byte = self.0 });
+//! #         Ok(())
+//! #     }
+//! # }
+//! # let (mut os, now) = (Os(1), Instant::ORIGIN);
+//! let host_key = Ed25519Signer::generate(&mut os)?.key_pair();
+//! let expected = host_key.public.clone();
+//! let server_config = ServerConfig::builder(&PROVIDER).host_key(host_key).build()?;
+//! let client_config = ClientConfig::builder(&PROVIDER).build()?;
+//! let mut server = ServerConnection::new(server_config, Box::new(Os(2)), now);
+//! let mut client = ClientConnection::new(client_config, Box::new(Os(3)), now);
+//! client.authenticate("me", Credential::Password("secret".into()))?;
+//!
+//! let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+//! let pass = |out: &[u8], to: &mut BytesMut| { to.extend_from_slice(out); out.len() };
+//! 'session: loop {
+//!     let sent = pass(client.output(), &mut to_server);
+//!     client.consume_output(sent);
+//!     let sent = pass(server.output(), &mut to_client);
+//!     server.consume_output(sent);
+//!
+//!     server.handle_input(now, &mut to_server);
+//!     while let Some(event) = server.poll_event() {
+//!         if let ServerEvent::Auth(request) = event {
+//!             assert!(matches!(request.proof(), AuthProof::Password(_)));
+//!             server.reply_auth(request, AuthVerdict::Accept)?;
+//!         }
+//!     }
+//!     client.handle_input(now, &mut to_client);
+//!     while let Some(event) = client.poll_event() {
+//!         match event {
+//!             ClientEvent::HostKey(check) if *check.key() == expected => client.accept_host_key(check)?,
+//!             ClientEvent::Authenticated => break 'session,
+//!             event => panic!("{event:?}"),
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "rustcrypto"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Questions are tickets
+//!
+//! An event that asks something carries a ticket: [`HostKeyCheck`], [`SignRequest`], [`KeyProbe`],
+//! [`AuthRequest`], [`OpenRequest`], [`ChannelRequest`], [`GlobalRequest`]. Answering consumes it. It may cross
+//! threads, awaits and human prompts; dropping it refuses. Only the questions a connection cannot go on
+//! without hold up its input: the host key, authentication, a host key's signature.
+//!
+//! # Channels are pulled
+//!
+//! Received data waits in the machine until it is read, and reading is what gives the peer its window back. A
+//! channel nobody reads stalls only itself. Writes are accepted as far as window and output room reach;
+//! [`WriteError::Blocked`] is followed by [`ChannelEvent::Writable`].
+//!
+//! # Memory is bounded
+//!
+//! Every bound is a field of [`Limits`]. What a connection may hold is the sum of: the input buffers
+//! ([`InputPool`]), one packet, the receive windows granted (at most [`Limits::recv_budget`]), the output
+//! limit and one swapped buffer, the outbox, the waiting events, and the replies owed.
+//! [`Connection::memory_usage`] reports it. Nothing is reserved by a length or a count before the bytes
+//! are there.
+//!
+//! # Keys are renewed in flight
+//!
+//! A re-exchange (by volume, time, [`Connection::rekey`] or the peer) leaves channels alone: what the peer sent
+//! before its KEXINIT is delivered, what may not be sent during ours waits, bounded, and goes on in order.
+//!
+//! # Laws
+//!
+//! They are property tests of the workspace. Any split of the input gives the same events and the same
+//! output. Polls change nothing, however often and in whatever order. The same seed and the same calls give
+//! the same bytes, for deterministic providers. Memory stays within its bound under any input. There is
+//! exactly one [`CloseReason`], and nothing after it. No input panics: a panic is a bug.
+//!
+//! # Features
+//!
+//! - `rustcrypto` (default): the pure-Rust provider, [`crypto::rustcrypto`].
+//! - `rsa`: RSA host and user keys for it. The `rsa` crate is a release candidate, and its signing is not
+//!   hardened against local timing ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071)).
+//! - `keys`: `known_hosts`, key files and `authorized_keys`, as pure functions.
+//! - `raw`: the inside, for tests and fuzzing; exempt from semantic versioning.
+//!
+//! The crate is `no_std` with `alloc`, and has no `unsafe` code.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
