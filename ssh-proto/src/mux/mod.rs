@@ -435,8 +435,11 @@ impl Mux {
         channel.in_control = false;
         let Some(RemoteId(recipient)) = channel.remote else { return };
         let Some(mut sender) = cx.sender() else { return self.touch(id) };
+        let mut woken = false;
         if channel.confirm == Once::Wanted {
             channel.confirm = Once::Sent;
+            // A write may have come too early for it.
+            woken = channel.blocked && channel.may_write();
             let (window, max_packet) = (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
             sender.send(&ChannelOpenConfirmation {
                 recipient,
@@ -472,6 +475,9 @@ impl Mux {
         }
         if channel.outboxed == 0 {
             self.finish(cx, id);
+        }
+        if woken {
+            self.wait_for_room(id);
         }
     }
 
