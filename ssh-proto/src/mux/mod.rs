@@ -327,7 +327,11 @@ impl Mux {
         if channel.closing() || channel.close_in {
             return Err(RequestError::Closed);
         }
-        if !room || (want_reply && channel.awaited.len() >= cx.limits.pending_requests) {
+        if want_reply && channel.awaited.len() >= cx.limits.pending_requests {
+            channel.refused = true;
+            return Err(RequestError::Full);
+        }
+        if !room {
             return Err(RequestError::Full);
         }
         if want_reply {
