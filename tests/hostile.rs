@@ -3,6 +3,10 @@
 
 #[path = "hostile/handshake.rs"]
 mod handshake;
+#[path = "hostile/login.rs"]
+mod login;
+#[path = "hostile/rekeying.rs"]
+mod rekeying;
 #[path = "hostile/rules.rs"]
 mod rules;
 #[path = "hostile/stage.rs"]
