@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ssh_proto::{
-    AuthIdentity, AuthMethods, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, Client, ClientEvent,
-    CloseReason, Connection, Entropy, GlobalReply, Instant, OpenFailure, OpenFailureCode, ReadError, Role,
-    Server, ServerEvent, SignRefused, Stream,
+    AnswerError, AuthIdentity, AuthMethods, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, Client,
+    ClientEvent, CloseReason, Connection, Entropy, GlobalReply, Instant, OpenFailure, OpenFailureCode,
+    ReadError, Role, Server, ServerEvent, SignRefused, Stream,
 };
 
 use crate::null;
@@ -46,6 +46,24 @@ pub struct Policy {
     pub read: bool,
     /// What accepted channels start with.
     pub channel: ChannelConfig,
+}
+
+impl Policy {
+    /// Leaves everything to the test.
+    pub fn keep() -> Self {
+        let keep = Answer::Keep;
+        Self {
+            host_key: keep,
+            sign: keep,
+            auth: keep,
+            probe: keep,
+            open: keep,
+            request: keep,
+            global: keep,
+            read: false,
+            channel: ChannelConfig::default(),
+        }
+    }
 }
 
 impl Default for Policy {
@@ -110,6 +128,8 @@ pub trait Peer: Role + Sized {
     fn poll(conn: &mut Connection<Self>) -> Option<Self::Event>;
     /// Answers an event by the policy; what is left of it goes to the test.
     fn react(end: &mut End<Self>, event: Self::Event) -> Option<Self::Event>;
+    /// The channel an event is about, and what it says.
+    fn channel_event(event: &Self::Event) -> Option<(ChannelId, &ChannelEvent)>;
     /// An event in words that do not depend on addresses.
     fn describe(event: &Self::Event) -> String;
 }
@@ -158,6 +178,19 @@ impl<R: Peer> End<R> {
                 return busy;
             }
         }
+    }
+
+    /// Answers what was kept, by this policy. Says whether there was anything.
+    pub fn answer(&mut self, policy: &Policy) -> bool {
+        let kept = std::mem::replace(&mut self.policy, policy.clone());
+        let events = std::mem::take(&mut self.events);
+        let any = !events.is_empty();
+        for event in events {
+            let _ = R::react(self, event);
+        }
+        self.read_all();
+        self.policy = kept;
+        any
     }
 
     /// Reads every stream that became readable until it is empty.
@@ -214,6 +247,11 @@ impl<R: Peer> End<R> {
     }
 }
 
+/// A ticket of this side is answered, or gone because the connection is.
+fn answered(result: Result<(), AnswerError>) {
+    assert!(matches!(result, Ok(()) | Err(AnswerError::Gone)), "{result:?}");
+}
+
 /// Takes the first waiting event of a shape: `take!(end, ClientEvent::HostKey(check) => check)`.
 #[macro_export]
 macro_rules! take {
@@ -240,7 +278,7 @@ macro_rules! react {
                         Answer::Yes => Ok(null::sign(to_sign.key(), to_sign.message())),
                         _ => Err(SignRefused),
                     };
-                    $end.conn.provide_signature(ticket, signature).expect("the ticket is of this side");
+                    answered($end.conn.provide_signature(ticket, signature));
                     None
                 }
             },
@@ -255,7 +293,7 @@ macro_rules! react {
                 }
                 Answer::No => {
                     let why = OpenFailure::new(OpenFailureCode::CONNECT_FAILED, "no");
-                    $end.conn.reject_channel(ticket, why).expect("the ticket is of this side");
+                    answered($end.conn.reject_channel(ticket, why));
                     None
                 }
             },
@@ -266,7 +304,7 @@ macro_rules! react {
                     Answer::Yes => GlobalReply::Success(&[]),
                     Answer::No => GlobalReply::Failure,
                 };
-                $end.conn.reply_global(ticket, reply).expect("the ticket is of this side");
+                    answered($end.conn.reply_global(ticket, reply));
                 None
             }
             $Event::Channel(id, ChannelEvent::Request(ticket)) => match $end.policy.request {
@@ -321,8 +359,8 @@ impl Peer for Client {
         react!(end, event, ClientEvent, {
             ClientEvent::HostKey(check) => {
                 match end.policy.host_key {
-                    Answer::Yes => end.conn.accept_host_key(check).expect("the ticket is of this side"),
-                    Answer::No => end.conn.reject_host_key(check).expect("the ticket is of this side"),
+                    Answer::Yes => answered(end.conn.accept_host_key(check)),
+                    Answer::No => answered(end.conn.reject_host_key(check)),
                     Answer::Drop => drop(check),
                     Answer::Keep => return Some(ClientEvent::HostKey(check)),
                 }
@@ -333,6 +371,13 @@ impl Peer for Client {
                 Some(ClientEvent::Authenticated)
             }
         })
+    }
+
+    fn channel_event(event: &ClientEvent) -> Option<(ChannelId, &ChannelEvent)> {
+        match event {
+            ClientEvent::Channel(id, event) => Some((*id, event)),
+            _ => None,
+        }
     }
 
     fn describe(event: &ClientEvent) -> String {
@@ -360,14 +405,14 @@ impl Peer for Server {
                     Answer::Yes => AuthVerdict::Accept,
                     Answer::No => AuthVerdict::Reject { next: AuthMethods::default() },
                 };
-                end.conn.reply_auth(request, verdict).expect("the ticket is of this side");
+                answered(end.conn.reply_auth(request, verdict));
                 None
             }
             ServerEvent::Probe(probe) => {
                 match end.policy.probe {
                     Answer::Keep => return Some(ServerEvent::Probe(probe)),
                     Answer::Drop => drop(probe),
-                    answer => end.conn.reply_probe(probe, answer == Answer::Yes).expect("of this side"),
+                    answer => answered(end.conn.reply_probe(probe, answer == Answer::Yes)),
                 }
                 None
             }
@@ -377,6 +422,13 @@ impl Peer for Server {
                 Some(ServerEvent::Authenticated(identity))
             }
         })
+    }
+
+    fn channel_event(event: &ServerEvent) -> Option<(ChannelId, &ChannelEvent)> {
+        match event {
+            ServerEvent::Channel(id, event) => Some((*id, event)),
+            _ => None,
+        }
     }
 
     fn describe(event: &ServerEvent) -> String {
