@@ -5,6 +5,10 @@
 mod handshake;
 #[path = "hostile/login.rs"]
 mod login;
+#[path = "hostile/mitm.rs"]
+mod mitm;
+#[path = "hostile/packets.rs"]
+mod packets;
 #[path = "hostile/rekeying.rs"]
 mod rekeying;
 #[path = "hostile/rules.rs"]
