@@ -3,6 +3,14 @@
 
 #[path = "hostile/handshake.rs"]
 mod handshake;
+#[path = "hostile/login.rs"]
+mod login;
+#[path = "hostile/mitm.rs"]
+mod mitm;
+#[path = "hostile/packets.rs"]
+mod packets;
+#[path = "hostile/rekeying.rs"]
+mod rekeying;
 #[path = "hostile/rules.rs"]
 mod rules;
 #[path = "hostile/stage.rs"]

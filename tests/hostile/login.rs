@@ -1,0 +1,294 @@
+//! Authentication: users that change, keys that are offered and not used, attempts without end.
+
+use std::time::Duration;
+
+use ssh_proto::raw::auth::{UserauthFailure, UserauthPkOk};
+use ssh_proto::raw::transport::ServiceRequest;
+use ssh_proto::raw::{Message, State, number};
+use ssh_proto::wire::NameList;
+use ssh_proto::{
+    AuthError, AuthMethods, AuthVerdict, ClientEvent, CloseReason, Credential, DisconnectCode,
+    PeerMisbehaved, ServerEvent, Side,
+};
+use ssh_tests::scene::Event;
+use ssh_tests::{Pair, Scene, hand, null, null_key};
+
+use crate::stage::{
+    greeted, keyed, none_request, password_request, probe_request, rule, serviced, signed_request,
+};
+
+const REJECT: AuthVerdict = AuthVerdict::Reject { next: AuthMethods::PASSWORD };
+
+/// What the server told of a login, if it did.
+fn login(scene: &mut Scene) -> Option<ssh_proto::AuthIdentity> {
+    scene.settle();
+    scene.events.iter().find_map(|event| match event {
+        Event::Server(ServerEvent::Authenticated(identity)) => Some(identity.clone()),
+        _ => None,
+    })
+}
+
+fn answer_probe(scene: &mut Scene, acceptable: bool) {
+    let probe = scene.take(|event| match event {
+        Event::Server(ServerEvent::Probe(probe)) => Ok(probe),
+        event => Err(event),
+    });
+    scene.as_server().reply_probe(probe, acceptable).expect("the question is open");
+    scene.settle();
+}
+
+#[test]
+fn sm_15_no_factor_of_one_user_counts_for_another() {
+    for first in [AuthVerdict::Partial { next: AuthMethods::PASSWORD }, REJECT] {
+        let mut scene = serviced(Scene::server());
+        scene.say(&password_request("alice"));
+        scene.answer_auth(first);
+        scene.wait(Duration::from_millis(10));
+        scene.say(&password_request("bob"));
+        assert_eq!(rule(&mut scene), PeerMisbehaved::UserOrServiceChanged);
+        assert_eq!(scene.disconnects(), [2]);
+        assert_eq!(login(&mut scene), None);
+    }
+}
+
+#[test]
+fn sm_16_the_key_of_a_login_is_the_one_that_signed() {
+    let mut scene = serviced(Scene::server());
+    scene.say(&probe_request("user", 3));
+    answer_probe(&mut scene, true);
+    scene.say(&probe_request("user", 4));
+    answer_probe(&mut scene, true);
+    let session = scene.puppet.session_id.clone();
+    scene.say(&signed_request(&session, "user", (3, 3)));
+    scene.answer_auth(AuthVerdict::Accept);
+    let identity = login(&mut scene).expect("logged in");
+    assert_eq!(identity.key, Some(null::public_key(3)));
+    assert_eq!(identity.methods, ["publickey"]);
+}
+
+#[test]
+fn sm_16_a_signature_by_another_key_is_never_asked_about() {
+    let mut scene = serviced(Scene::server());
+    let session = scene.puppet.session_id.clone();
+    scene.say(&probe_request("user", 3));
+    answer_probe(&mut scene, true);
+    scene.heard.clear();
+    scene.say(&signed_request(&session, "user", (3, 4)));
+    assert_eq!(scene.events.len(), 0, "{:?}", scene.events);
+    scene.wait(Duration::from_millis(10));
+    let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
+    assert_eq!(numbers, [number::USERAUTH_FAILURE]);
+}
+
+#[test]
+fn kx_13_a_signature_over_another_session_or_user_proves_nothing() {
+    for (session, signed_for, sent_for) in [(false, "user", "user"), (true, "alice", "user")] {
+        let mut scene = serviced(Scene::server());
+        let mut id = scene.puppet.session_id.clone();
+        if !session {
+            id[0] ^= 1;
+        }
+        let mut request = signed_request(&id, signed_for, (3, 3));
+        if signed_for != sent_for {
+            let mut renamed = signed_request(&id, sent_for, (3, 3));
+            let signature = request.split_off(request.len() - 32);
+            renamed.truncate(renamed.len() - 32);
+            renamed.extend(signature);
+            request = renamed;
+        }
+        scene.say(&request);
+        assert_eq!(scene.events.len(), 0, "{:?}", scene.events);
+        scene.wait(Duration::from_millis(10));
+        assert_eq!(scene.heard.last().map(|heard| heard.number()), Some(number::USERAUTH_FAILURE));
+    }
+}
+
+#[test]
+fn sm_17_pk_ok_must_repeat_the_key_and_the_algorithm() {
+    for (algorithm, key, right) in [(null::NAME, 3, true), (null::NAME, 4, false), ("ssh-ed25519", 3, false)]
+    {
+        let mut scene = serviced(Scene::client());
+        let probe = Credential::PublicKey { key: null_key(3), probe: true };
+        scene.as_client().authenticate("user", probe).expect("idle");
+        scene.settle();
+        scene.heard.clear();
+        let key = null::public_key(key);
+        scene.tell(&UserauthPkOk { algorithm: algorithm.as_bytes(), key: key.as_blob() });
+        if right {
+            assert_eq!(scene.heard[0].number(), number::USERAUTH_REQUEST);
+        } else {
+            assert_eq!(rule(&mut scene), PeerMisbehaved::WrongKeyAccepted);
+            assert!(scene.heard.iter().all(|heard| heard.number() != number::USERAUTH_REQUEST));
+        }
+    }
+}
+
+#[test]
+fn sm_19_refused_probes_are_failures_and_accepted_ones_are_counted_too() {
+    let mut scene = serviced(Scene::server());
+    let mut asked = 0;
+    while !scene.is_over() {
+        scene.say(&probe_request("user", asked));
+        answer_probe(&mut scene, false);
+        scene.wait(Duration::from_millis(10));
+        asked += 1;
+    }
+    assert_eq!((asked, rule(&mut scene)), (6, PeerMisbehaved::TooManyAuthFailures));
+    assert_eq!(scene.disconnects(), [14]);
+
+    let mut scene = serviced(Scene::server());
+    let mut asked = 0;
+    loop {
+        scene.say(&probe_request("user", asked));
+        if scene.is_over() {
+            break;
+        }
+        answer_probe(&mut scene, true);
+        asked += 1;
+    }
+    // The service request was the first of the 64.
+    assert_eq!((asked, rule(&mut scene)), (63, PeerMisbehaved::TooManyAuthRequests));
+}
+
+#[test]
+fn sm_19_partial_successes_are_counted() {
+    let mut scene = serviced(Scene::server());
+    let mut asked = 0;
+    loop {
+        scene.say(&password_request("user"));
+        if scene.is_over() {
+            break;
+        }
+        scene.answer_auth(AuthVerdict::Partial { next: AuthMethods::PASSWORD });
+        asked += 1;
+    }
+    assert_eq!((asked, rule(&mut scene)), (63, PeerMisbehaved::TooManyAuthRequests));
+}
+
+#[test]
+fn sm_20_requests_behind_a_success_are_dropped_and_cost() {
+    let mut scene = Scene::server().authenticated();
+    for _ in 0..128 {
+        scene.say(&none_request("mallory"));
+        scene.say(&hand::filled(number::USERAUTH_INFO_RESPONSE, 4));
+    }
+    assert_eq!((scene.events.len(), scene.heard.len()), (0, 0));
+    scene.say(&none_request("mallory"));
+    assert_eq!(rule(&mut scene), PeerMisbehaved::NoiseFlood);
+}
+
+#[test]
+fn sm_21_two_ends_that_understand_nothing_come_to_rest() {
+    let mut pair = Pair::logged_in();
+    pair.client.conn.send_raw(&hand::bare(199));
+    pair.server.conn.send_raw(&hand::bare(57));
+    pair.client.conn.send_raw(&hand::bare(11));
+    pair.drive();
+    assert!(pair.client.conn.output().is_empty() && pair.server.conn.output().is_empty());
+    assert!(!pair.client.conn.is_closed() && !pair.server.conn.is_closed());
+}
+
+#[test]
+fn sm_22_there_is_one_service() {
+    for service in ["ssh-connection", "", "ssh-userauth\0", "SSH-USERAUTH"] {
+        let mut scene = keyed(Scene::server());
+        scene.tell(&ServiceRequest { service });
+        assert_eq!(rule(&mut scene), PeerMisbehaved::UnknownService, "{service:?}");
+        assert_eq!(scene.disconnects(), [7]);
+    }
+    // Paramiko asks again before each attempt.
+    let mut scene = serviced(Scene::server());
+    scene.heard.clear();
+    scene.service();
+    scene.say(&password_request("user"));
+    scene.answer_auth(AuthVerdict::Accept);
+    assert_eq!(scene.state(), State::Authed);
+    assert_eq!(scene.heard[0].number(), number::SERVICE_ACCEPT);
+}
+
+#[test]
+fn sm_22_a_service_to_start_other_than_the_connection() {
+    let request = |service| {
+        let method = ssh_proto::raw::auth::Method::None;
+        let mut payload = Vec::new();
+        ssh_proto::raw::auth::UserauthRequest { user: "user", service, method }.encode(&mut payload);
+        payload
+    };
+    let mut scene = serviced(Scene::server());
+    scene.say(&request("ssh-userauth"));
+    assert_eq!(rule(&mut scene), PeerMisbehaved::UnknownService);
+    assert_eq!(login(&mut scene), None);
+}
+
+#[test]
+fn sm_23_a_disconnect_ends_it_at_once_with_what_it_says_made_harmless() {
+    let mut text = b"\x1b[2Jbye\xff".to_vec();
+    text.resize(30_000, b'x');
+    for side in [Side::Client, Side::Server] {
+        let mid_exchange = {
+            let mut scene = greeted(Scene::of(side));
+            scene.kexinit(|_| {});
+            scene
+        };
+        for mut scene in [greeted(Scene::of(side)), mid_exchange, serviced(Scene::of(side))] {
+            scene.forget();
+            scene.say(&hand::disconnect(99, &text));
+            let CloseReason::PeerDisconnected { code, description } = scene.closed() else { panic!() };
+            assert_eq!(code, DisconnectCode(99));
+            assert_eq!(description.as_bytes().len(), 256);
+            let shown = description.to_string();
+            assert!(shown.starts_with("\\u{1b}[2Jbye\\xff"), "{shown}");
+            assert_eq!(scene.heard, []);
+            scene.assert_silent_after_the_end();
+        }
+    }
+}
+
+#[test]
+fn sm_24_a_client_does_not_try_forever() {
+    let mut scene = serviced(Scene::client());
+    let mut attempts = 0;
+    loop {
+        match scene.as_client().authenticate("user", Credential::None) {
+            Ok(()) => attempts += 1,
+            Err(error) => {
+                assert_eq!(error, AuthError::TooMany);
+                break;
+            }
+        }
+        scene.settle();
+        let methods = NameList::parse(b"none,password").expect("a list");
+        scene.tell(&UserauthFailure { methods, partial_success: true });
+        scene.take(|event| match event {
+            Event::Client(ClientEvent::AuthFailed { partial: true, .. }) => Ok(()),
+            event => Err(event),
+        });
+    }
+    assert_eq!(attempts, 32);
+    let sent = scene.heard.iter().filter(|heard| heard.number() == number::USERAUTH_REQUEST);
+    assert_eq!(sent.count(), 32);
+}
+
+#[test]
+fn tm_06_banners_are_bounded_and_the_rest_is_dropped() {
+    let mut scene = serviced(Scene::client());
+    let banner = |len: usize| {
+        let mut payload = Vec::new();
+        ssh_proto::raw::auth::UserauthBanner { message: &vec![b'x'; len], language: b"" }
+            .encode(&mut payload);
+        payload
+    };
+    scene.forget();
+    (0..100).for_each(|_| scene.say(&banner(100)));
+    assert_eq!(scene.events.len(), 16);
+    assert!(!scene.is_over());
+
+    let mut scene = serviced(Scene::client());
+    scene.forget();
+    (0..10).for_each(|_| scene.say(&banner(10_000)));
+    let kept = scene.events.iter().map(|event| match event {
+        Event::Client(ClientEvent::Banner(text)) => text.as_bytes().len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), [10_000, 10_000, 10_000, 2768]);
+}

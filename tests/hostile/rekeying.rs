@@ -1,0 +1,157 @@
+//! Later exchanges: traffic in between, both sides at once, other keys.
+
+use std::time::Duration;
+
+use ssh_proto::raw::{KexStep, State, number};
+use ssh_proto::{CloseReason, PeerMisbehaved, Side, Stream, TimeoutReason, WriteError};
+use ssh_tests::puppet::null_signature;
+use ssh_tests::scene::Subject;
+use ssh_tests::{Scene, either, hand, null};
+
+use crate::stage::assert_unexpected;
+
+#[test]
+fn sm_11_nothing_but_the_exchange_behind_a_peers_kexinit() {
+    for side in [Side::Client, Side::Server] {
+        for message in [hand::data(0, b"x"), hand::global("x", false), hand::open(1, 1, 100), hand::ping(1)] {
+            for steps in 1..=2 {
+                let mut scene = Scene::of(side).authenticated();
+                scene.open_session(1 << 20);
+                scene.kexinit(|_| {});
+                if steps > 1 {
+                    scene.method();
+                }
+                scene.say(&message);
+                assert_unexpected(&mut scene, message[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn sm_11_an_exchange_that_does_not_end_is_ended() {
+    for side in [Side::Client, Side::Server] {
+        for theirs in [true, false] {
+            let mut scene = Scene::of(side).authenticated();
+            if theirs {
+                scene.kexinit(|_| {})
+            } else {
+                scene.rekey()
+            }
+            scene.wait(Duration::from_millis(59_900));
+            assert!(!scene.is_over());
+            scene.wait(Duration::from_millis(200));
+            assert_eq!(scene.closed(), CloseReason::TimedOut(TimeoutReason::Kex), "{side:?} {theirs}");
+            assert_eq!(scene.disconnects(), [3]);
+        }
+    }
+}
+
+#[test]
+fn sm_12_between_our_kexinit_and_our_newkeys_nothing_else_leaves() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        let id = scene.open_session(1 << 20);
+        scene.rekey();
+        // All of these ask for an answer.
+        for message in [hand::ping(4), hand::bare(199), hand::global("keepalive@openssh.com", true)] {
+            scene.say(&message);
+        }
+        scene.say(&hand::data(0, &[0; 30_000]));
+        let (data, _) = scene.read_all(id, Stream::Data);
+        assert_eq!(data.len(), 30_000);
+        let write =
+            either!(&mut scene.subject, conn => conn.channel(id).expect("known").write(Stream::Data, b"x"));
+        assert_eq!(write, Err(WriteError::Blocked));
+        scene.exchange();
+        let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
+        let from = numbers.iter().position(|n| *n == number::KEXINIT).expect("our KEXINIT");
+        let to = numbers.iter().position(|n| *n == number::NEWKEYS).expect("our NEWKEYS");
+        let method = if side == Side::Client { 30 } else { 31 };
+        assert_eq!(numbers[from..=to], [20, method, 21], "{side:?}");
+        let after = &numbers[to + 1..];
+        assert!(after.contains(&number::UNIMPLEMENTED), "{after:?}");
+        assert!(after.contains(&number::REQUEST_FAILURE), "{after:?}");
+        assert_eq!(after.contains(&number::PONG), side == Side::Server, "{after:?}");
+        assert!(scene.events.iter().any(|event| format!("{event:?}").contains("Writable")));
+    }
+}
+
+#[test]
+fn sm_13_data_on_its_way_is_taken_until_their_kexinit_and_both_may_begin_at_once() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        let id = scene.open_session(1 << 20);
+        scene.rekey();
+        assert_eq!(scene.state(), State::RekeySent);
+        scene.say(&hand::data(0, b"before"));
+        scene.kexinit(|_| {});
+        assert_eq!(scene.state(), State::RekeyKex(KexStep::Single));
+        scene.method();
+        scene.new_keys();
+        scene.say(&hand::data(0, b", after"));
+        assert_eq!(scene.read_all(id, Stream::Data).0, b"before, after");
+        assert_eq!(scene.state(), State::Authed);
+        let inits = scene.heard.iter().filter(|heard| heard.number() == number::KEXINIT);
+        assert_eq!(inits.count(), 1, "{side:?}");
+    }
+}
+
+#[test]
+fn kx_13_the_session_id_is_that_of_the_first_exchange() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        let id = |scene: &Scene| {
+            let id = either!(&scene.subject, conn => conn.session_id().cloned());
+            id.expect("there is one").as_bytes().to_vec()
+        };
+        let first = id(&scene);
+        for _ in 0..3 {
+            scene.exchange();
+            assert_eq!(id(&scene), first);
+            assert_ne!(scene.puppet.hash, first);
+        }
+    }
+}
+
+#[test]
+fn kx_09_another_host_key_in_a_later_exchange() {
+    let mut scene = Scene::client().authenticated();
+    scene.puppet.host_key = null::public_key(9).as_blob().to_vec();
+    scene.kexinit(|_| {});
+    let reply = scene.puppet.reply_signed(|hash| null_signature(9, hash));
+    scene.say(&reply);
+    scene.assert_broken(PeerMisbehaved::HostKeyChanged, Some(number::KEX_ECDH_REPLY));
+
+    // The same key goes unasked, but its signature counts as before.
+    let mut scene = Scene::client().authenticated();
+    scene.kexinit(|_| {});
+    let reply = scene.puppet.reply_signed(|hash| null_signature(9, hash));
+    scene.say(&reply);
+    scene.assert_broken(PeerMisbehaved::BadHostKeySignature, Some(number::KEX_ECDH_REPLY));
+}
+
+#[test]
+fn rekeys_with_traffic_between_them_are_no_flood() {
+    let mut scene = Scene::server().authenticated();
+    let id = scene.open_session(1 << 20);
+    for _ in 0..20 {
+        for _ in 0..3 {
+            scene.say(&hand::data(0, &[0; 30_000]));
+        }
+        assert_eq!(scene.read_all(id, Stream::Data).0.len(), 90_000);
+        scene.exchange();
+    }
+    assert!(!scene.is_over(), "{:?}", scene.closed());
+    assert!(matches!(scene.subject, Subject::Server(_)));
+}
+
+#[test]
+fn idle_rekeys_are_counted_by_the_minute() {
+    let mut scene = Scene::server().authenticated();
+    for _ in 0..50 {
+        scene.wait(Duration::from_secs(8));
+        scene.exchange();
+    }
+    assert!(!scene.is_over());
+}
