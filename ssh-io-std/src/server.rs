@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ssh_proto::{
     AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelRequest, ChannelRequestKind,
-    CloseReason, Connection, Disconnect, ExitStatus, GlobalReply, GlobalRequest, KeyProbe, OpenFailure,
-    OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
+    CloseReason, Connection, Disconnect, ExitStatus, GlobalReply, GlobalRequest, KeyProbe, Negotiated,
+    OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
 };
 
 use crate::channel::ChannelOf;
@@ -31,6 +31,7 @@ const MAX_QUESTIONS: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct ServerExtra {
     questions: VecDeque<ServerEvent>,
+    rekeys: u64,
 }
 
 impl EngineRole for ServerRole {
@@ -45,7 +46,11 @@ impl EngineRole for ServerRole {
             ServerEvent::OpenFailed(id, why) => News::OpenFailed(id, why),
             ServerEvent::Ready => News::Ready,
             ServerEvent::Closed(reason) => News::Closed(reason),
-            ServerEvent::Rekeyed | ServerEvent::GlobalReply(..) => News::Taken,
+            ServerEvent::Rekeyed => {
+                extra.rekeys += 1;
+                News::Taken
+            }
+            ServerEvent::GlobalReply(..) => News::Taken,
             // Host keys have their signers here; dropping the ticket refuses.
             ServerEvent::Sign(_) => News::Taken,
             ServerEvent::Channel(id, event) if !matches!(event, ChannelEvent::Request(_)) => {
@@ -260,6 +265,16 @@ impl ServerConnection {
         let mut guard = self.shared.lock();
         guard.conn.rekey();
         self.shared.poke(&mut guard);
+    }
+
+    /// How often keys were renewed.
+    pub fn rekeys(&self) -> u64 {
+        self.shared.lock().extra.rekeys
+    }
+
+    /// The algorithms of the last key exchange.
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        self.shared.lock().conn.negotiated().cloned()
     }
 
     /// Waits until the connection is over and its transport let go, at most so long.

@@ -21,8 +21,6 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 2] = [Self::Client, Self::Server];
-
     /// The name in the summary and in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {

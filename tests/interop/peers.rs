@@ -2,10 +2,12 @@
 
 use std::env;
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::matrix::Combo;
 use crate::process::kill_inside;
@@ -31,8 +33,6 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 4] = [Self::OpenSsh, Self::Dropbear, Self::Paramiko, Self::AsyncSsh];
-
     /// The name in the summary and in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -120,12 +120,42 @@ pub(crate) struct Rig {
     dir: PathBuf,
     python: PathBuf,
     serial: AtomicUsize,
+    /// A test that used it failed.
+    failed: AtomicBool,
+}
+
+/// A test's part in the rig that all tests of a process share.
+pub(crate) struct Share(Arc<Rig>);
+
+impl Deref for Share {
+    type Target = Rig;
+
+    fn deref(&self) -> &Rig {
+        &self.0
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Rig {
+    /// The rig that other tests use at this time, or a new one.
+    pub(crate) fn share() -> Share {
+        static SHARED: Mutex<Weak<Rig>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let rig = shared.upgrade().unwrap_or_else(|| Arc::new(Self::new()));
+        *shared = Arc::downgrade(&rig);
+        Share(rig)
+    }
+
     /// Makes the keys and files of a run below `$SSH_INTEROP_DIR` (by default
     /// `target/interop`), where `setup.sh` has put the Python environment.
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         static RIGS: AtomicUsize = AtomicUsize::new(0);
         let base = base_dir();
         let base = base.canonicalize().unwrap_or(base);
@@ -135,7 +165,7 @@ impl Rig {
         let dir = base.join(format!("run-{}-{serial}", process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("home/.ssh")).expect("run directory");
-        let rig = Self { dir, python, serial: AtomicUsize::new(0) };
+        let rig = Self { dir, python, serial: AtomicUsize::new(0), failed: AtomicBool::new(false) };
         for role in ["host", "user", "stranger"] {
             for kind in KEY_TYPES {
                 KeyFile::generate(&rig.dir, role, kind);
@@ -234,7 +264,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         kill_inside(&self.dir);
-        if std::thread::panicking() {
+        if self.failed.load(Ordering::Relaxed) {
             eprintln!("the files of this run are in {}", self.dir.display());
         } else {
             let _ = fs::remove_dir_all(&self.dir);
@@ -251,7 +281,7 @@ pub(crate) fn base_dir() -> PathBuf {
 }
 
 /// Runs a short command that must succeed, and returns its output.
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -1,0 +1,232 @@
+//! The peers' clients with our server.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clients::{Job, Login, Outcome};
+use crate::matrix::{Combo, Role, combos};
+use crate::our_server::{Note, OurServer};
+use crate::peers::{KeyFile, Offer, PASSWORD, Peer, Rig};
+use crate::summary;
+use crate::support::{
+    Checked, LARGE, MIN_REKEYS, REKEY_BYTES, SMALL, WAIT, Watchdog, check_negotiated, describe, payload,
+    report, same, server_config,
+};
+
+/// How long a client may take for the large transfer.
+const LARGE_LIMIT: Duration = Duration::from_secs(300);
+
+fn name(peer: Peer) -> String {
+    format!("{} client -> our server", peer.name())
+}
+
+/// A client's run against our server, and what the server saw of it.
+struct Visit<'a> {
+    rig: &'a Rig,
+    server: &'a OurServer,
+    peer: Peer,
+    offer: Offer<'a>,
+    login: Login,
+    known_host: KeyFile,
+    stdin: Option<&'a Path>,
+    limit: Duration,
+}
+
+impl<'a> Visit<'a> {
+    fn new(rig: &'a Rig, server: &'a OurServer, peer: Peer) -> Self {
+        // dbclient takes the host key that it knows for the one to ask for; the others take the server's first.
+        let login = Login::Key(rig.user_key("ssh-ed25519"));
+        let known_host = rig.host_key("ssh-ed25519");
+        Self { rig, server, peer, offer: Offer::default(), login, known_host, stdin: None, limit: WAIT }
+    }
+
+    fn run(&self, command: &str) -> Outcome {
+        self.server.forget();
+        let job = Job {
+            port: self.server.port,
+            offer: self.offer,
+            login: self.login.clone(),
+            known_host: self.known_host.clone(),
+            command,
+            stdin: self.stdin,
+            limit: self.limit,
+        };
+        self.rig.run(self.peer, &job)
+    }
+
+    /// What is known of a run that went wrong.
+    fn story(&self, outcome: &Outcome) -> String {
+        let Outcome { stderr, log, code, .. } = outcome;
+        let output = outcome.stdout_text();
+        let output: String = output.chars().take(200).collect();
+        format!("code {code:?}, output {output:?}, errors {stderr:?}\n{}\n{log}", self.server.story())
+    }
+
+    fn succeeded(&self, outcome: &Outcome, code: i32) -> Checked {
+        ensure!(outcome.code == Some(code), "not code {code}: {}", self.story(outcome));
+        Ok(())
+    }
+}
+
+pub(crate) fn every_combination(peer: Peer) {
+    let _watchdog = Watchdog::new(name(peer));
+    let rig = Rig::share();
+    let sent = payload(SMALL);
+    let stdin = rig.fresh_dir("input").join("small");
+    fs::write(&stdin, &sent).expect("write the input");
+    let combos = combos(peer);
+    report(combos.iter().map(|combo| {
+        let result = combination(&rig, peer, combo, &stdin, &sent);
+        (format!("{}, {}", name(peer), describe(combo)), result)
+    }));
+    summary::record(peer, Role::Client, combos.len());
+}
+
+fn combination(rig: &Rig, peer: Peer, combo: &Combo, stdin: &Path, sent: &[u8]) -> Checked {
+    let server = OurServer::start(server_config(rig, Some(combo), None), rig);
+    let visit = Visit {
+        offer: combo.into(),
+        login: Login::Key(rig.user_key(combo.user_key)),
+        known_host: rig.host_key(combo.host_key),
+        stdin: Some(stdin),
+        ..Visit::new(rig, &server, peer)
+    };
+    let outcome = visit.run("cat; echo end >&2; exit 3");
+    visit.succeeded(&outcome, 3)?;
+    same(&outcome.stdout, sent)?;
+    ensure!(outcome.stderr.contains("end\n"), "{}", visit.story(&outcome));
+    let connection = server.connection().ok_or("no connection")?;
+    check_negotiated(combo, connection.negotiated().as_ref())?;
+    let log_in = Note::LogIn { with: combo.user_key, accepted: true };
+    ensure!(server.notes().contains(&log_in), "another login: {}", visit.story(&outcome));
+    Ok(())
+}
+
+pub(crate) fn sessions_and_refusals(peer: Peer) {
+    let _watchdog = Watchdog::new(name(peer));
+    let rig = Rig::share();
+    let server = OurServer::start(server_config(&rig, None, None), &rig);
+    let visit = || Visit::new(&rig, &server, peer);
+    let checks: [(&str, fn(Visit<'_>) -> Checked); 6] = [
+        ("sessions", sessions),
+        ("death by signal", death_by_signal),
+        ("right password", right_password),
+        ("wrong password", wrong_password),
+        ("unlisted key", unlisted_key),
+        ("wrong host key", wrong_host_key),
+    ];
+    report(checks.map(|(what, check)| (format!("{}, {what}", name(peer)), check(visit()))));
+}
+
+fn sessions(visit: Visit<'_>) -> Checked {
+    let outcome = visit.run("echo out; echo err >&2");
+    visit.succeeded(&outcome, 0)?;
+    let apart = outcome.stdout == b"out\n"
+        && match visit.peer {
+            // Its own words are on stderr too.
+            Peer::Dropbear => outcome.stderr.ends_with("err\n"),
+            _ => outcome.stderr == "err\n",
+        };
+    ensure!(apart, "{}", visit.story(&outcome));
+    let outcome = visit.run("exit 7");
+    visit.succeeded(&outcome, 7)?;
+    ensure!(outcome.stdout.is_empty(), "{}", visit.story(&outcome));
+    Ok(())
+}
+
+fn death_by_signal(visit: Visit<'_>) -> Checked {
+    let outcome = visit.run("echo before; kill -KILL $$");
+    let told = match visit.peer {
+        Peer::OpenSsh => outcome.code == Some(255) && outcome.log.contains("rtype exit-signal"),
+        // It does not know this request.
+        Peer::Dropbear => outcome.code == Some(0),
+        Peer::Paramiko | Peer::AsyncSsh => outcome.code == Some(128 + 9),
+    };
+    ensure!(told && outcome.stdout == b"before\n", "{}", visit.story(&outcome));
+    Ok(())
+}
+
+fn right_password(mut visit: Visit<'_>) -> Checked {
+    visit.login = Login::Password(PASSWORD.to_owned());
+    let outcome = visit.run("echo in");
+    visit.succeeded(&outcome, 0)?;
+    let log_in = Note::LogIn { with: "password", accepted: true };
+    let right = outcome.stdout == b"in\n" && visit.server.notes().contains(&log_in);
+    ensure!(right, "{}", visit.story(&outcome));
+    Ok(())
+}
+
+/// Checks that a client was not let in, and said so.
+fn check_refused(visit: &Visit<'_>, outcome: &Outcome) -> Checked {
+    let said = match visit.peer {
+        Peer::OpenSsh => outcome.code == Some(255) && outcome.log.contains("Permission denied"),
+        // 0 after a disconnect message.
+        Peer::Dropbear => matches!(outcome.code, Some(0 | 1)),
+        Peer::Paramiko | Peer::AsyncSsh => outcome.code == Some(254),
+    };
+    let notes = visit.server.notes();
+    let in_vain =
+        !notes.iter().any(|note| matches!(note, Note::Exec(_) | Note::LogIn { accepted: true, .. }));
+    ensure!(said && in_vain && outcome.stdout.is_empty(), "{}", visit.story(outcome));
+    Ok(())
+}
+
+fn wrong_password(mut visit: Visit<'_>) -> Checked {
+    visit.login = Login::Password("wrong horse".to_owned());
+    let outcome = visit.run("echo in");
+    check_refused(&visit, &outcome)?;
+    let tried = Note::LogIn { with: "password", accepted: false };
+    ensure!(visit.server.notes().contains(&tried), "{}", visit.story(&outcome));
+    Ok(())
+}
+
+fn unlisted_key(mut visit: Visit<'_>) -> Checked {
+    visit.login = Login::Key(visit.rig.stranger_key("ssh-ed25519"));
+    let outcome = visit.run("echo in");
+    check_refused(&visit, &outcome)?;
+    let tried = [Note::Probe { listed: false }, Note::LogIn { with: "ssh-ed25519", accepted: false }];
+    let notes = visit.server.notes();
+    ensure!(tried.iter().any(|tried| notes.contains(tried)), "{}", visit.story(&outcome));
+    Ok(())
+}
+
+fn wrong_host_key(mut visit: Visit<'_>) -> Checked {
+    visit.known_host = visit.rig.stranger_key("ssh-ed25519");
+    let outcome = visit.run("echo in");
+    let said = match visit.peer {
+        Peer::Dropbear => outcome.code == Some(1),
+        _ => outcome.code == Some(255),
+    };
+    let tried = !visit.server.notes().is_empty();
+    ensure!(said && !tried && outcome.stdout.is_empty(), "{}", visit.story(&outcome));
+    Ok(())
+}
+
+pub(crate) fn renewed_keys(peer: Peer) {
+    let _watchdog = Watchdog::new(name(peer));
+    let rig = Rig::share();
+    let result = renewals(&rig, peer);
+    report([(format!("{}, new keys at {REKEY_BYTES} bytes", name(peer)), result)]);
+}
+
+fn renewals(rig: &Rig, peer: Peer) -> Checked {
+    let sent = payload(LARGE);
+    let stdin = rig.fresh_dir("input").join("large");
+    fs::write(&stdin, &sent).expect("write the input");
+    let server = OurServer::start(server_config(rig, None, Some(REKEY_BYTES)), rig);
+    let visit = Visit {
+        offer: Offer { rekey: Some(REKEY_BYTES), ..Offer::default() },
+        stdin: Some(&stdin),
+        limit: LARGE_LIMIT,
+        ..Visit::new(rig, &server, peer)
+    };
+    let outcome = visit.run("cat");
+    let _ = fs::remove_file(&stdin);
+    visit.succeeded(&outcome, 0)?;
+    same(&outcome.stdout, &sent)?;
+    let rekeys = server.connection().ok_or("no connection")?.rekeys();
+    println!("{rekeys} renewals of keys with {}", peer.name());
+    ensure!(rekeys >= MIN_REKEYS, "keys were renewed {rekeys} times only");
+    Ok(())
+}
