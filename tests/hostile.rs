@@ -1,6 +1,8 @@
 //! Peers that do what they must not: every rule of `PeerMisbehaved`, the catalogue of known attacks, edits on
 //! the wire, and damaged packets under the right keys.
 
+#[path = "hostile/exchange.rs"]
+mod exchange;
 #[path = "hostile/handshake.rs"]
 mod handshake;
 #[path = "hostile/login.rs"]
@@ -15,3 +17,5 @@ mod rekeying;
 mod rules;
 #[path = "hostile/stage.rs"]
 mod stage;
+#[path = "hostile/sweep.rs"]
+mod sweep;
