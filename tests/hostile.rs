@@ -5,6 +5,8 @@
 mod exchange;
 #[path = "hostile/handshake.rs"]
 mod handshake;
+#[path = "hostile/limits.rs"]
+mod limits;
 #[path = "hostile/login.rs"]
 mod login;
 #[path = "hostile/mitm.rs"]
