@@ -1,6 +1,8 @@
 //! Peers that do what they must not: every rule of `PeerMisbehaved`, the catalogue of known attacks, edits on
 //! the wire, and damaged packets under the right keys.
 
+#[path = "hostile/channels.rs"]
+mod channels;
 #[path = "hostile/exchange.rs"]
 mod exchange;
 #[path = "hostile/handshake.rs"]
