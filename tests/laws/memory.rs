@@ -101,7 +101,7 @@ proptest! {
     #[test]
     fn l4_memory_stays_within_the_formula_whatever_comes_in(
         evils in proptest::collection::vec((any::<bool>(), evil()), 0..60),
-        keeps: bool, reads: bool, deaf: bool,
+        evil_client: bool, keeps: bool, reads: bool, deaf: bool,
     ) {
         let (client, server) = null_configs_with(limits, |_| {});
         let bounds = server.limits().clone();
@@ -111,19 +111,24 @@ proptest! {
         pair.client.policy = policy.clone();
         pair.server.policy = policy;
         // A peer that asks and does not read.
-        pair.s2c.stalled = deaf;
+        if evil_client { pair.s2c.stalled = deaf } else { pair.c2s.stalled = deaf }
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for (at_client, evil) in &evils {
-            match at_client {
-                true => misbehave(&mut pair.client, evil, &mut ours),
-                false => misbehave(&mut pair.server, evil, &mut theirs),
-            }
-            if let Evil::Garbage(bytes) = evil {
-                pair.c2s.inject(pair.now, bytes);
+        for (at_evil, evil) in &evils {
+            match (at_evil, evil) {
+                (true, Evil::Garbage(bytes)) if evil_client => pair.c2s.inject(pair.now, bytes),
+                (true, Evil::Garbage(bytes)) => pair.s2c.inject(pair.now, bytes),
+                (true, evil) if evil_client => misbehave(&mut pair.client, evil, &mut ours),
+                (true, evil) => misbehave(&mut pair.server, evil, &mut theirs),
+                (false, Evil::Op(op)) if evil_client => perform(&mut pair.server, op, &mut theirs),
+                (false, Evil::Op(op)) => perform(&mut pair.client, op, &mut ours),
+                _ => {}
             }
             while pair.step() {
-                assert_bounded(&pair.server.conn.memory_usage(), &bounds);
-                assert_bounded(&pair.client.conn.memory_usage(), &bounds);
+                let honest = match evil_client {
+                    true => pair.server.conn.memory_usage(),
+                    false => pair.client.conn.memory_usage(),
+                };
+                assert_bounded(&honest, &bounds);
             }
         }
     }
