@@ -1,8 +1,14 @@
 //! Peers that do what they must not: every rule of `PeerMisbehaved`, the catalogue of known attacks, edits on
 //! the wire, and damaged packets under the right keys.
 
+#[path = "hostile/channels.rs"]
+mod channels;
+#[path = "hostile/exchange.rs"]
+mod exchange;
 #[path = "hostile/handshake.rs"]
 mod handshake;
+#[path = "hostile/limits.rs"]
+mod limits;
 #[path = "hostile/login.rs"]
 mod login;
 #[path = "hostile/mitm.rs"]
@@ -15,3 +21,5 @@ mod rekeying;
 mod rules;
 #[path = "hostile/stage.rs"]
 mod stage;
+#[path = "hostile/sweep.rs"]
+mod sweep;

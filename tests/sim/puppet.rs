@@ -153,6 +153,8 @@ pub struct Puppet {
     /// The session identifier, once there is one.
     pub session_id: Vec<u8>,
     inbox: BytesMut,
+    /// It looks at nothing it is sent.
+    pub deaf: bool,
 }
 
 impl Puppet {
@@ -179,6 +181,7 @@ impl Puppet {
             hash: Vec::new(),
             session_id: Vec::new(),
             inbox: BytesMut::new(),
+            deaf: false,
         }
     }
 
@@ -286,6 +289,9 @@ impl Puppet {
 
     /// Takes bytes of the other side, and gives the packets in them.
     pub fn hear(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        if self.deaf {
+            return Vec::new();
+        }
         self.inbox.extend_from_slice(bytes);
         if self.their_ident.is_empty() {
             let Some(end) = self.inbox.iter().position(|byte| *byte == b'\n') else { return Vec::new() };

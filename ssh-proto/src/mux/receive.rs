@@ -233,6 +233,10 @@ impl Mux {
     fn on_eof(&mut self, cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
         let eof = decode::<ChannelEof>(payload)?;
         let Some(channel) = self.open_target(eof.recipient)? else { return Ok(Effect::Noise) };
+        if channel.closing() {
+            // What came before it was dropped, so it is no end of a stream to anybody.
+            return Ok(Effect::Useful);
+        }
         if channel.eof_in {
             return Err(PeerMisbehaved::DuplicateEof);
         }

@@ -1,0 +1,324 @@
+//! Floods of things that are legal one by one, and deadlines.
+
+use std::time::Duration;
+
+use ssh_proto::raw::channel::ChannelOpenFailure;
+use ssh_proto::raw::{Message, number};
+use ssh_proto::{
+    AuthMethods, AuthVerdict, ChannelEvent, CloseReason, PeerMisbehaved, ServerEvent, Side, TimeoutReason,
+};
+use ssh_tests::scene::Event;
+use ssh_tests::{Scene, either, hand, null_server};
+
+use crate::stage::{greeted, keyed, password_request, rule, serviced};
+
+/// Feeds packets to a connection whose output nobody reads, until it takes no more. Says how many bytes of
+/// input it took.
+fn flood(scene: &mut Scene, payload: &[u8], packets: usize) -> usize {
+    let mut taken = 0;
+    for _ in 0..packets {
+        let packet = scene.puppet.seal(payload);
+        scene.input.extend_from_slice(&packet);
+        let before = scene.input.len();
+        let (now, input) = (scene.now, &mut scene.input);
+        either!(&mut scene.subject, conn => conn.handle_input(now, input));
+        taken += before - scene.input.len();
+        let events = match &mut scene.subject {
+            ssh_tests::scene::Subject::Client(conn) => conn.poll_event().map(Event::Client),
+            ssh_tests::scene::Subject::Server(conn) => conn.poll_event().map(Event::Server),
+        };
+        scene.events.extend(events);
+        if scene.is_over() || scene.input.len() > 1 << 20 {
+            break;
+        }
+    }
+    taken
+}
+
+#[test]
+fn ch_20_pings_of_a_peer_that_does_not_read() {
+    let mut scene = Scene::server().authenticated();
+    flood(&mut scene, &hand::ping(30_000), 1000);
+    let held = scene.memory();
+    assert!(held.output <= 256 * 1024 + 31_000, "{held:?}");
+    assert!(held.owed <= 64 * 1024 + 31_000, "{held:?}");
+    assert!(!either!(&scene.subject, conn => conn.wants_input()));
+    assert!(!scene.input.is_empty());
+    assert!(!scene.is_over());
+    // It goes on when the peer reads again, to the end of the noise it is allowed.
+    scene.settle();
+    let pongs = scene.heard.iter().filter(|heard| heard.number() == number::PONG).count();
+    assert!(pongs > 20, "{pongs}");
+}
+
+#[test]
+fn ch_20_no_answer_to_a_ping_before_authentication() {
+    for stage in [keyed, serviced] {
+        let mut scene = stage(Scene::server());
+        scene.heard.clear();
+        (0..256).for_each(|_| scene.say(&hand::ping(8)));
+        assert_eq!((scene.heard.len(), scene.is_over()), (0, false));
+        scene.say(&hand::ping(8));
+        assert_eq!(rule(&mut scene), PeerMisbehaved::NoiseFlood);
+    }
+}
+
+#[test]
+fn ch_05_opens_that_nobody_answers_are_refused_beyond_their_cap() {
+    let mut scene = Scene::server().authenticated();
+    for sender in 0..10_000 {
+        let packet = scene.puppet.seal(&hand::open(sender, 100, 100));
+        scene.input.extend_from_slice(&packet);
+        if sender % 100 == 0 {
+            scene.settle();
+        }
+    }
+    scene.settle();
+    assert!(!scene.is_over());
+    assert_eq!(scene.events.len(), 8);
+    assert_eq!(scene.heard.len(), 10_000 - 8);
+    for heard in &scene.heard {
+        let failure = ChannelOpenFailure::decode(&heard.payload).expect("a refusal");
+        assert_eq!(failure.code, 4);
+    }
+    let held = scene.memory();
+    assert!(held.output + held.owed + held.outbox < 4096, "{held:?}");
+}
+
+#[test]
+fn ch_05_channels_are_capped_and_a_dropped_question_is_a_refusal() {
+    let config = null_server().with_limits(|limits| limits.max_channels = 4);
+    let mut scene = Scene::of_server(config.build().expect("a server")).authenticated();
+    for _ in 0..4 {
+        scene.open_session(100);
+    }
+    scene.say(&hand::open(9, 100, 100));
+    assert_eq!(ChannelOpenFailure::decode(&scene.heard[0].payload).map(|failure| failure.code), Ok(4));
+    let mut scene = Scene::server().authenticated();
+    for round in 0..100 {
+        scene.say(&hand::open(round, 100, 100));
+        scene.forget();
+        assert_eq!(scene.memory().channels, 0);
+    }
+}
+
+#[test]
+fn ch_14_global_requests_are_answered_in_their_order_whatever_becomes_of_them() {
+    let mut scene = Scene::server().authenticated();
+    for at in 0..40 {
+        scene.say(&hand::global(&format!("x-{at}"), true));
+        scene.say(&hand::global("quiet", false));
+    }
+    // Sixteen wait for the embedder; those behind them are refused in their turn.
+    let asked: Vec<_> = scene
+        .take_events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Server(ServerEvent::Global(request)) => Some(request),
+            _ => None,
+        })
+        .collect();
+    let (wanting, quiet): (Vec<_>, Vec<_>) = asked.into_iter().partition(|request| request.wants_reply());
+    assert_eq!((wanting.len(), quiet.len()), (16, 15));
+    assert_eq!(scene.heard, []);
+    for request in wanting.into_iter().rev() {
+        scene.as_server().reply_global(request, ssh_proto::GlobalReply::Success(b"")).expect("open");
+    }
+    scene.settle();
+    let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
+    let expected = [vec![number::REQUEST_SUCCESS; 16], vec![number::REQUEST_FAILURE; 24]].concat();
+    assert_eq!(numbers, expected);
+}
+
+/// The answers to channel requests, true for SUCCESS.
+fn answers(scene: &mut Scene) -> Vec<bool> {
+    scene
+        .take_heard()
+        .iter()
+        .filter(|heard| [number::CHANNEL_SUCCESS, number::CHANNEL_FAILURE].contains(&heard.number()))
+        .map(|heard| heard.number() == number::CHANNEL_SUCCESS)
+        .collect()
+}
+
+/// Says yes to every channel request that was asked about; gives their number.
+fn agree(scene: &mut Scene) -> usize {
+    let mut agreed = 0;
+    for event in scene.take_events() {
+        if let Event::Server(ServerEvent::Channel(_, ChannelEvent::Request(request))) = event {
+            scene.as_server().reply_request(request, true).expect("open");
+            agreed += 1;
+        }
+    }
+    scene.settle();
+    agreed
+}
+
+#[test]
+fn ch_15_requests_whose_fields_are_none_are_refused() {
+    let mut scene = Scene::server().authenticated();
+    scene.open_session(100);
+    for name in
+        ["exit-status", "exit-signal", "pty-req", "env", "exec", "subsystem", "window-change", "signal"]
+    {
+        for data in [&b""[..], b"\0", b"\xff\xff\xff\xff\xff", &[0x80; 600]] {
+            scene.say(&hand::request(0, name, true, data));
+            assert_eq!(answers(&mut scene), [false], "{name} {data:?}");
+        }
+    }
+    assert_eq!(scene.take_events().len(), 0);
+}
+
+#[test]
+fn ch_16_a_session_runs_one_program() {
+    let exec = b"\0\0\0\x02id";
+    let mut scene = Scene::server().authenticated();
+    scene.open_session(100);
+    scene.say(&hand::request(0, "exec", true, exec));
+    assert_eq!(agree(&mut scene), 1);
+    scene.say(&hand::request(0, "exec", true, exec));
+    scene.say(&hand::request(0, "shell", true, b""));
+    scene.say(&hand::request(0, "subsystem", true, b"\0\0\0\x04sftp"));
+    assert_eq!(answers(&mut scene), [true, false, false, false]);
+    assert_eq!(agree(&mut scene), 0);
+}
+
+#[test]
+fn ch_16_variables_are_capped() {
+    let mut scene = Scene::server().authenticated();
+    scene.open_session(100);
+    let mut agreed = 0;
+    for _ in 0..200 {
+        scene.say(&hand::request(0, "env", true, b"\0\0\0\x01A\0\0\0\x01B"));
+        agreed += agree(&mut scene);
+    }
+    assert_eq!(agreed, 128);
+    assert_eq!(answers(&mut scene), [vec![true; 128], vec![false; 72]].concat());
+}
+
+#[test]
+fn ch_08_channel_requests_beyond_the_cap_are_refused_in_their_turn() {
+    let mut scene = Scene::server().authenticated();
+    scene.open_session(100);
+    for _ in 0..20 {
+        scene.say(&hand::request(0, "x@ssh-tests.invalid", true, b""));
+    }
+    assert_eq!(answers(&mut scene), []);
+    assert_eq!(agree(&mut scene), 16);
+    assert_eq!(answers(&mut scene), [vec![true; 16], vec![false; 4]].concat());
+}
+
+#[test]
+fn events_that_nobody_takes_stop_the_input() {
+    let mut scene = Scene::server().authenticated();
+    let now = scene.now;
+    for at in 0..1000 {
+        let packet = scene.puppet.seal(&hand::global(&format!("x-{at}"), false));
+        scene.input.extend_from_slice(&packet);
+    }
+    let input = &mut scene.input;
+    either!(&mut scene.subject, conn => conn.handle_input(now, input));
+    let left = scene.input.len();
+    assert!(left > 0 && !either!(&scene.subject, conn => conn.wants_input()));
+    assert!(scene.memory().events <= 64 * 1024 + 64);
+    assert_eq!(scene.take_events().len(), 1000);
+    assert!(!scene.is_over());
+}
+
+#[test]
+fn ad_01_every_stage_before_authentication_has_an_end() {
+    let stages: [(fn(Scene) -> Scene, u64, TimeoutReason, &[u32]); 3] = [
+        (|scene| scene, 10, TimeoutReason::Ident, &[]),
+        (greeted, 30, TimeoutReason::Kex, &[3]),
+        (serviced, 120, TimeoutReason::Login, &[2]),
+    ];
+    for (stage, seconds, reason, codes) in stages {
+        let mut scene = stage(Scene::server());
+        scene.wait(Duration::from_secs(seconds) - Duration::from_millis(1));
+        assert!(!scene.is_over(), "{reason:?}");
+        scene.wait(Duration::from_millis(1));
+        assert_eq!(scene.closed(), CloseReason::TimedOut(reason));
+        assert_eq!(scene.disconnects(), codes);
+    }
+}
+
+#[test]
+fn ad_01_talking_slowly_does_not_move_the_deadline() {
+    let mut scene = serviced(Scene::server());
+    for _ in 0..119 {
+        scene.wait(Duration::from_secs(1));
+        scene.say(&hand::ignore(0));
+    }
+    assert!(!scene.is_over());
+    scene.wait(Duration::from_secs(1));
+    assert_eq!(scene.closed(), CloseReason::TimedOut(TimeoutReason::Login));
+}
+
+#[test]
+fn tm_01_a_refusal_leaves_no_sooner_than_its_delay_whatever_refused_it() {
+    let refusals: [fn(&mut Scene); 3] = [
+        |scene| {
+            scene.say(&password_request("user"));
+            scene.answer_auth(AuthVerdict::Reject { next: AuthMethods::PASSWORD });
+        },
+        // A user name nobody has, and a method nobody has.
+        |scene| scene.say(&password_request("-user")),
+        |scene| {
+            let name = "gssapi-with-mic";
+            let method = ssh_proto::raw::auth::Method::Other { name, fields: b"" };
+            scene.tell(&ssh_proto::raw::auth::UserauthRequest {
+                user: "user",
+                service: "ssh-connection",
+                method,
+            });
+        },
+    ];
+    for refusal in refusals {
+        let mut scene = serviced(Scene::server());
+        scene.heard.clear();
+        refusal(&mut scene);
+        scene.wait(Duration::from_millis(9));
+        assert_eq!(scene.heard, []);
+        scene.wait(Duration::from_millis(1));
+        let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
+        assert_eq!(numbers, [number::USERAUTH_FAILURE]);
+    }
+}
+
+#[test]
+fn the_volume_before_authentication_is_bounded_in_bytes_and_packets() {
+    for bytes in [true, false] {
+        let config = null_server().with_limits(|limits| {
+            limits.noise_burst = 100_000;
+            if bytes {
+                limits.pre_auth_bytes = 1 << 20;
+            }
+        });
+        let mut scene = serviced(Scene::of_server(config.build().expect("a server")));
+        let mut sent = 0;
+        while !scene.is_over() {
+            scene.say(&hand::ignore(if bytes { 30_000 } else { 0 }));
+            sent += 1;
+        }
+        assert_eq!(rule(&mut scene), PeerMisbehaved::PreAuthVolume);
+        let expected = if bytes { 34..=35 } else { 4090..=4093 };
+        assert!(expected.contains(&sent), "{sent}");
+    }
+}
+
+#[test]
+fn noise_is_earned_back_by_time_and_by_traffic() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        let id = scene.open_session(100);
+        (0..256).for_each(|_| scene.say(&hand::ignore(0)));
+        scene.say(&hand::data(0, &[0; 8192]));
+        (0..2).for_each(|_| scene.say(&hand::ignore(0)));
+        scene.wait(Duration::from_secs(3));
+        (0..3).for_each(|_| scene.say(&hand::ignore(0)));
+        assert!(!scene.is_over());
+        scene.say(&hand::ignore(0));
+        assert_eq!(rule(&mut scene), PeerMisbehaved::NoiseFlood);
+        let (read, _) = scene.read_all(id, ssh_proto::Stream::Data);
+        assert_eq!(read.len(), 8192);
+    }
+}
