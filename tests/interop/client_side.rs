@@ -1,6 +1,6 @@
 //! Our client with the peers' servers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use ssh_io_std::read_key_file;
@@ -15,12 +15,12 @@ use crate::peers::{KeyFile, Offer, PASSWORD, Peer, Rig, write};
 use crate::servers::Server;
 use crate::summary;
 use crate::support::{
-    Checked, LARGE, MIN_REKEYS, REKEY_BYTES, SMALL, Watchdog, check_negotiated, client_config, describe,
-    payload, report, same,
+    Checked, LARGE, MIDDLE, REKEY_BYTES, SMALL, Watchdog, check_negotiated, client_config, describe,
+    min_rekeys, payload, report, same,
 };
 
-fn name(peer: Peer) -> String {
-    format!("our client -> {} server", peer.name())
+fn name<C: OurClient>(peer: Peer) -> String {
+    format!("{} client -> {} server", C::CRATE, peer.name())
 }
 
 /// A file with these keys for a server.
@@ -69,7 +69,7 @@ fn check_code(ran: &Ran, code: u32) -> Checked {
 }
 
 pub(crate) fn every_combination<C: OurClient>(peer: Peer) {
-    let _watchdog = Watchdog::new(name(peer));
+    let _watchdog = Watchdog::new(name::<C>(peer));
     let rig = Rig::share();
     // Everything it has: our client is the one with the single choice.
     let server = rig.serve(peer, &Offer::default());
@@ -79,9 +79,9 @@ pub(crate) fn every_combination<C: OurClient>(peer: Peer) {
     report(combos.iter().enumerate().map(|(index, combo)| {
         // Every other one asks first whether the key would do.
         let result = combination::<C>(&rig, &server, combo, index % 2 == 1, &known_hosts, &sent);
-        (format!("{}, {}", name(peer), describe(combo)), result)
+        (format!("{}, {}", name::<C>(peer), describe(combo)), result)
     }));
-    summary::record(peer, Role::Server, combos.len());
+    summary::record(peer, Role::Server, C::CRATE, combos.len());
 }
 
 fn combination<C: OurClient>(
@@ -89,7 +89,7 @@ fn combination<C: OurClient>(
     server: &Server,
     combo: &Combo,
     probe: bool,
-    known_hosts: &std::path::Path,
+    known_hosts: &Path,
     sent: &[u8],
 ) -> Checked {
     let client = C::connect(server.port, client_config(Some(combo), None), known_hosts).map_err(text)?;
@@ -102,12 +102,11 @@ fn combination<C: OurClient>(
     same(&ran.stdout, sent)?;
     ensure!(ran.stderr == b"end\n", "stderr {:?}", String::from_utf8_lossy(&ran.stderr));
     check_code(&ran, 3)?;
-    client.close();
-    Ok(())
+    client.close().map_err(text)
 }
 
 pub(crate) fn sessions_and_refusals<C: OurClient>(peer: Peer) {
-    let _watchdog = Watchdog::new(name(peer));
+    let _watchdog = Watchdog::new(name::<C>(peer));
     let rig = Rig::share();
     let server = rig.serve(peer, &Offer::default());
     let checks: [(&str, fn(&Rig, &Server) -> Checked); 4] = [
@@ -118,7 +117,7 @@ pub(crate) fn sessions_and_refusals<C: OurClient>(peer: Peer) {
     ];
     report(checks.map(|(what, check)| {
         let result = check(&rig, &server).map_err(|why| format!("{why}\n{}", server.log()));
-        (format!("{}, {what}", name(peer)), result)
+        (format!("{}, {what}", name::<C>(peer)), result)
     }));
 }
 
@@ -162,8 +161,7 @@ fn sessions<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
         Err(other) => return Err(text(other)),
     }
     check_runs(&client)?;
-    client.close();
-    Ok(())
+    client.close().map_err(text)
 }
 
 fn check_denied(result: Result<(), Failure>, open: &str) -> Checked {
@@ -178,8 +176,7 @@ fn passwords<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
     check_denied(client.log_in(password("wrong horse")), "password")?;
     client.log_in(password(PASSWORD)).map_err(text)?;
     check_runs(&client)?;
-    client.close();
-    Ok(())
+    client.close().map_err(text)
 }
 
 fn unlisted_key<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
@@ -192,8 +189,7 @@ fn unlisted_key<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
     }
     client.log_in(user_key(rig)).map_err(text)?;
     check_runs(&client)?;
-    client.close();
-    Ok(())
+    client.close().map_err(text)
 }
 
 fn wrong_host_key<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
@@ -214,23 +210,31 @@ fn wrong_host_key<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
 }
 
 pub(crate) fn renewed_keys<C: OurClient>(peer: Peer) {
-    let _watchdog = Watchdog::new(name(peer));
+    let _watchdog = Watchdog::new(name::<C>(peer));
     let rig = Rig::share();
     let server = rig.serve(peer, &Offer { rekey: Some(REKEY_BYTES), ..Offer::default() });
-    let result = renewals::<C>(&rig, &server).map_err(|why| format!("{why}\n{}", server.log()));
-    report([(format!("{}, new keys at {REKEY_BYTES} bytes", name(peer)), result)]);
+    let check = |what: &str, ours, bytes| {
+        let result = renewals::<C>(&rig, &server, ours, bytes);
+        let result = result.map_err(|why| format!("{why}\n{}", server.log()));
+        (format!("{}, new keys at {REKEY_BYTES} bytes {what}", name::<C>(peer)), result)
+    };
+    let mut results = vec![check("on both sides", Some(REKEY_BYTES), LARGE)];
+    // It has no such setting.
+    if peer != Peer::Dropbear {
+        results.push(check("at the server", None, MIDDLE));
+    }
+    report(results);
 }
 
-fn renewals<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
-    let client: C = connect(rig, server, Some(REKEY_BYTES))?;
+fn renewals<C: OurClient>(rig: &Rig, server: &Server, ours: Option<u64>, bytes: usize) -> Checked {
+    let client: C = connect(rig, server, ours)?;
     client.log_in(user_key(rig)).map_err(text)?;
-    let sent = payload(LARGE);
+    let sent = payload(bytes);
     let ran = client.run("cat", &sent).map_err(text)?;
     same(&ran.stdout, &sent)?;
     check_code(&ran, 0)?;
     let rekeys = client.rekeys();
-    println!("{} renewals of keys with {}", rekeys, server.peer.name());
-    ensure!(rekeys >= MIN_REKEYS, "keys were renewed {rekeys} times only");
-    client.close();
-    Ok(())
+    println!("{rekeys} renewals of keys with {}, ours at {ours:?}", server.peer.name());
+    ensure!(rekeys >= min_rekeys(bytes), "keys were renewed {rekeys} times only");
+    client.close().map_err(text)
 }

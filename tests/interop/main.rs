@@ -26,43 +26,57 @@ mod servers;
 mod summary;
 mod support;
 
-use ssh_io_std::Client as StdClient;
-
+use our_client::TokioClient;
 use peers::Peer;
+use ssh_io_std::Client as StdClient;
 
 macro_rules! with_each_peer {
     ($($name:ident: $peer:expr;)+) => {$(
         mod $name {
             use super::*;
 
+            with_each_client! { $peer, std_client: StdClient; tokio_client: TokioClient; }
+
+            mod std_server {
+                use super::*;
+
+                #[test]
+                fn takes_every_combination() {
+                    server_side::every_combination($peer);
+                }
+
+                #[test]
+                fn runs_sessions_and_refuses_logins() {
+                    server_side::sessions_and_refusals($peer);
+                }
+
+                #[test]
+                fn renews_keys_under_load() {
+                    server_side::renewed_keys($peer);
+                }
+            }
+        }
+    )+};
+}
+
+macro_rules! with_each_client {
+    ($peer:expr, $($name:ident: $client:ty;)+) => {$(
+        mod $name {
+            use super::*;
+
             #[test]
-            fn server_takes_every_combination() {
-                client_side::every_combination::<StdClient>($peer);
+            fn takes_every_combination() {
+                client_side::every_combination::<$client>($peer);
             }
 
             #[test]
-            fn server_runs_sessions_and_refuses_logins() {
-                client_side::sessions_and_refusals::<StdClient>($peer);
+            fn runs_sessions_and_is_refused() {
+                client_side::sessions_and_refusals::<$client>($peer);
             }
 
             #[test]
-            fn server_renews_keys_under_load() {
-                client_side::renewed_keys::<StdClient>($peer);
-            }
-
-            #[test]
-            fn client_takes_every_combination() {
-                server_side::every_combination($peer);
-            }
-
-            #[test]
-            fn client_runs_sessions_and_is_refused() {
-                server_side::sessions_and_refusals($peer);
-            }
-
-            #[test]
-            fn client_renews_keys_under_load() {
-                server_side::renewed_keys($peer);
+            fn renews_keys_under_load() {
+                client_side::renewed_keys::<$client>($peer);
             }
         }
     )+};

@@ -1,16 +1,22 @@
 //! Our client, as far as the tests care which crate it is from.
 
-use std::io::{Read as _, Write as _};
+use std::future::Future;
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use ssh_io_std::ssh_proto::keys::HostKeyRejection;
-use ssh_io_std::ssh_proto::{ClientConfig, Credential, ExitStatus, Negotiated};
-use ssh_io_std::{Client, Error, HostKeys};
+use ssh_io_std::HostKeys;
+use ssh_io_std::ssh_proto::keys::{HostKeyPolicy, HostKeyRejection, KnownHosts};
+use ssh_io_std::ssh_proto::{ClientConfig, CloseReason, Credential, ExitStatus, Negotiated};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
 use crate::peers::USER;
-use crate::support::WAIT;
+use crate::support::{TRANSFER_LIMIT, WAIT};
 
 /// Why our client gave up.
 #[derive(Debug)]
@@ -30,6 +36,9 @@ pub(crate) struct Ran {
 
 /// A connection to a server on the loopback interface.
 pub(crate) trait OurClient: Sized {
+    /// The crate it is from.
+    const CRATE: &str;
+
     /// Connects, trusting the keys in a `known_hosts` file.
     fn connect(port: u16, config: Arc<ClientConfig>, known_hosts: &Path) -> Result<Self, Failure>;
 
@@ -44,21 +53,35 @@ pub(crate) trait OurClient: Sized {
     /// How often keys were renewed.
     fn rekeys(&self) -> u64;
 
-    /// Ends the connection.
-    fn close(self);
+    /// Ends the connection, and says whether that worked.
+    fn close(self) -> Result<(), Failure>;
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::HostKey(why) => Self::HostKey(why),
-            Error::AuthFailed { remaining, partial: false } => Self::Denied { remaining },
-            other => Self::Other(format!("{other} ({other:?})")),
+macro_rules! failures {
+    ($($library:ident)+) => {$(
+        impl From<$library::Error> for Failure {
+            fn from(error: $library::Error) -> Self {
+                match error {
+                    $library::Error::HostKey(why) => Self::HostKey(why),
+                    $library::Error::AuthFailed { remaining, partial: false } => Self::Denied { remaining },
+                    other => Self::Other(format!("{other} ({other:?})")),
+                }
+            }
         }
+    )+};
+}
+
+failures! { ssh_io_std ssh_io_tokio }
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Other(format!("{error} ({error:?})"))
     }
 }
 
-impl OurClient for Client {
+impl OurClient for ssh_io_std::Client {
+    const CRATE: &str = "ssh-io-std";
+
     fn connect(port: u16, config: Arc<ClientConfig>, known_hosts: &Path) -> Result<Self, Failure> {
         let host_keys = HostKeys::KnownHosts(known_hosts.to_owned());
         let builder = Self::with_config(config).host_keys(host_keys).connect_timeout(WAIT);
@@ -90,10 +113,9 @@ impl OurClient for Client {
             }
             let stderr = stderr.join().expect("the end of the reader");
             let written = written.join().expect("the end of the writer");
-            read.map_err(Error::from)?;
-            let stderr = stderr.map_err(Error::from)?;
+            read?;
             written?;
-            Ok(Ran { stdout, stderr, status: channel.wait()? })
+            Ok(Ran { stdout, stderr: stderr?, status: channel.wait()? })
         })
     }
 
@@ -105,7 +127,85 @@ impl OurClient for Client {
         self.rekeys()
     }
 
-    fn close(self) {
+    fn close(self) -> Result<(), Failure> {
         self.close();
+        Ok(())
+    }
+}
+
+/// A client of `ssh-io-tokio` and what it runs on.
+pub(crate) struct TokioClient {
+    client: ssh_io_tokio::Client,
+    driver: JoinHandle<CloseReason>,
+    runtime: Runtime,
+}
+
+/// Waits for a future, but not for ever.
+fn block_on<T, E: Into<Failure>>(
+    runtime: &Runtime,
+    limit: Duration,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, Failure> {
+    let result = runtime.block_on(async { tokio::time::timeout(limit, future).await });
+    result.map_err(|_| Failure::Other(format!("not done after {limit:?}")))?.map_err(Into::into)
+}
+
+impl OurClient for TokioClient {
+    const CRATE: &str = "ssh-io-tokio";
+
+    fn connect(port: u16, config: Arc<ClientConfig>, known_hosts: &Path) -> Result<Self, Failure> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let policy = HostKeyPolicy::KnownHosts(KnownHosts::parse(&std::fs::read(known_hosts)?));
+        let builder = ssh_io_tokio::Client::builder(config, policy);
+        let (client, driver) = block_on(&runtime, WAIT, async {
+            let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+            let (connecting, driver) = builder.start("127.0.0.1", port, stream);
+            let driver = tokio::spawn(driver.run());
+            Ok::<_, ssh_io_tokio::Error>((connecting.finish().await?, driver))
+        })?;
+        Ok(Self { client, driver, runtime })
+    }
+
+    fn log_in(&self, credential: Credential) -> Result<(), Failure> {
+        block_on(&self.runtime, WAIT, self.client.authenticate(USER, credential))
+    }
+
+    fn run(&self, command: &str, input: &[u8]) -> Result<Ran, Failure> {
+        block_on(&self.runtime, TRANSFER_LIMIT, async {
+            let channel = self.client.open_session().await?;
+            channel.exec(command).await?;
+            let mut errors = channel.stderr();
+            let (mut reader, mut writer) = tokio::io::split(channel);
+            let write = async {
+                writer.write_all(input).await?;
+                writer.shutdown().await
+            };
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            let reads =
+                async { tokio::try_join!(reader.read_to_end(&mut stdout), errors.read_to_end(&mut stderr)) };
+            // Outputs count even when the command did not want its input.
+            let (written, read) = tokio::join!(write, reads);
+            read?;
+            written?;
+            Ok::<_, Failure>(Ran { stdout, stderr, status: reader.unsplit(writer).wait().await? })
+        })
+    }
+
+    fn negotiated(&self) -> Option<Negotiated> {
+        self.client.negotiated()
+    }
+
+    fn rekeys(&self) -> u64 {
+        self.client.rekeys()
+    }
+
+    fn close(self) -> Result<(), Failure> {
+        let Self { client, driver, runtime } = self;
+        client.close();
+        let reason = block_on(&runtime, WAIT, async { driver.await.map_err(io::Error::other) })?;
+        match reason {
+            CloseReason::Local(_) => Ok(()),
+            other => Err(Failure::Other(format!("closed: {other}"))),
+        }
     }
 }

@@ -175,10 +175,6 @@ impl Rig {
         rig
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     pub(crate) fn python(&self) -> &Path {
         &self.python
     }

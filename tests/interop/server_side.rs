@@ -10,15 +10,12 @@ use crate::our_server::{Note, OurServer};
 use crate::peers::{KeyFile, Offer, PASSWORD, Peer, Rig};
 use crate::summary;
 use crate::support::{
-    Checked, LARGE, MIN_REKEYS, REKEY_BYTES, SMALL, WAIT, Watchdog, check_negotiated, describe, payload,
-    report, same, server_config,
+    Checked, LARGE, MIDDLE, REKEY_BYTES, SMALL, TRANSFER_LIMIT, WAIT, Watchdog, check_negotiated, describe,
+    min_rekeys, payload, report, same, server_config,
 };
 
-/// How long a client may take for the large transfer.
-const LARGE_LIMIT: Duration = Duration::from_secs(300);
-
 fn name(peer: Peer) -> String {
-    format!("{} client -> our server", peer.name())
+    format!("{} client -> ssh-io-std server", peer.name())
 }
 
 /// A client's run against our server, and what the server saw of it.
@@ -80,7 +77,7 @@ pub(crate) fn every_combination(peer: Peer) {
         let result = combination(&rig, peer, combo, &stdin, &sent);
         (format!("{}, {}", name(peer), describe(combo)), result)
     }));
-    summary::record(peer, Role::Client, combos.len());
+    summary::record(peer, Role::Client, "ssh-io-std", combos.len());
 }
 
 fn combination(rig: &Rig, peer: Peer, combo: &Combo, stdin: &Path, sent: &[u8]) -> Checked {
@@ -206,19 +203,27 @@ fn wrong_host_key(mut visit: Visit<'_>) -> Checked {
 pub(crate) fn renewed_keys(peer: Peer) {
     let _watchdog = Watchdog::new(name(peer));
     let rig = Rig::share();
-    let result = renewals(&rig, peer);
-    report([(format!("{}, new keys at {REKEY_BYTES} bytes", name(peer)), result)]);
+    let check = |what: &str, ours, bytes| {
+        let what = format!("{}, new keys at {REKEY_BYTES} bytes {what}", name(peer));
+        (what, renewals(&rig, peer, ours, bytes))
+    };
+    let mut results = vec![check("on both sides", Some(REKEY_BYTES), LARGE)];
+    // It has no such setting.
+    if peer != Peer::Dropbear {
+        results.push(check("at the client", None, MIDDLE));
+    }
+    report(results);
 }
 
-fn renewals(rig: &Rig, peer: Peer) -> Checked {
-    let sent = payload(LARGE);
+fn renewals(rig: &Rig, peer: Peer, ours: Option<u64>, bytes: usize) -> Checked {
+    let sent = payload(bytes);
     let stdin = rig.fresh_dir("input").join("large");
     fs::write(&stdin, &sent).expect("write the input");
-    let server = OurServer::start(server_config(rig, None, Some(REKEY_BYTES)), rig);
+    let server = OurServer::start(server_config(rig, None, ours), rig);
     let visit = Visit {
         offer: Offer { rekey: Some(REKEY_BYTES), ..Offer::default() },
         stdin: Some(&stdin),
-        limit: LARGE_LIMIT,
+        limit: TRANSFER_LIMIT,
         ..Visit::new(rig, &server, peer)
     };
     let outcome = visit.run("cat");
@@ -226,7 +231,7 @@ fn renewals(rig: &Rig, peer: Peer) -> Checked {
     visit.succeeded(&outcome, 0)?;
     same(&outcome.stdout, &sent)?;
     let rekeys = server.connection().ok_or("no connection")?.rekeys();
-    println!("{rekeys} renewals of keys with {}", peer.name());
-    ensure!(rekeys >= MIN_REKEYS, "keys were renewed {rekeys} times only");
+    println!("{rekeys} renewals of keys with {}, ours at {ours:?}", peer.name());
+    ensure!(rekeys >= min_rekeys(bytes), "keys were renewed {rekeys} times only");
     Ok(())
 }

@@ -5,12 +5,13 @@ use std::fs;
 use crate::matrix::Role;
 use crate::peers::{Peer, base_dir, write};
 
-/// Records how many combinations ran and passed with a peer in a role: a file of its own for each, since
-/// test runners may use several processes.
-pub(crate) fn record(peer: Peer, role: Role, count: usize) {
+/// Records how many combinations ran and passed between a peer in a role and a crate of ours in the other:
+/// a file of its own for each, since test runners may use several processes.
+pub(crate) fn record(peer: Peer, role: Role, ours: &str, count: usize) {
     let dir = base_dir().join("summary");
     fs::create_dir_all(&dir).expect("a directory for the counts");
-    let line = format!("{} {} {count}\n", peer.name(), role.name());
-    write(&dir.join(format!("{}-{}", peer.name(), role.name())), &line);
+    let (peer, role) = (peer.name(), role.name());
+    let line = format!("{peer} {role} {ours} {count}\n");
+    write(&dir.join(format!("{peer}-{role}-{ours}")), &line);
     print!("interop: {line}");
 }

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write as _};
 use std::process;
-use std::sync::LazyLock;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::peers::Rig;
 
 /// How long anything may stand still.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
+/// How long a large transfer may take.
+pub(crate) const TRANSFER_LIMIT: Duration = Duration::from_secs(240);
 /// How long a test may take in all.
 const TEST_LIMIT: Duration = Duration::from_secs(600);
 
@@ -24,11 +26,15 @@ const TEST_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const SMALL: usize = (1 << 20) + 12_345;
 /// What goes each way while keys are renewed.
 pub(crate) const LARGE: usize = 64 << 20;
+/// The same while only the peer renews them.
+pub(crate) const MIDDLE: usize = 16 << 20;
 /// The volume after which keys are renewed there.
 pub(crate) const REKEY_BYTES: u64 = 1 << 20;
-/// How often that must have happened at least. Each side starts a renewal at 1 MiB in either direction, but
-/// what is under way by then still travels under the old keys.
-pub(crate) const MIN_REKEYS: u64 = 32;
+/// How often that must have happened at least for `bytes` each way. Each side starts a renewal at 1 MiB in
+/// either direction, but what is under way by then still travels under the old keys.
+pub(crate) fn min_rekeys(bytes: usize) -> u64 {
+    bytes as u64 / REKEY_BYTES / 2
+}
 
 /// The result of a check: what is wrong.
 pub(crate) type Checked = Result<(), String>;
@@ -102,7 +108,7 @@ fn limit_times(limits: &mut Limits) {
 }
 
 /// A configuration of our client: one combination only, or all it has.
-pub(crate) fn client_config(combo: Option<&Combo>, rekey: Option<u64>) -> std::sync::Arc<ClientConfig> {
+pub(crate) fn client_config(combo: Option<&Combo>, rekey: Option<u64>) -> Arc<ClientConfig> {
     let mut builder = ClientConfig::builder(provider(combo.map_or("", |combo| combo.user_key)));
     if let Some(combo) = combo {
         builder = builder.kex(&[combo.kex]).ciphers(&[combo.cipher]).host_key_algorithms(&[combo.host_key]);
@@ -117,11 +123,7 @@ pub(crate) fn client_config(combo: Option<&Combo>, rekey: Option<u64>) -> std::s
 }
 
 /// A configuration of our server, with host keys of all types.
-pub(crate) fn server_config(
-    rig: &Rig,
-    combo: Option<&Combo>,
-    rekey: Option<u64>,
-) -> std::sync::Arc<ServerConfig> {
+pub(crate) fn server_config(rig: &Rig, combo: Option<&Combo>, rekey: Option<u64>) -> Arc<ServerConfig> {
     let mut builder = ServerConfig::builder(&PROVIDER);
     for key in rig.host_keys() {
         let pair: Result<_, Error> = read_key_file(key.path(), None);
