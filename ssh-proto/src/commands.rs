@@ -157,8 +157,8 @@ impl<R: Role> Connection<R> {
     /// [`AnswerError`].
     pub fn reply_request(&mut self, request: ChannelRequest, ok: bool) -> Result<(), AnswerError> {
         let Some(ticket) = request.ticket else { return Ok(()) };
-        let about = (request.channel, request.kind.starts_program());
-        self.core.answer(ticket, |mux, _, ticket| mux.reply_request(ticket, about, ok))
+        let id = request.channel;
+        self.core.answer(ticket, |mux, _, ticket| mux.reply_request(ticket, id, ok))
     }
 
     /// Makes a global request; `GlobalReply` with the same id answers it.

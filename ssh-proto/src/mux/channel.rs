@@ -66,6 +66,15 @@ pub(crate) enum Once {
     Sent,
 }
 
+/// Whether the session's one shell, exec or subsystem runs (RFC 4254 §6.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    No,
+    /// The question of this number asks for it.
+    Asked(u64),
+    Running,
+}
+
 #[derive(Debug)]
 pub(crate) struct ChannelState {
     pub(crate) id: ChannelId,
@@ -97,8 +106,7 @@ pub(crate) struct ChannelState {
     pub(crate) owed: OwedReplies<bool>,
     /// Messages of ours in the outbox.
     pub(crate) outboxed: usize,
-    /// A shell, exec or subsystem was asked for and not refused.
-    pub(crate) program: bool,
+    pub(crate) program: Program,
     pub(crate) env_requests: u32,
 
     pub(crate) in_control: bool,
@@ -129,7 +137,7 @@ impl ChannelState {
             refused: false,
             owed: OwedReplies::default(),
             outboxed: 0,
-            program: false,
+            program: Program::No,
             env_requests: 0,
             in_control: false,
             in_writers: false,
@@ -157,6 +165,15 @@ impl ChannelState {
     /// Whether our CLOSE went out or will.
     pub(crate) fn closing(&self) -> bool {
         self.close_out != Once::No
+    }
+
+    /// The embedder said no to the program, or nothing: the next one may be asked for.
+    pub(crate) fn forget_refused_program(&mut self) {
+        if let Program::Asked(number) = self.program
+            && !self.owed.is_undecided(number)
+        {
+            self.program = Program::No;
+        }
     }
 
     /// Whether both CLOSEs went by and nothing of the channel is on its way.

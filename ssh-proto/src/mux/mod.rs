@@ -20,7 +20,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use self::channel::{ChannelConfig, ChannelState, Once, RemoteId};
+use self::channel::{ChannelConfig, ChannelState, Once, Program, RemoteId};
 use self::globals::Globals;
 use self::outbox::{MAX_PAYLOAD, Outbox, Waiting};
 use self::parked::BorrowBudget;
@@ -290,16 +290,20 @@ impl Mux {
     pub(crate) fn reply_request(
         &mut self,
         ticket: Ticket,
-        (id, starts_program): (ChannelId, bool),
+        id: ChannelId,
         ok: bool,
     ) -> Result<(), AnswerError> {
         let channel = self.find(id).ok_or(AnswerError::Gone)?;
         if !channel.owed.decide(&ticket, ok.then_some(true)) {
             return Err(AnswerError::Gone);
         }
-        if starts_program && !ok {
-            channel.program = false;
+        if let Program::Asked(number) = channel.program
+            && ok
+            && !channel.owed.is_undecided(number)
+        {
+            channel.program = Program::Running;
         }
+        channel.forget_refused_program();
         ticket.settle();
         self.touch(id);
         Ok(())
@@ -417,6 +421,7 @@ impl Mux {
             .filter(|channel| channel.owed.undecided() > 0)
             .map(|channel| {
                 channel.owed.sweep();
+                channel.forget_refused_program();
                 channel.id
             })
             .collect();

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::channel::{ChannelState, Once, RemoteId, Stderr};
+use super::channel::{ChannelState, Once, Program, RemoteId, Stderr};
 use super::replies::REPLY_COST;
 use super::window::Window;
 use super::{Effect, Mux, MuxContext, PendingOpen, usable};
@@ -340,11 +340,15 @@ impl Mux {
             self.active = true;
             return Ok(Effect::Useful);
         }
-        let ticket = request.want_reply.then(|| {
+        let asked = request.want_reply.then(|| {
             let (pending, ticket) = Pending::new(cx.identity);
-            channel.owed.push_undecided(pending);
-            ticket
+            (channel.owed.push_undecided(pending), ticket)
         });
+        if kind.starts_program() {
+            // Without an answer there is no no.
+            channel.program = asked.as_ref().map_or(Program::Running, |(number, _)| Program::Asked(*number));
+        }
+        let ticket = asked.map(|(_, ticket)| ticket);
         let request = ChannelRequest { ticket, channel: id, kind, after: channel.arrived };
         cx.events.push(CoreEvent::Channel(id, ChannelEvent::Request(request)));
         self.active = true;
@@ -365,7 +369,7 @@ fn surfaced(
     let allowed = match &kind {
         ChannelRequestKind::Other { name, .. } => name != super::globals::KEEPALIVE,
         // RFC 4254 §6.5: one program per session.
-        kind if kind.starts_program() => !core::mem::replace(&mut channel.program, true),
+        kind if kind.starts_program() => channel.program == Program::No,
         ChannelRequestKind::Env { .. } => {
             channel.env_requests += 1;
             channel.env_requests <= limits.env_requests

@@ -14,11 +14,12 @@ pub(crate) const REPLY_COST: usize = 32;
 pub(crate) struct OwedReplies<T> {
     queue: VecDeque<Owed<T>>,
     undecided: usize,
+    asked: u64,
 }
 
 #[derive(Debug)]
 enum Owed<T> {
-    Undecided(Pending),
+    Undecided(u64, Pending),
     Decided(T),
     /// So many refusals in a row: a flood must not take an entry each.
     Refusals(u32),
@@ -33,7 +34,7 @@ pub(crate) enum NextReply<T> {
 
 impl<T> Default for OwedReplies<T> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), undecided: 0 }
+        Self { queue: VecDeque::new(), undecided: 0, asked: 0 }
     }
 }
 
@@ -43,9 +44,17 @@ impl<T> OwedReplies<T> {
         self.undecided
     }
 
-    pub(crate) fn push_undecided(&mut self, pending: Pending) {
+    /// Queues a question, and numbers it.
+    pub(crate) fn push_undecided(&mut self, pending: Pending) -> u64 {
         self.undecided += 1;
-        self.queue.push_back(Owed::Undecided(pending));
+        self.asked += 1;
+        self.queue.push_back(Owed::Undecided(self.asked, pending));
+        self.asked
+    }
+
+    /// Whether the question of this number still waits for the embedder.
+    pub(crate) fn is_undecided(&self, number: u64) -> bool {
+        self.queue.iter().any(|owed| matches!(owed, Owed::Undecided(asked, _) if *asked == number))
     }
 
     pub(crate) fn push_refusal(&mut self) {
@@ -66,7 +75,7 @@ impl<T> OwedReplies<T> {
     }
 
     fn settle(&mut self, answer: Option<T>, which: impl Fn(&Pending) -> bool) -> bool {
-        let found = self.queue.iter_mut().find(|owed| matches!(owed, Owed::Undecided(p) if which(p)));
+        let found = self.queue.iter_mut().find(|owed| matches!(owed, Owed::Undecided(_, p) if which(p)));
         let Some(owed) = found else { return false };
         *owed = answer.map_or(Owed::Refusals(1), Owed::Decided);
         self.undecided -= 1;
@@ -75,13 +84,13 @@ impl<T> OwedReplies<T> {
 
     /// Whether the oldest reply can be sent.
     pub(crate) fn is_ready(&self) -> bool {
-        !matches!(self.queue.front(), None | Some(Owed::Undecided(_)))
+        !matches!(self.queue.front(), None | Some(Owed::Undecided(..)))
     }
 
     /// Takes the oldest reply, when it is decided.
     pub(crate) fn next(&mut self) -> Option<NextReply<T>> {
         match self.queue.front_mut()? {
-            Owed::Undecided(_) => None,
+            Owed::Undecided(..) => None,
             Owed::Refusals(count) if *count > 1 => {
                 *count -= 1;
                 Some(NextReply::Refusal)
