@@ -296,9 +296,12 @@ fn events_that_nobody_takes_stop_the_input() {
     assert!(!scene.is_over());
 }
 
+/// How a stage is reached, how many seconds it may last, what it is called, and what the peer is told.
+type Stage = (fn(Scene) -> Scene, u64, TimeoutReason, &'static [u32]);
+
 #[test]
 fn ad_01_every_stage_before_authentication_has_an_end() {
-    let stages: [(fn(Scene) -> Scene, u64, TimeoutReason, &[u32]); 3] = [
+    let stages: [Stage; 3] = [
         (|scene| scene, 10, TimeoutReason::Ident, &[]),
         (greeted, 30, TimeoutReason::Kex, &[3]),
         (serviced, 120, TimeoutReason::Login, &[2]),
@@ -321,7 +324,7 @@ fn ad_01_a_client_waits_for_its_server_so_long_and_for_its_user_without_end() {
         scene.settle();
         scene
     };
-    let stages: [(fn(Scene) -> Scene, u64, TimeoutReason, &[u32]); 4] = [
+    let stages: [Stage; 4] = [
         (|scene| scene, 10, TimeoutReason::Ident, &[]),
         (greeted, 30, TimeoutReason::Kex, &[3]),
         (keyed, 120, TimeoutReason::Login, &[2]),

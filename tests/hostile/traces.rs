@@ -246,7 +246,7 @@ impl Session {
                     }
                 }
             }
-            2 | 3 | 4 => {
+            2..=4 => {
                 if let Some((at, theirs)) = peer.pick(random).filter(|(at, _)| !peer.channels[*at].eof_out) {
                     let len =
                         random.below(4000).min(usize::try_from(peer.channels[at].window).expect("small"));
