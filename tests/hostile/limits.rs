@@ -52,6 +52,78 @@ fn ch_20_pings_of_a_peer_that_does_not_read() {
 }
 
 #[test]
+fn ch_20_whatever_provokes_an_answer_of_a_peer_that_does_not_read() {
+    for payload in [
+        hand::global("keepalive@openssh.com", true),
+        hand::global("x@ssh-tests.invalid", true),
+        hand::open(1, 100, 1),
+        hand::open(1, 100, 100),
+        hand::request(0, "x@ssh-tests.invalid", true, b""),
+        hand::request(0, "exec", true, b""),
+    ] {
+        let mut scene = Scene::server().authenticated();
+        scene.open_session(100);
+        flood(&mut scene, &payload, 200_000);
+        let held = scene.memory();
+        assert!(!scene.is_over(), "{payload:?}: {:?}", scene.closed());
+        assert!(scene.input.len() > 1 << 20, "{payload:?}: input stops");
+        assert!(held.output + held.owed <= (256 + 64 + 4) * 1024, "{payload:?}: {held:?}");
+        // All is answered and forgotten once the peer reads and the embedder has let go.
+        scene.input.clear();
+        scene.settle();
+        scene.forget();
+        scene.forget();
+        let left = scene.memory();
+        assert_eq!((left.output, left.owed), (0, 0), "{payload:?}: {left:?}");
+    }
+}
+
+#[test]
+fn ch_06_answers_owed_on_a_channel_are_forgotten_with_it() {
+    let mut scene = Scene::server().authenticated();
+    for _ in 0..100 {
+        let id = scene.open_session(100);
+        (0..20).for_each(|_| scene.say(&hand::request(0, "x@ssh-tests.invalid", true, b"")));
+        assert!(scene.memory().owed > 0);
+        scene.say(&hand::close(0));
+        assert_eq!(scene.memory().owed, 0);
+        either!(&mut scene.subject, conn => conn.channel(id).expect("known").release());
+        scene.forget();
+    }
+}
+
+#[test]
+fn ad_07_a_peer_that_never_reads_is_left() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        let mut now = scene.now;
+        let asked = hand::global("keepalive@openssh.com", true);
+        let reason = either!(&mut scene.subject, conn => {
+            let mut input = bytes::BytesMut::from(&scene.puppet.seal(&asked)[..]);
+            conn.handle_input(now, &mut input);
+            assert!(!conn.output().is_empty());
+            now = now + Duration::from_millis(119_999);
+            conn.handle_timeout(now);
+            assert!(conn.poll_event().is_none());
+            // It read what led up to the login, which counts for as long again.
+            now = now + Duration::from_millis(1);
+            conn.handle_timeout(now);
+            assert!(conn.poll_event().is_none());
+            now = now + Duration::from_secs(120);
+            conn.handle_timeout(now);
+            // What is left goes when the linger time has passed.
+            let event = format!("{:?}", conn.poll_event());
+            assert!(conn.is_closed() && !conn.output().is_empty());
+            now = now + Duration::from_secs(2);
+            conn.handle_timeout(now);
+            assert!(conn.output().is_empty() && conn.poll_timeout().is_none());
+            event
+        });
+        assert!(reason.contains("TimedOut(WriteStall)"), "{reason}");
+    }
+}
+
+#[test]
 fn ch_20_no_answer_to_a_ping_before_authentication() {
     for stage in [keyed, serviced] {
         let mut scene = stage(Scene::server());
@@ -224,9 +296,12 @@ fn events_that_nobody_takes_stop_the_input() {
     assert!(!scene.is_over());
 }
 
+/// How a stage is reached, how many seconds it may last, what it is called, and what the peer is told.
+type Stage = (fn(Scene) -> Scene, u64, TimeoutReason, &'static [u32]);
+
 #[test]
 fn ad_01_every_stage_before_authentication_has_an_end() {
-    let stages: [(fn(Scene) -> Scene, u64, TimeoutReason, &[u32]); 3] = [
+    let stages: [Stage; 3] = [
         (|scene| scene, 10, TimeoutReason::Ident, &[]),
         (greeted, 30, TimeoutReason::Kex, &[3]),
         (serviced, 120, TimeoutReason::Login, &[2]),
@@ -238,6 +313,38 @@ fn ad_01_every_stage_before_authentication_has_an_end() {
         scene.wait(Duration::from_millis(1));
         assert_eq!(scene.closed(), CloseReason::TimedOut(reason));
         assert_eq!(scene.disconnects(), codes);
+    }
+}
+
+#[test]
+fn ad_01_a_client_waits_for_its_server_so_long_and_for_its_user_without_end() {
+    let asking = |scene| {
+        let mut scene = serviced(scene);
+        scene.as_client().authenticate("user", ssh_proto::Credential::None).expect("idle");
+        scene.settle();
+        scene
+    };
+    let stages: [Stage; 4] = [
+        (|scene| scene, 10, TimeoutReason::Ident, &[]),
+        (greeted, 30, TimeoutReason::Kex, &[3]),
+        (keyed, 120, TimeoutReason::Login, &[2]),
+        (asking, 120, TimeoutReason::Login, &[2]),
+    ];
+    for (stage, seconds, reason, codes) in stages {
+        let mut scene = stage(Scene::client());
+        scene.wait(Duration::from_secs(seconds) - Duration::from_millis(1));
+        assert!(!scene.is_over(), "{reason:?}");
+        scene.wait(Duration::from_millis(1));
+        assert_eq!(scene.closed(), CloseReason::TimedOut(reason));
+        assert_eq!(scene.disconnects(), codes);
+    }
+    // A host key to judge, a password to type.
+    let mut judging = greeted(Scene::client());
+    judging.kexinit(|_| {});
+    judging.method();
+    for mut scene in [judging, serviced(Scene::client())] {
+        scene.wait(Duration::from_secs(100_000));
+        assert!(!scene.is_over(), "{:?}", scene.events);
     }
 }
 
