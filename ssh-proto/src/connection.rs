@@ -404,9 +404,8 @@ impl Core {
             match self.events.pop()? {
                 Queued::Event(event) => return Some(event),
                 Queued::Flag(id, flag) => {
-                    let event = self.mux.as_mut().and_then(|mux| mux.take_flag(id, flag));
-                    // After a loss only the close is told.
-                    if let Some(event) = event.filter(|_| !self.is_closing()) {
+                    // Also behind a loss: what came before it is told before it.
+                    if let Some(event) = self.mux.as_mut().and_then(|mux| mux.take_flag(id, flag)) {
                         return Some(CoreEvent::Channel(id, event));
                     }
                 }

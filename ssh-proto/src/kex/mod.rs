@@ -387,7 +387,7 @@ impl Kex {
 
     /// Sends NEWKEYS and takes our half of the new keys; the peer's half waits for its NEWKEYS.
     fn take_keys(&mut self, cx: &mut KexContext<'_>, finished: &Finished, proof: KexProof) -> Progress {
-        let session_id = self.session_id.get_or_insert_with(|| SessionId(finished.hash));
+        let session_id = self.session_id.get_or_insert(SessionId(finished.hash));
         let keys = finished.new_keys(self.side, session_id.as_bytes());
         let strict = self.is_strict();
         cx.out.new_keys(proof, keys.sealer, strict);

@@ -188,8 +188,11 @@ impl Mux {
             return Ok(Effect::Noise);
         }
         let id = channel.id;
-        if let Some(stream) = stream {
-            channel.arrived[stream as usize] += data.len() as u64;
+        let [arrived_data, arrived_stderr] = &mut channel.arrived;
+        match stream {
+            Some(Stream::Data) => *arrived_data += data.len() as u64,
+            Some(Stream::Stderr) => *arrived_stderr += data.len() as u64,
+            None => {}
         }
         let unread = match (stream, channel.stderr) {
             (Some(Stream::Data), _) => Some(Stream::Data),
