@@ -1,1 +1,573 @@
-//! Filled in with the simulator.
+//! Channels: windows, order, ends, requests.
+
+use std::time::Duration;
+
+use ssh_proto::raw::number;
+use ssh_proto::{
+    Channel, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent,
+    CloseReason, ExitStatus, GlobalRequestKind, OpenError, PeerMisbehaved, ReadError, RequestError,
+    ServerEvent, Stderr, Stream, WriteError,
+};
+use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
+
+fn reads(read: bool) -> Policy {
+    Policy { read, ..Policy::default() }
+}
+
+fn client(pair: &mut Pair, id: ChannelId) -> Channel<'_> {
+    pair.client.conn.channel(id).unwrap()
+}
+
+fn server(pair: &mut Pair, id: ChannelId) -> Channel<'_> {
+    pair.server.conn.channel(id).unwrap()
+}
+
+/// Writes until nothing more is taken, and says how much was.
+fn fill(channel: &mut Channel<'_>, stream: Stream) -> usize {
+    let mut total = 0;
+    loop {
+        match channel.write(stream, &[b'f'; 100_000]) {
+            Ok(n) => total += n,
+            Err(WriteError::Blocked) => return total,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn windows_of_one_byte_and_of_200_bytes_carry_everything() {
+    for (window, total) in [(1, 2_000), (200, 50_000)] {
+        let mut pair = Pair::logged_in();
+        pair.server.policy.channel = ChannelConfig::default().with_window(window);
+        let (ours, theirs) = pair.open_session();
+        let mut left = vec![b'x'; total];
+        while !left.is_empty() {
+            if let Ok(n) = client(&mut pair, ours).write(Stream::Data, &left) {
+                assert!(n <= window as usize);
+                left.drain(..n);
+            }
+            pair.drive();
+        }
+        assert_eq!(pair.server.bytes(theirs, Stream::Data).len(), total);
+    }
+}
+
+#[test]
+fn nothing_is_sent_beyond_the_window_and_reading_is_what_opens_it() {
+    let mut pair = Pair::logged_in();
+    pair.server.policy = reads(false);
+    pair.server.policy.channel = ChannelConfig::default().with_window(100_000);
+    let (ours, theirs) = pair.open_session();
+    assert_eq!(fill(&mut client(&mut pair, ours), Stream::Data), 100_000);
+    pair.drive();
+    assert_eq!(client(&mut pair, ours).write(Stream::Data, b"x"), Err(WriteError::Blocked));
+    assert_eq!(record::count(&pair.s2c.sent, number::CHANNEL_WINDOW_ADJUST), 0);
+    assert_eq!(server(&mut pair, theirs).read(Stream::Data, 10).unwrap().len(), 10);
+    pair.drive();
+    assert_eq!(record::count(&pair.s2c.sent, number::CHANNEL_WINDOW_ADJUST), 1, "the window was empty");
+    take!(pair.client, ClientEvent::Channel(_, ChannelEvent::Writable) => ());
+    assert_eq!(fill(&mut client(&mut pair, ours), Stream::Data), 10);
+}
+
+#[test]
+fn adjusts_are_worth_a_message() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    for _ in 0..4_000 {
+        let data = [0; 1000];
+        let mut rest = &data[..];
+        while let Ok(n) = client(&mut pair, ours).write(Stream::Data, rest) {
+            rest = &rest[n..];
+            if rest.is_empty() {
+                break;
+            }
+        }
+        pair.drive();
+    }
+    assert_eq!(pair.server.bytes(theirs, Stream::Data).len(), 4_000_000);
+    let adjusts = record::count(&pair.s2c.sent, number::CHANNEL_WINDOW_ADJUST);
+    assert!((2..60).contains(&adjusts), "{adjusts} adjusts for 4 MB");
+}
+
+#[test]
+fn one_stalled_channel_never_affects_another() {
+    let mut pair = Pair::logged_in();
+    let (stalled, unread) = pair.open_session();
+    let (ours, theirs) = pair.open_session();
+    pair.server.policy = reads(false);
+    while fill(&mut client(&mut pair, stalled), Stream::Data) > 0 {
+        pair.drive();
+    }
+    let mut got = 0;
+    for _ in 0..100 {
+        client(&mut pair, ours).write(Stream::Data, &[1; 30_000]).unwrap();
+        pair.drive();
+        while let Ok(bytes) = server(&mut pair, theirs).read(Stream::Data, usize::MAX) {
+            got += bytes.len();
+        }
+        assert_eq!(fill(&mut client(&mut pair, stalled), Stream::Data), 0);
+    }
+    assert_eq!(got, 3_000_000);
+    assert!(!server(&mut pair, unread).peek(Stream::Data).is_empty());
+    client(&mut pair, stalled).close();
+    pair.drive();
+    assert!(pair.server.saw("Eof"));
+}
+
+#[test]
+fn unread_stderr_stalls_its_channel_only_and_combined_or_discarded_it_does_not() {
+    for (stderr, stalls) in [(Stderr::Separate, true), (Stderr::Combined, false), (Stderr::Discard, false)] {
+        let mut pair = Pair::logged_in();
+        let (ours, theirs) = pair.open_session_with(ChannelConfig::default().with_stderr(stderr));
+        let (other, others) = pair.open_session();
+        pair.client.policy = reads(false);
+        let (mut out, mut total) = (0, 0);
+        for _ in 0..400 {
+            for stream in [Stream::Stderr, Stream::Data] {
+                out += server(&mut pair, theirs).write(stream, &[2; 20_000]).unwrap_or(0);
+            }
+            pair.drive();
+            while let Ok(bytes) = client(&mut pair, ours).read(Stream::Data, usize::MAX) {
+                total += bytes.len();
+            }
+        }
+        assert_eq!(out < 400 * 40_000, stalls, "{stderr:?}: {out} written, {total} read");
+        server(&mut pair, others).write(Stream::Data, b"still here").unwrap();
+        pair.drive();
+        assert_eq!(client(&mut pair, other).peek(Stream::Data), b"still here");
+    }
+}
+
+#[test]
+fn readable_and_writable_are_told_once_for_each_edge() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    pair.server.policy = reads(false);
+    for _ in 0..5 {
+        client(&mut pair, ours).write(Stream::Data, b"more").unwrap();
+        pair.drive();
+    }
+    assert_eq!(pair.server.count("Readable(Data)"), 1);
+    pair.server.read(theirs, Stream::Data);
+    assert_eq!(pair.server.bytes(theirs, Stream::Data), b"moremoremoremoremore");
+    client(&mut pair, ours).write(Stream::Data, b"more").unwrap();
+    pair.drive();
+    assert_eq!(pair.server.count("Readable(Data)"), 2);
+
+    while fill(&mut client(&mut pair, ours), Stream::Data) > 0 {
+        pair.drive();
+    }
+    let writables = pair.client.count("Writable");
+    while server(&mut pair, theirs).read(Stream::Data, 50_000).is_ok() {
+        pair.drive();
+    }
+    let told = pair.client.count("Writable") - writables;
+    assert!((1..=2).contains(&told), "told {told} times without a write in between");
+}
+
+#[test]
+fn writable_goes_to_every_waiting_channel_in_turn() {
+    let mut pair = Pair::logged_in();
+    let ids: Vec<_> = (0..20).map(|_| pair.open_session().0).collect();
+    for id in &ids {
+        let _ = client(&mut pair, *id).write(Stream::Data, &[0; 200_000]);
+    }
+    for id in &ids {
+        assert_eq!(client(&mut pair, *id).write(Stream::Data, b"x"), Err(WriteError::Blocked));
+    }
+    pair.drive();
+    for id in &ids {
+        take!(pair.client, ClientEvent::Channel(of, ChannelEvent::Writable) if of == *id => ());
+    }
+}
+
+#[test]
+fn data_eof_exit_status_and_close_arrive_in_the_order_they_were_made() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    let mut channel = server(&mut pair, theirs);
+    channel.write(Stream::Data, b"output").unwrap();
+    channel.write(Stream::Stderr, b"errors").unwrap();
+    channel.request(&ChannelRequestKind::Exit(ExitStatus::Code(7)), false).unwrap();
+    channel.close();
+    assert_eq!(channel.write(Stream::Data, b"late"), Err(WriteError::Closed));
+    assert_eq!(channel.eof(), Err(WriteError::Closed));
+    assert_eq!(channel.request(&ChannelRequestKind::Shell, true), Err(RequestError::Closed));
+    pair.drive();
+    let numbers = record::numbers(&pair.s2c.sent);
+    let tail: Vec<u8> = numbers.into_iter().filter(|number| (94..=98).contains(number)).collect();
+    assert_eq!(tail, [94, 95, 98, 96, 97]);
+    let at = |words: &str| pair.client.trace.iter().position(|event| event.contains(words)).expect(words);
+    assert!(at("Readable(Data)") < at("Exit(Code(7))") && at("Exit(Code(7))") < at(" Eof"));
+    assert!(at(" Eof") < at("0 } Closed"));
+    for (stream, bytes) in [(Stream::Data, b"output"), (Stream::Stderr, b"errors")] {
+        assert_eq!(pair.client.bytes(ours, stream), bytes);
+        assert_eq!(pair.client.received[&(ours, stream)].end, Some(ReadError::Eof));
+    }
+}
+
+#[test]
+fn what_was_received_stays_readable_after_close_and_until_release() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    pair.client.policy = reads(false);
+    server(&mut pair, theirs).write(Stream::Data, &[3; 50_000]).unwrap();
+    server(&mut pair, theirs).close();
+    pair.drive();
+    assert!(pair.client.saw("Closed"));
+    let mut got = 0;
+    while let Ok(bytes) = client(&mut pair, ours).read(Stream::Data, 7_000) {
+        got += bytes.len();
+    }
+    assert_eq!(got, 50_000);
+    assert_eq!(client(&mut pair, ours).read(Stream::Data, 1), Err(ReadError::Eof));
+    client(&mut pair, ours).release();
+    assert!(pair.client.conn.channel(ours).is_err());
+}
+
+#[test]
+fn a_channel_closed_without_eof_is_reset() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    server(&mut pair, theirs).write(Stream::Data, b"half").unwrap();
+    assert_eq!(server(&mut pair, theirs).abort(), 0);
+    pair.drive();
+    assert_eq!(pair.client.bytes(ours, Stream::Data), b"half");
+    assert_eq!(pair.client.received[&(ours, Stream::Data)].end, Some(ReadError::Reset));
+}
+
+#[test]
+fn a_lost_connection_leaves_what_arrived_and_then_says_lost() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    pair.client.policy = reads(false);
+    server(&mut pair, theirs).write(Stream::Data, b"last words").unwrap();
+    pair.drive();
+    pair.s2c.cut();
+    pair.drive();
+    assert_eq!(pair.client.closed, Some(CloseReason::Eof));
+    let mut channel = client(&mut pair, ours);
+    assert_eq!(channel.read(Stream::Data, 100).unwrap(), "last words");
+    assert_eq!(channel.read(Stream::Data, 100), Err(ReadError::Lost));
+    assert_eq!(channel.write(Stream::Data, b"x"), Err(WriteError::Closed));
+    channel.release();
+    let opened = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default());
+    assert_eq!(opened, Err(OpenError::Closed));
+}
+
+#[test]
+fn what_arrives_together_with_a_disconnect_is_told_before_it() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    let mut channel = server(&mut pair, theirs);
+    channel.write(Stream::Data, b"all of it").unwrap();
+    channel.close();
+    pair.server.conn.close(ssh_proto::Disconnect::by_application());
+    pair.drive();
+    assert_eq!(pair.client.bytes(ours, Stream::Data), b"all of it");
+    assert_eq!(pair.client.received[&(ours, Stream::Data)].end, Some(ReadError::Eof));
+    let words = ["Readable(Data)", " Eof", "0 } Closed", "Closed(PeerDisconnected"];
+    let at =
+        words.map(|words| pair.client.trace.iter().position(|event| event.contains(words)).expect(words));
+    assert!(at.is_sorted(), "{:?}", pair.client.trace);
+}
+
+#[test]
+fn ch_04_every_legal_order_of_the_last_messages_is_delivered() {
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Last {
+        Data,
+        Ext,
+        Eof,
+        Status,
+        Signal,
+        Close,
+    }
+    use Last::*;
+    let all = [Data, Ext, Eof, Status, Signal, Close];
+    let mut orders: Vec<Vec<Last>> = vec![Vec::new()];
+    for length in 0..all.len() {
+        let longer = orders.iter().filter(|order| order.len() == length);
+        let longer: Vec<_> = longer
+            .flat_map(|order| {
+                all.iter().filter(|one| !order.contains(one)).map(|one| [&order[..], &[*one]].concat())
+            })
+            .collect();
+        orders.extend(longer);
+    }
+    let mut tried = 0;
+    for order in orders {
+        let at = |one| order.iter().position(|other| *other == one);
+        // Data behind EOF, and anything behind CLOSE, is another matter.
+        let data_late =
+            [Data, Ext].iter().any(|one| at(*one).zip(at(Eof)).is_some_and(|(data, eof)| data > eof));
+        if data_late || at(Close).is_some_and(|at| at + 1 != order.len()) || order.is_empty() {
+            continue;
+        }
+        tried += 1;
+        let mut pair = Pair::logged_in();
+        let (ours, _) = pair.open_session();
+        for one in &order {
+            let message = match one {
+                Data => hand::data(0, b"data"),
+                Ext => hand::extended(0, 1, b"ext"),
+                Eof => hand::eof(0),
+                Status => hand::exit_status(0, 9),
+                Signal => hand::exit_signal(0),
+                Close => hand::close(0),
+            };
+            pair.server.conn.send_raw(&message);
+        }
+        pair.drive();
+        assert_eq!(pair.client.closed, None, "{order:?}");
+        for (one, words) in
+            [(Status, "Exit(Code(9))"), (Signal, "Exit(Signal"), (Eof, " Eof"), (Close, "0 } Closed")]
+        {
+            assert_eq!(pair.client.count(words), usize::from(at(one).is_some()), "{order:?}: {words}");
+        }
+        assert_eq!(
+            pair.client.bytes(ours, Stream::Data),
+            if at(Data).is_some() { &b"data"[..] } else { b"" }
+        );
+        assert_eq!(
+            pair.client.bytes(ours, Stream::Stderr),
+            if at(Ext).is_some() { &b"ext"[..] } else { b"" }
+        );
+        let end = match (at(Eof), at(Close)) {
+            (Some(_), _) => Some(ReadError::Eof),
+            (None, Some(_)) => Some(ReadError::Reset),
+            _ => None,
+        };
+        let received = pair.client.received.get(&(ours, Stream::Data));
+        assert_eq!(received.and_then(|received| received.end), end, "{order:?}");
+    }
+    assert!(tried > 200, "{tried}");
+}
+
+#[test]
+fn ten_thousand_channels_one_after_another_leave_nothing_behind() {
+    let mut pair = Pair::logged_in();
+    let mut seen = std::collections::HashSet::new();
+    for round in 0..10_000 {
+        let (ours, theirs) = pair.open_session();
+        assert!(seen.insert(ours), "an id came twice");
+        client(&mut pair, ours).write(Stream::Data, b"x").unwrap();
+        client(&mut pair, ours).close();
+        pair.drive();
+        client(&mut pair, ours).release();
+        server(&mut pair, theirs).release();
+        assert!(pair.client.conn.channel(ours).is_err());
+        if round % 1000 == 0 {
+            for usage in [pair.client.conn.memory_usage(), pair.server.conn.memory_usage()] {
+                assert_eq!(usage, ssh_proto::MemoryUsage::default());
+            }
+        }
+        pair.client.trace.clear();
+        pair.client.events.clear();
+        pair.server.trace.clear();
+        pair.server.events.clear();
+        (pair.client.received, pair.server.received) = Default::default();
+        pair.server.accepted.clear();
+    }
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+}
+
+#[test]
+fn a_released_channel_gives_its_window_back_and_its_number_only_after_both_closes() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    pair.server.policy = reads(false);
+    server(&mut pair, theirs).write(Stream::Data, &[0; 100_000]).unwrap();
+    client(&mut pair, ours).release();
+    assert_eq!(pair.client.conn.memory_usage().channels, 1);
+    let again = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    assert_ne!(again, ours);
+    pair.drive();
+    assert_eq!(pair.client.conn.memory_usage().channels, 1, "only the new one");
+    assert!(!pair.client.saw(&format!("{ours:?} ")), "{:?}", pair.client.trace);
+}
+
+#[test]
+fn ch_08_replies_come_in_the_order_of_the_requests_whatever_the_order_of_the_answers() {
+    let mut pair = Pair::logged_in();
+    let (ours, _) = pair.open_session();
+    pair.server.policy.request = Answer::Keep;
+    for name in ["A", "B", "C"] {
+        client(&mut pair, ours).request(&ChannelRequestKind::env(name, ""), true).unwrap();
+    }
+    pair.drive();
+    let mut tickets = Vec::new();
+    for _ in 0..3 {
+        tickets.push(take!(pair.server, ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => ticket));
+    }
+    for (ticket, ok) in tickets.into_iter().rev().zip([true, false, true]) {
+        assert_eq!(pair.client.count(" Reply("), 0);
+        pair.server.conn.reply_request(ticket, ok).unwrap();
+        pair.step();
+    }
+    pair.drive();
+    let replies = pair.client.trace.iter().filter(|event| event.contains(" Reply("));
+    let replies: Vec<bool> = replies.map(|event| event.contains("true")).collect();
+    assert_eq!(replies, [true, false, true]);
+}
+
+#[test]
+fn requests_made_before_the_confirmation_leave_behind_it_and_before_data() {
+    let mut pair = Pair::logged_in();
+    let ours = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    let mut channel = client(&mut pair, ours);
+    channel.request(&ChannelRequestKind::env("A", "b"), false).unwrap();
+    channel.request(&ChannelRequestKind::exec("cat"), true).unwrap();
+    assert_eq!(channel.write(Stream::Data, b"input"), Err(WriteError::Blocked));
+    pair.drive();
+    take!(pair.client, ClientEvent::Channel(id, ChannelEvent::Writable) if id == ours => ());
+    client(&mut pair, ours).write(Stream::Data, b"input").unwrap();
+    pair.drive();
+    let numbers = record::numbers(&pair.c2s.sent);
+    let mine: Vec<u8> = numbers.into_iter().filter(|number| *number >= 90).collect();
+    assert_eq!(mine, [90, 98, 98, 94]);
+    assert_eq!(pair.client.count("Reply(true)"), 1);
+}
+
+#[test]
+fn too_many_requests_are_full_and_ready_says_when_there_is_room() {
+    let mut pair = Pair::logged_in();
+    let (ours, _) = pair.open_session();
+    pair.c2s.stalled = true;
+    let (big, mut sent) = (vec![0; 8_000], 0);
+    fill(&mut client(&mut pair, ours), Stream::Data);
+    let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: big };
+    let error = loop {
+        match client(&mut pair, ours).request(&kind, false) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, RequestError::Full);
+    assert!((7..=8).contains(&sent), "64 KiB are {sent} of them");
+    assert_eq!(pair.client.count("Ready"), 0);
+    pair.c2s.stalled = false;
+    pair.drive();
+    assert_eq!(pair.client.trace.iter().filter(|event| *event == "Ready").count(), 1);
+    client(&mut pair, ours).request(&kind, false).unwrap();
+    let long = ChannelRequestKind::exec(vec![b'x'; 33_000]);
+    assert_eq!(client(&mut pair, ours).request(&long, false), Err(RequestError::TooLong));
+}
+
+#[test]
+fn unanswered_requests_are_bounded_and_ready_follows_a_reply() {
+    let mut pair = Pair::logged_in();
+    let (ours, _) = pair.open_session();
+    pair.server.policy.request = Answer::Keep;
+    let kind = ChannelRequestKind::env("A", "");
+    for _ in 0..16 {
+        client(&mut pair, ours).request(&kind, true).unwrap();
+    }
+    pair.drive();
+    assert_eq!(client(&mut pair, ours).request(&kind, true), Err(RequestError::Full));
+    let ready = |pair: &Pair| pair.client.trace.iter().filter(|event| *event == "Ready").count();
+    assert_eq!(ready(&pair), 0);
+    for _ in 0..16 {
+        let ticket = take!(pair.server, ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => ticket);
+        pair.server.conn.reply_request(ticket, true).unwrap();
+    }
+    pair.drive();
+    assert_eq!(ready(&pair), 1, "a refused request is owed a Ready");
+    client(&mut pair, ours).request(&kind, true).unwrap();
+
+    let global = GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() };
+    pair.server.policy.global = Answer::Keep;
+    let made = std::iter::from_fn(|| pair.client.conn.global_request(&global).ok()).count();
+    assert_eq!(made, 64);
+    pair.drive();
+    assert_eq!(pair.client.count("GlobalReply"), 0, "refused ones wait behind undecided ones");
+    while let Some(ticket) = pair.server.take(|event| match event {
+        ServerEvent::Global(ticket) => Ok(ticket),
+        other => Err(other),
+    }) {
+        pair.server.conn.reply_global(ticket, ssh_proto::GlobalReply::Success(b"")).unwrap();
+    }
+    pair.drive();
+    assert_eq!(pair.client.count("GlobalReply"), 64);
+    assert_eq!(pair.client.count("Some("), 16, "the others were over the cap");
+    assert_eq!(ready(&pair), 2);
+}
+
+#[test]
+fn opens_over_the_cap_are_refused_and_the_others_wait() {
+    let mut pair = Pair::logged_in();
+    pair.server.policy.open = Answer::Keep;
+    for _ in 0..10 {
+        pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    }
+    pair.drive();
+    assert_eq!(pair.client.count("OpenFailed"), 2);
+    assert!(pair.server.conn.wants_input());
+    for _ in 0..8 {
+        let ticket = take!(pair.server, ServerEvent::Open(ticket) => ticket);
+        pair.server.conn.accept_channel(ticket, ChannelConfig::default()).unwrap();
+    }
+    pair.drive();
+    assert_eq!(pair.client.count("Opened"), 8);
+}
+
+#[test]
+fn as_many_channels_as_allowed_can_be_open_each_with_a_window() {
+    let mut pair = Pair::logged_in();
+    for _ in 0..32 {
+        pair.open_session();
+    }
+    let more = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default());
+    assert_eq!(more, Err(OpenError::TooMany));
+    for usage in [pair.client.conn.memory_usage(), pair.server.conn.memory_usage()] {
+        assert!(usage.granted >= 32 * 32 * 1024 && usage.granted <= 24 << 20, "{usage:?}");
+    }
+}
+
+#[test]
+fn pk_14_a_ping_flood_by_a_peer_that_does_not_read_is_bounded_and_pauses_its_reading() {
+    let (client, server) = null_configs_with(|limits| limits.noise_burst = 1_000_000, |_| {});
+    let mut pair = Pair::new(client, server, 1);
+    pair.login();
+    pair.s2c.stalled = true;
+    pair.c2s.split = ssh_tests::Split::Fixed(10_000);
+    for _ in 0..2_000 {
+        pair.client.conn.send_raw(&hand::ping(1000));
+    }
+    pair.drive();
+    let usage = pair.server.conn.memory_usage();
+    assert!(!pair.server.conn.wants_input());
+    assert!(usage.output <= 260 * 1024 && usage.owed <= 70 * 1024, "{usage:?}");
+    assert!(pair.c2s.under_way() > 1_000_000);
+    pair.s2c.stalled = false;
+    pair.drive();
+    assert_eq!(record::count(&pair.s2c.sent, number::PONG), 2_000);
+    assert_eq!(pair.server.closed, None);
+}
+
+#[test]
+fn a_ping_flood_ends_with_the_noise_budget() {
+    let mut pair = Pair::logged_in();
+    for _ in 0..300 {
+        pair.client.conn.send_raw(&hand::ping(1));
+    }
+    pair.drive();
+    let rule = PeerMisbehaved::NoiseFlood;
+    assert_eq!(pair.server.closed, Some(CloseReason::PeerMisbehaved { rule, message: Some(number::PING) }));
+}
+
+#[test]
+fn a_keepalive_between_two_idle_sides_is_answered_and_nothing_else_is_sent() {
+    let (client, server) =
+        null_configs_with(|limits| limits.keepalive_interval = Some(Duration::from_secs(30)), |_| {});
+    let mut pair = Pair::new(client, server, 1);
+    pair.login();
+    let before = (pair.c2s.sent.len(), pair.s2c.sent.len());
+    pair.advance(Duration::from_secs(3000));
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    let globals = record::count(&pair.c2s.sent, 80) + record::count(&pair.s2c.sent, 80);
+    assert!((100..=210).contains(&globals), "{globals}");
+    let replies = record::count(&pair.c2s.sent, 82) + record::count(&pair.s2c.sent, 82);
+    assert_eq!(replies, globals);
+    assert!(pair.c2s.sent.len() > before.0 && pair.s2c.sent.len() > before.1);
+}

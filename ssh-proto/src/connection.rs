@@ -254,10 +254,8 @@ impl Core {
         self.now = self.now.max(now);
         if let Some(mux) = &mut self.mux {
             mux.arm(self.now);
-            if core::mem::take(&mut mux.active) {
-                self.last_active = self.now;
-            }
         }
+        self.mark_active();
         self.timers.arm(self.now);
         self.sweep();
         while let Some(reason) = self.timers.take_due(self.now) {
@@ -268,7 +266,16 @@ impl Core {
     /// What every `handle_*` does last.
     fn end(&mut self) {
         self.pump();
+        self.mark_active();
         self.timers.arm(self.now);
+    }
+
+    /// Channel traffic since the last look happened now: that of input at the end of its call, that of commands
+    /// at the next.
+    fn mark_active(&mut self) {
+        if self.mux.as_mut().is_some_and(|mux| core::mem::take(&mut mux.active)) {
+            self.last_active = self.now;
+        }
     }
 
     fn handle_input(&mut self, now: Instant, buf: &mut BytesMut) {

@@ -6,9 +6,10 @@ use ssh_proto::{
 };
 use ssh_tests::{End, Peer};
 
-/// So many cases, and no files left behind.
+/// So many cases, times `CASES_FACTOR` of the environment, and no files left behind.
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    let factor = std::env::var("CASES_FACTOR").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1);
+    ProptestConfig { cases: cases * factor, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// A command. Channels are named by their place among those the side ever had.

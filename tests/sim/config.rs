@@ -25,6 +25,11 @@ pub fn null_server() -> ServerConfigBuilder {
     ServerConfig::builder(&null::PROVIDER).ciphers(&[null::CIPHER]).host_key(null::null_key(HOST_KEY))
 }
 
+/// A server on the null provider whose host key signs by ticket.
+pub fn null_server_external() -> ServerConfigBuilder {
+    ServerConfig::builder(&null::PROVIDER).ciphers(&[null::CIPHER]).host_key(null::external_key(HOST_KEY))
+}
+
 /// A client on the real provider.
 pub fn rustcrypto_client() -> ClientConfigBuilder {
     ClientConfig::builder(&rustcrypto::PROVIDER).accept_opens(&["session", "x@ssh-tests.invalid"])

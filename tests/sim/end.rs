@@ -128,6 +128,8 @@ pub trait Peer: Role + Sized {
     fn poll(conn: &mut Connection<Self>) -> Option<Self::Event>;
     /// Answers an event by the policy; what is left of it goes to the test.
     fn react(end: &mut End<Self>, event: Self::Event) -> Option<Self::Event>;
+    /// The channel an event is about, and what it says.
+    fn channel_event(event: &Self::Event) -> Option<(ChannelId, &ChannelEvent)>;
     /// An event in words that do not depend on addresses.
     fn describe(event: &Self::Event) -> String;
 }
@@ -371,6 +373,13 @@ impl Peer for Client {
         })
     }
 
+    fn channel_event(event: &ClientEvent) -> Option<(ChannelId, &ChannelEvent)> {
+        match event {
+            ClientEvent::Channel(id, event) => Some((*id, event)),
+            _ => None,
+        }
+    }
+
     fn describe(event: &ClientEvent) -> String {
         describe!(event, ClientEvent, {
             ClientEvent::HostKey(check) => format!("HostKey {}", check.key().fingerprint()),
@@ -413,6 +422,13 @@ impl Peer for Server {
                 Some(ServerEvent::Authenticated(identity))
             }
         })
+    }
+
+    fn channel_event(event: &ServerEvent) -> Option<(ChannelId, &ChannelEvent)> {
+        match event {
+            ServerEvent::Channel(id, event) => Some((*id, event)),
+            _ => None,
+        }
     }
 
     fn describe(event: &ServerEvent) -> String {

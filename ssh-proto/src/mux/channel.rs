@@ -91,6 +91,8 @@ pub(crate) struct ChannelState {
 
     /// Our requests.
     pub(crate) awaited: AwaitedReplies<()>,
+    /// A request was refused because too many were unanswered, and is owed a `Ready`.
+    pub(crate) refused: bool,
     /// The peer's requests; the answer is yes or no, and whether it starts the program.
     pub(crate) owed: OwedReplies<bool>,
     /// Messages of ours in the outbox.
@@ -124,6 +126,7 @@ impl ChannelState {
             eof_in: false,
             close_in: false,
             awaited: AwaitedReplies::default(),
+            refused: false,
             owed: OwedReplies::default(),
             outboxed: 0,
             program: false,

@@ -28,6 +28,8 @@ pub(crate) struct Globals {
     awaited: AwaitedReplies<Asker>,
     owed: OwedReplies<Bytes>,
     next: u64,
+    /// A request was refused because too many were unanswered, and is owed a `Ready`.
+    refused: bool,
 }
 
 impl Globals {
@@ -96,7 +98,15 @@ impl Mux {
         }
         let mut payload = Vec::new();
         Wire { name: name.as_bytes(), want_reply: true, data }.encode(&mut payload);
-        if !self.outbox.has_room(payload.len()) || self.globals.awaited.len() >= cx.limits.pending_globals {
+        let many = self.globals.awaited.len() >= cx.limits.pending_globals;
+        let room = match asker {
+            Asker::Embedder(_) => {
+                self.globals.refused |= many;
+                self.outbox.has_room(payload.len())
+            }
+            Asker::Keepalive => self.outbox.has_room_for_own(payload.len()),
+        };
+        if many || !room {
             return Err(RequestError::Full);
         }
         let number = self.globals.awaited.push(asker);
@@ -165,7 +175,12 @@ impl Mux {
                 None
             }
         };
-        match self.globals.awaited.take() {
+        let taken = self.globals.awaited.take();
+        if self.globals.refused && self.globals.awaited.len() <= cx.limits.pending_globals / 2 {
+            self.globals.refused = false;
+            cx.events.push(CoreEvent::Ready);
+        }
+        match taken {
             None => Ok(Effect::Noise),
             Some((Asker::Embedder(id), true)) => {
                 cx.events.push(CoreEvent::GlobalReply(id, data.map(Bytes::copy_from_slice)));

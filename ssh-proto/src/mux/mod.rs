@@ -327,7 +327,11 @@ impl Mux {
         if channel.closing() || channel.close_in {
             return Err(RequestError::Closed);
         }
-        if !room || (want_reply && channel.awaited.len() >= cx.limits.pending_requests) {
+        if want_reply && channel.awaited.len() >= cx.limits.pending_requests {
+            channel.refused = true;
+            return Err(RequestError::Full);
+        }
+        if !room {
             return Err(RequestError::Full);
         }
         if want_reply {
@@ -435,8 +439,11 @@ impl Mux {
         channel.in_control = false;
         let Some(RemoteId(recipient)) = channel.remote else { return };
         let Some(mut sender) = cx.sender() else { return self.touch(id) };
+        let mut woken = false;
         if channel.confirm == Once::Wanted {
             channel.confirm = Once::Sent;
+            // A write may have come too early for it.
+            woken = channel.blocked && channel.may_write();
             let (window, max_packet) = (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
             sender.send(&ChannelOpenConfirmation {
                 recipient,
@@ -472,6 +479,9 @@ impl Mux {
         }
         if channel.outboxed == 0 {
             self.finish(cx, id);
+        }
+        if woken {
+            self.wait_for_room(id);
         }
     }
 

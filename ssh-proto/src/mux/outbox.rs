@@ -41,11 +41,20 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    fn fits(&self, size: usize) -> bool {
+        self.queue.len() < self.max_messages && self.bytes + size <= self.max_bytes
+    }
+
     /// Whether a payload of this size has room. A no is remembered, for `Ready`.
     pub(crate) fn has_room(&mut self, size: usize) -> bool {
-        let fits = self.queue.len() < self.max_messages && self.bytes + size <= self.max_bytes;
+        let fits = self.fits(size);
         self.refused |= !fits;
         fits
+    }
+
+    /// The same for a message of our own: nobody is to be told.
+    pub(crate) fn has_room_for_own(&self, size: usize) -> bool {
+        self.fits(size)
     }
 
     pub(crate) fn push(&mut self, waiting: Waiting) {

@@ -293,9 +293,14 @@ impl Mux {
         match channel.awaited.take() {
             None => Ok(Effect::Noise),
             Some(((), waiting)) => {
+                let ready = channel.refused && channel.awaited.len() <= cx.limits.pending_requests / 2;
+                channel.refused &= !ready;
                 if waiting && !released {
                     cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(ok)));
                     self.active = true;
+                }
+                if ready && !released {
+                    cx.events.push(CoreEvent::Ready);
                 }
                 Ok(Effect::Useful)
             }
