@@ -286,8 +286,11 @@ impl Connection<Server> {
     /// Sends a banner to be shown before authentication; it waits until that begins.
     ///
     /// # Errors
-    /// [`ApiMisuse::BannerNotPossible`] after authentication and beyond the limits.
+    /// [`ApiMisuse::BannerNotPossible`] after authentication, after the end and beyond the limits.
     pub fn banner(&mut self, text: &str) -> Result<(), ApiMisuse> {
+        if self.core.is_closing() {
+            return Err(ApiMisuse::BannerNotPossible);
+        }
         match self.core.auth_parts() {
             (Auth::Server(auth), mut cx) => auth.banner(&mut cx, text)?,
             _ => return Err(ApiMisuse::BannerNotPossible),

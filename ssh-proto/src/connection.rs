@@ -291,12 +291,12 @@ impl Core {
                 Err(reason) => self.close_with(reason),
             }
         }
+        self.finish_eof();
+        self.end();
         if self.is_closing() {
             buf.clear();
         }
         self.leftover = buf.len();
-        self.finish_eof();
-        self.end();
     }
 
     fn handle_eof(&mut self, now: Instant) {

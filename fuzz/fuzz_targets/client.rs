@@ -1,0 +1,4 @@
+//! See `ssh_fuzz::run_client`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ssh_fuzz::run_client(data));

@@ -1,0 +1,184 @@
+//! What must hold after every step, and of the whole record.
+
+use std::collections::BTreeMap;
+
+use ssh_proto::raw::number;
+use ssh_proto::{CloseReason, Connection, Limits, MAX_PACKET, PeerMisbehaved, Role};
+use ssh_tests::null::TAG;
+
+use crate::subject::Told;
+
+/// What a message or a packet may add on top of a bound.
+const SLACK: usize = MAX_PACKET + 64 * 1024;
+
+/// What was seen of a connection so far.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// `Closed` was told.
+    pub closed: bool,
+    /// `Authenticated` was told.
+    pub logged_in: bool,
+    /// The embedder said the yes without which nobody logs in.
+    pub granted: bool,
+    session_id: Option<Vec<u8>>,
+    /// Every byte it sent.
+    pub sent: Vec<u8>,
+    /// Every byte its peer sealed for it.
+    pub given: Vec<u8>,
+    /// The peer sent key exchange messages of its own: it may lose track of the keys.
+    pub hostile_keys: bool,
+    /// The peer sent other messages behind its own back.
+    pub hostile: bool,
+    /// Bytes reached the wire that `given` does not have.
+    pub dirty: bool,
+}
+
+impl Oracle {
+    /// An event was told.
+    pub fn told(&mut self, told: &Told) {
+        assert!(!self.closed, "L5: {told:?} after Closed");
+        match told {
+            Told::Early | Told::AskedEarly(_) => assert!(!self.logged_in, "I1: {told:?} after Authenticated"),
+            Told::LoggedIn => {
+                assert!(!self.logged_in, "I2: a second Authenticated");
+                assert!(self.granted, "Authenticated without the embedder's yes");
+                self.logged_in = true;
+            }
+            Told::Sign(_) => {}
+            Told::Late | Told::Channel(_) | Told::Readable(..) | Told::AskedLate(_) => {
+                assert!(self.logged_in, "I1: {told:?} before Authenticated");
+            }
+            Told::Closed(reason) => {
+                assert!(!matches!(reason, CloseReason::Internal(_)), "{reason:?}");
+                self.closed = true;
+            }
+        }
+    }
+
+    /// After every step.
+    pub fn check<R: Role>(&mut self, conn: &Connection<R>, limits: &Limits) {
+        assert_eq!(conn.is_closed(), self.closed, "is_closed is whether Closed was returned");
+        assert!(!conn.wants_input() || !(conn.awaits_answer() || conn.is_closed()));
+        assert!(conn.input_hint() >= 1);
+        assert_eq!(conn.poll_timeout().is_some(), conn.timeout_reason().is_some());
+
+        let usage = conn.memory_usage();
+        let window = limits.recv_budget + if limits.lenient_window { limits.recv_budget / 10 } else { 0 };
+        assert!(usage.output <= limits.output + SLACK, "I9, L4: {usage:?}");
+        assert!(usage.output >= conn.output().len());
+        assert!(usage.parked + usage.granted <= window, "L4: {usage:?}");
+        assert!(usage.outbox <= limits.outbox_bytes, "L4: {usage:?}");
+        assert!(usage.owed <= limits.owed_replies + SLACK, "L4: {usage:?}");
+        assert!(usage.events <= 64 * 1024 + SLACK, "L4: {usage:?}");
+        assert!(usage.channels <= limits.max_channels, "I11: {usage:?}");
+        assert!(usage.borrowed <= limits.max_borrowed, "L4: {usage:?}");
+        if !self.granted {
+            assert_eq!(
+                (usage.channels, usage.parked, usage.granted),
+                (0, 0, 0),
+                "a mux before authentication"
+            );
+        }
+
+        let session_id = conn.session_id().map(|id| id.as_bytes().to_vec());
+        assert!(self.session_id.is_none() || self.session_id == session_id, "I7");
+        self.session_id = session_id;
+    }
+
+    /// Why the peer ended, if it did: what the connection sent must have been right.
+    pub fn judge_peer(&self, closed: Option<&CloseReason>) {
+        let Some(CloseReason::PeerMisbehaved { rule, message }) = closed else { return };
+        let framing = matches!(
+            rule,
+            PeerMisbehaved::BadMac
+                | PeerMisbehaved::BadPadding
+                | PeerMisbehaved::EmptyPayload
+                | PeerMisbehaved::MalformedMessage
+                | PeerMisbehaved::PacketMisaligned
+                | PeerMisbehaved::PacketTooLong
+                | PeerMisbehaved::PacketTooShort
+        );
+        assert!(self.hostile_keys || !framing, "the peer says: {rule} ({message:?})");
+        let flood = matches!(rule, PeerMisbehaved::NoiseFlood | PeerMisbehaved::RekeyFlood);
+        let innocent = self.hostile || self.hostile_keys || self.dirty;
+        assert!(innocent || flood, "the peer says: {rule} ({message:?})");
+    }
+
+    /// At the end, over the whole record.
+    pub fn judge_record(&self) {
+        let sent = payloads(&self.sent);
+        let mut in_exchange = true;
+        let mut over = false;
+        for payload in &sent {
+            let number = payload.first().copied().unwrap_or(0);
+            assert!(!over, "I16: {number} after DISCONNECT");
+            assert!(!in_exchange || matches!(number, 1..=4 | 20..=49), "I3, I4: {number} during an exchange");
+            match number {
+                number::KEXINIT => in_exchange = true,
+                number::NEWKEYS => in_exchange = false,
+                number::DISCONNECT => over = true,
+                _ => {}
+            }
+        }
+        if self.dirty || self.hostile_keys {
+            return;
+        }
+        let (sent, given) = (count(&sent), count(&payloads(&self.given)));
+        let of = |counts: &BTreeMap<u16, usize>, numbers: &[u16]| -> usize {
+            numbers.iter().filter_map(|number| counts.get(number)).sum()
+        };
+        const ASKED: u16 = 0x100;
+        let (global, request) = (u16::from(number::GLOBAL_REQUEST), u16::from(number::CHANNEL_REQUEST));
+        for (answers, questions, law) in [
+            (&[81, 82][..], &[global | ASKED][..], "I13"),
+            (&[99, 100], &[request | ASKED], "I13"),
+            (&[91, 92], &[90], "I14"),
+            (&[193], &[192], "one PONG per PING"),
+        ] {
+            let (have, most) = (of(&sent, answers), of(&given, questions));
+            assert!(have <= most, "{law}: {have} answers {answers:?} to {most}");
+        }
+        let opened = of(&sent, &[91]) + of(&given, &[91]);
+        assert!(of(&sent, &[96]) <= opened && of(&sent, &[97]) <= opened, "I15: {sent:?} {given:?}");
+    }
+}
+
+/// How often each number occurs; requests that want a reply also under their number and 0x100.
+fn count(payloads: &[&[u8]]) -> BTreeMap<u16, usize> {
+    let mut counts = BTreeMap::new();
+    for payload in payloads {
+        let Some(&number) = payload.first() else { continue };
+        *counts.entry(u16::from(number)).or_default() += 1;
+        let name = match number {
+            number::GLOBAL_REQUEST => 1,
+            number::CHANNEL_REQUEST => 5,
+            _ => continue,
+        };
+        let wants_reply = payload
+            .get(name..name + 4)
+            .map(|len| u32::from_be_bytes(len.try_into().expect("four bytes")) as usize)
+            .and_then(|len| payload.get(name + 4 + len));
+        if wants_reply.is_some_and(|flag| *flag != 0) {
+            *counts.entry(u16::from(number) | 0x100).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The payloads of a record under the null provider's AEAD.
+fn payloads(record: &[u8]) -> Vec<&[u8]> {
+    let Some(line) = record.iter().position(|byte| *byte == b'\n') else { return Vec::new() };
+    let (mut rest, mut tag, mut payloads) = (&record[line + 1..], 0, Vec::new());
+    while let Some((head, _)) = rest.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let whole = 4 + length + tag;
+        let Some(packet) = rest.get(..whole) else { break };
+        let payload = &packet[5..4 + length - usize::from(head[4])];
+        payloads.push(payload);
+        if payload.first() == Some(&number::NEWKEYS) {
+            tag = TAG;
+        }
+        rest = &rest[whole..];
+    }
+    payloads
+}
