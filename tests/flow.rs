@@ -5,8 +5,8 @@ use std::time::Duration;
 use ssh_proto::raw::number;
 use ssh_proto::{
     Channel, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent,
-    CloseReason, ExitStatus, GlobalRequestKind, OpenError, PeerMisbehaved, ReadError, RequestError,
-    ServerEvent, Stderr, Stream, WriteError,
+    CloseReason, ExitStatus, GlobalRequestKind, OpenError, ReadError, RequestError, ServerEvent, Stderr,
+    Stream, WriteError,
 };
 use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
 
