@@ -5,7 +5,7 @@ use std::time::Duration;
 use ssh_proto::raw::number;
 use ssh_proto::{
     ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason, DisconnectCode,
-    ExitStatus, GlobalRequestKind, Limits, PeerMisbehaved, ReadError, RekeyPolicy, ServerEvent, Stream,
+    ExitStatus, GlobalRequestKind, Limits, PeerMisbehaved, ReadError, RekeyPolicy, ServerEvent, Side, Stream,
     TimeoutReason, WriteError,
 };
 use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
@@ -162,6 +162,21 @@ fn a_rekey_at_one_packet_goes_on_forever_only_while_there_is_something_to_send()
     pair.advance(Duration::from_secs(1));
     assert_eq!(rekeyed(&pair), before);
     assert_clean(&pair);
+}
+
+#[test]
+fn new_keys_asked_for_before_authentication_come_behind_it() {
+    for side in [Side::Client, Side::Server] {
+        let mut pair = Pair::null();
+        match side {
+            Side::Client => pair.client.conn.rekey(),
+            Side::Server => pair.server.conn.rekey(),
+        }
+        pair.login();
+        pair.drive();
+        assert_eq!(rekeyed(&pair), (1, 1), "{side:?}");
+        assert_clean(&pair);
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl EngineRole for ClientRole {
             }
             ClientEvent::Authenticated => {
                 extra.auth = Some(Ok(()));
-                News::Taken
+                News::Authenticated
             }
             ClientEvent::Rekeyed => {
                 extra.rekeys += 1;

@@ -50,6 +50,8 @@ pub(crate) enum News {
     Closed(CloseReason),
     /// The role took it.
     Taken,
+    /// The role took it, and the peer is authenticated.
+    Authenticated,
 }
 
 /// What the engine needs of a role.
@@ -67,6 +69,8 @@ pub(crate) struct State<R: EngineRole> {
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pool: InputPool,
+    /// What a read takes at most: little, until the peer is authenticated.
+    max_chunk: usize,
     /// At home when nobody writes.
     writer: Option<Box<dyn Write + Send>>,
     spare: BytesMut,
@@ -131,6 +135,11 @@ impl<R: EngineRole> State<R> {
                 shared.changed.notify_all();
             }
             News::Taken => shared.changed.notify_all(),
+            News::Authenticated => {
+                self.max_chunk = MAX_CHUNK;
+                self.pool.set_max(InputPool::MAX);
+                shared.changed.notify_all();
+            }
         }
     }
 
@@ -163,12 +172,15 @@ impl<R: EngineRole> Shared<R> {
         extra: R::Extra,
     ) -> io::Result<Arc<Self>> {
         let Split { reader, writer, unblock } = transport.split()?;
+        let mut pool = InputPool::new();
+        pool.set_max(InputPool::MAX_PRE_AUTH);
         let state = State {
             conn,
             extra,
             channels: HashMap::new(),
             closed: None,
-            pool: InputPool::new(),
+            pool,
+            max_chunk: InputPool::MAX_PRE_AUTH,
             writer: Some(Box::new(writer)),
             spare: BytesMut::new(),
             io_error: None,
@@ -336,8 +348,9 @@ impl<R: EngineRole> Shared<R> {
                     if !guard.conn.output().is_empty() {
                         self.work.notify_one();
                     }
+                    let max = guard.max_chunk;
                     drop(guard);
-                    if n == chunk.len() && n < MAX_CHUNK {
+                    if n == chunk.len() && n < max {
                         chunk = vec![0; n * 2];
                     }
                 }

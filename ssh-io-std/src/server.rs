@@ -56,6 +56,10 @@ impl EngineRole for ServerRole {
             ServerEvent::Channel(id, event) if !matches!(event, ChannelEvent::Request(_)) => {
                 News::Channel(id, event)
             }
+            ServerEvent::Authenticated(who) => {
+                extra.questions.push_back(ServerEvent::Authenticated(who));
+                News::Authenticated
+            }
             question => {
                 extra.questions.push_back(question);
                 News::Taken

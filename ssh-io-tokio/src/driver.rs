@@ -42,7 +42,8 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
     pub(crate) fn new(shared: Arc<Shared>, transport: T) -> Self {
         let (reader, writer) = split(transport);
         let end = EndOnDrop(Arc::clone(&shared));
-        let (pool, output) = (InputPool::new(), BytesMut::new());
+        let (mut pool, output) = (InputPool::new(), BytesMut::new());
+        pool.set_max(InputPool::MAX_PRE_AUTH);
         Self { shared, reader, writer, pool, output, unflushed: false, _end: end }
     }
 
@@ -61,7 +62,11 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         loop {
             let (deadline, wants_input) = {
                 let mut state = self.shared.lock();
+                let before = state.authenticated;
                 state.process(self.pool.buffer());
+                if state.authenticated && !before {
+                    self.pool.set_max(InputPool::MAX);
+                }
                 if self.output.is_empty() {
                     state.conn.swap_output(&mut self.output);
                 }

@@ -52,6 +52,7 @@ pub(crate) struct State {
     pub(crate) conn: ClientConnection,
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
+    pub(crate) authenticated: bool,
     pub(crate) host_key: Option<HostKeyCheck>,
     pub(crate) auth: Option<Result<(), (Vec<String>, bool)>>,
     pub(crate) banners: Vec<PeerText>,
@@ -66,6 +67,7 @@ impl State {
             conn,
             channels: HashMap::new(),
             closed: None,
+            authenticated: false,
             host_key: None,
             auth: None,
             banners: Vec::new(),
@@ -97,7 +99,10 @@ impl State {
             ClientEvent::OpenFailed(id, why) => return self.tell(id, |news| news.opened = Some(Err(why))),
             ClientEvent::HostKey(check) => self.host_key = Some(check),
             ClientEvent::AuthFailed { remaining, partial } => self.auth = Some(Err((remaining, partial))),
-            ClientEvent::Authenticated => self.auth = Some(Ok(())),
+            ClientEvent::Authenticated => {
+                self.authenticated = true;
+                self.auth = Some(Ok(()));
+            }
             ClientEvent::Banner(text) => self.banners.push(text),
             ClientEvent::Rekeyed => self.rekeys += 1,
             ClientEvent::Closed(reason) => {

@@ -30,7 +30,7 @@ pub struct Limits {
     pub open_timeout: Option<Duration>,
     /// How long the peer may take to answer a channel or global request.
     pub request_timeout: Option<Duration>,
-    /// How long output may wait for the transport without any progress.
+    /// How long output may wait for the transport without any progress, at least; at most twice as long.
     pub write_stall: Duration,
     /// After how much silence a keepalive is sent.
     pub keepalive_interval: Option<Duration>,

@@ -48,10 +48,16 @@ impl InputPool {
         Self { current: BytesMut::new(), others: Vec::new(), size: MIN, max: MAX }
     }
 
-    /// Grows buffers to `max` bytes from now on, at least 4 KiB and at most 256 KiB. A packet that is larger
-    /// still gets the room it needs.
+    /// The size of buffers that does until a peer is authenticated, for [`set_max`](Self::set_max).
+    pub const MAX_PRE_AUTH: usize = 16 * 1024;
+    /// The size buffers grow to by themselves.
+    pub const MAX: usize = MAX;
+
+    /// Grows buffers to `max` bytes from now on, at least 4 KiB and at most [`MAX`](Self::MAX). A packet that
+    /// is larger still gets the room it needs.
     ///
-    /// DoS: until a peer is authenticated 16 KiB do, and however fast it sends it then costs no more.
+    /// DoS: held at [`MAX_PRE_AUTH`](Self::MAX_PRE_AUTH) until a peer is authenticated, however fast it sends
+    /// it then costs no more.
     pub fn set_max(&mut self, max: usize) {
         self.max = max.clamp(MIN, MAX);
         self.size = self.size.min(self.max);

@@ -9,6 +9,11 @@
 
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a test helper says no")]
 
+/// The README's code runs as it stands.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 pub mod config;
 pub mod end;
 pub mod entropy;
