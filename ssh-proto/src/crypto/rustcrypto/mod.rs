@@ -6,7 +6,7 @@
 
 use zeroize::Zeroizing;
 
-use super::Provider;
+use super::{CipherAlgorithm, Provider};
 use crate::entropy::{Entropy, EntropyError};
 
 mod chacha;
@@ -38,8 +38,8 @@ pub use rsa::{RsaGenerateError, RsaSigner};
 /// Everything this module implements, in its order of preference.
 ///
 /// Key exchange: the hybrid with ML-KEM-768 first, then X25519, then P-256. Ciphers: AES-GCM, then
-/// ChaCha20-Poly1305, then AES-CTR with one of the MACs, encrypt-then-MAC first. A configuration for a
-/// CPU without AES instructions (see [`has_fast_aes`]) does better to put ChaCha20-Poly1305 first.
+/// ChaCha20-Poly1305, then AES-CTR with one of the MACs, encrypt-then-MAC first. For a CPU without AES
+/// instructions (see [`has_fast_aes`]) ChaCha20-Poly1305 comes first.
 pub static PROVIDER: Provider = Provider {
     name: "rustcrypto",
     deterministic: true,
@@ -49,13 +49,7 @@ pub static PROVIDER: Provider = Provider {
         &x25519::Curve25519 { name: "curve25519-sha256@libssh.org" },
         &nistp::EcdhP256,
     ],
-    ciphers: &[
-        &gcm::AES128_GCM,
-        &gcm::AES256_GCM,
-        &chacha::ChaCha20Poly1305,
-        &ctr::AES128_CTR,
-        &ctr::AES256_CTR,
-    ],
+    ciphers: if has_fast_aes() { AES_FIRST } else { CHACHA_FIRST },
     macs: &[&mac::SHA256_ETM, &mac::SHA512_ETM, &mac::SHA256, &mac::SHA512],
     signatures: &[
         &ed25519::Ed25519,
@@ -66,6 +60,14 @@ pub static PROVIDER: Provider = Provider {
         &rsa::RsaSha2::Sha256,
     ],
 };
+
+type Ciphers = &'static [&'static dyn CipherAlgorithm];
+
+const AES_FIRST: Ciphers =
+    &[&gcm::AES128_GCM, &gcm::AES256_GCM, &chacha::ChaCha20Poly1305, &ctr::AES128_CTR, &ctr::AES256_CTR];
+
+const CHACHA_FIRST: Ciphers =
+    &[&chacha::ChaCha20Poly1305, &gcm::AES128_GCM, &gcm::AES256_GCM, &ctr::AES128_CTR, &ctr::AES256_CTR];
 
 /// Whether AES is likely to be fast here: true for x86, x86-64 and AArch64, whose CPUs nearly all have
 /// AES instructions, and for any target built with them.
