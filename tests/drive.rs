@@ -160,7 +160,7 @@ impl App<Server> for Replier {
                 conn.reply_auth(request, if right { AuthVerdict::Accept } else { reject }).unwrap();
             }
             ServerEvent::Open(request) => {
-                drop(conn.accept_channel(request, ChannelConfig::default()).unwrap())
+                conn.accept_channel(request, ChannelConfig::default()).unwrap();
             }
             ServerEvent::Channel(id, ChannelEvent::Request(request)) => {
                 conn.reply_request(request, true).unwrap();
