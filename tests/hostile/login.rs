@@ -81,6 +81,20 @@ fn sm_16_a_signature_by_another_key_is_never_asked_about() {
 }
 
 #[test]
+fn kx_08_a_signature_that_names_another_algorithm_proves_nothing() {
+    let mut scene = serviced(Scene::server());
+    let session = scene.puppet.session_id.clone();
+    let mut request = signed_request(&session, "user", (3, 3));
+    // The blob at the end: its length, the name's length, the name, the length of the bytes, the bytes.
+    let name = request.len() - 32 - 4 - null::NAME.len();
+    request[name] ^= 1;
+    scene.say(&request);
+    assert_eq!(scene.events.len(), 0, "{:?}", scene.events);
+    scene.wait(Duration::from_millis(10));
+    assert_eq!(scene.heard.last().map(|heard| heard.number()), Some(number::USERAUTH_FAILURE));
+}
+
+#[test]
 fn kx_13_a_signature_over_another_session_or_user_proves_nothing() {
     for (session, signed_for, sent_for) in [(false, "user", "user"), (true, "alice", "user")] {
         let mut scene = serviced(Scene::server());
