@@ -105,11 +105,14 @@ fn combination<C: OurClient>(
     client.close().map_err(text)
 }
 
+/// A check of one server, by name.
+type Check = (&'static str, fn(&Rig, &Server) -> Checked);
+
 pub(crate) fn sessions_and_refusals<C: OurClient>(peer: Peer) {
     let _watchdog = Watchdog::new(name::<C>(peer));
     let rig = Rig::share();
     let server = rig.serve(peer, &Offer::default());
-    let checks: [(&str, fn(&Rig, &Server) -> Checked); 4] = [
+    let checks: [Check; 4] = [
         ("sessions", sessions::<C>),
         ("passwords", passwords::<C>),
         ("unlisted key", unlisted_key::<C>),

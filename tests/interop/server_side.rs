@@ -100,12 +100,15 @@ fn combination(rig: &Rig, peer: Peer, combo: &Combo, stdin: &Path, sent: &[u8]) 
     Ok(())
 }
 
+/// A check of one client, by name.
+type Check = (&'static str, fn(Visit<'_>) -> Checked);
+
 pub(crate) fn sessions_and_refusals(peer: Peer) {
     let _watchdog = Watchdog::new(name(peer));
     let rig = Rig::share();
     let server = OurServer::start(server_config(&rig, None, None), &rig);
     let visit = || Visit::new(&rig, &server, peer);
-    let checks: [(&str, fn(Visit<'_>) -> Checked); 6] = [
+    let checks: [Check; 6] = [
         ("sessions", sessions),
         ("death by signal", death_by_signal),
         ("right password", right_password),

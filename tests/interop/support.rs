@@ -59,6 +59,7 @@ impl Watchdog {
 }
 
 /// Fails the test when checks failed, with a line for each.
+#[track_caller]
 pub(crate) fn report(results: impl IntoIterator<Item = (String, Checked)>) {
     let failed: Vec<String> = results
         .into_iter()
