@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ssh_proto::raw::number;
 use ssh_proto::{
-    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason,
-    GlobalRequestKind, OpenError, PeerMisbehaved, RequestError, ServerEvent, Stream, WriteError,
+    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, GlobalRequestKind, OpenError,
+    RequestError, ServerEvent, Stream, WriteError,
 };
 use ssh_tests::{Answer, Pair, hand, null_configs_with, record, take};
 
