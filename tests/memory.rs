@@ -1,1 +1,336 @@
-//! Filled in with the simulator.
+//! What connections allocate: nothing for a data packet in the steady state, little before authentication.
+//!
+//! The allocator counts for the whole process, so the tests take turns, and a count is the least of a few
+//! tries: the test harness allocates when it likes.
+
+use std::alloc::System;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+
+use bytes::Bytes;
+use ssh_proto::{
+    ChannelId, Client, ClientEvent, Connection, Credential, InputPool, Instant, ReadError, Server,
+    ServerEvent, Stream, WriteError,
+};
+use ssh_tests::{Pair, Peer, Seeded, hand, null_client, null_server, rustcrypto_client, rustcrypto_server};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+const NOW: Instant = Instant::ORIGIN;
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn allocations() -> usize {
+    let stats = GLOBAL.stats();
+    stats.allocations + stats.reallocations
+}
+
+fn live() -> usize {
+    let stats = GLOBAL.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+// ----- Steady state.
+
+/// A connection as an adapter holds it.
+struct Adapter<R: Peer> {
+    conn: Connection<R>,
+    pool: InputPool,
+}
+
+impl<R: Peer> Adapter<R> {
+    /// Reads as much as one `read` gives.
+    fn take(&mut self, from: &mut Connection<impl Peer>) -> bool {
+        let output = from.output();
+        if output.is_empty() {
+            return false;
+        }
+        let room = self.pool.reserve();
+        let n = output.len().min(room);
+        self.pool.buffer().extend_from_slice(&output[..n]);
+        from.consume_output(n);
+        self.pool.filled(n, room);
+        self.conn.handle_input(NOW, self.pool.buffer());
+        true
+    }
+
+    fn drain_events(&mut self) {
+        while R::poll(&mut self.conn).is_some() {
+            self.conn.handle_input(NOW, self.pool.buffer());
+        }
+    }
+}
+
+/// How a reader is behind.
+#[derive(Debug, Clone, Copy)]
+enum Behind {
+    /// So many packets are not read yet.
+    Unread(usize),
+    /// So many packets were read, and their bytes are still held.
+    Held(usize),
+}
+
+/// One direction of a transfer.
+struct Transfer<S: Peer, D: Peer> {
+    from: Adapter<S>,
+    to: Adapter<D>,
+    ids: (ChannelId, ChannelId),
+    data: Vec<u8>,
+    held: VecDeque<Bytes>,
+    unread: usize,
+}
+
+impl<S: Peer, D: Peer> Transfer<S, D> {
+    fn new(from: Connection<S>, to: Connection<D>, ids: (ChannelId, ChannelId), size: usize) -> Self {
+        Self {
+            from: Adapter { conn: from, pool: InputPool::new() },
+            to: Adapter { conn: to, pool: InputPool::new() },
+            ids,
+            data: vec![7; size],
+            held: VecDeque::with_capacity(64),
+            unread: 0,
+        }
+    }
+
+    /// One packet goes over; the reader is so much behind.
+    fn packet(&mut self, behind: Behind) {
+        let mut sent = 0;
+        while sent < self.data.len() {
+            match self.from.conn.channel(self.ids.0).unwrap().write(Stream::Data, &self.data[sent..]) {
+                Ok(n) => sent += n,
+                Err(WriteError::Blocked) => self.go_on(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.unread += sent;
+        self.go_on();
+        let packet = self.data.len();
+        let (unread, held) = match behind {
+            Behind::Unread(packets) => (packets * packet, 0),
+            Behind::Held(packets) => (0, packets),
+        };
+        while self.unread > unread {
+            match self.to.conn.channel(self.ids.1).unwrap().read(Stream::Data, self.unread - unread) {
+                Ok(bytes) => {
+                    self.unread -= bytes.len();
+                    self.held.push_back(bytes);
+                }
+                Err(ReadError::Blocked) => self.go_on(),
+                Err(error) => panic!("{error}"),
+            }
+            while self.held.len() > held {
+                self.held.pop_front();
+            }
+        }
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
+        let Self { from, to, .. } = self;
+        while to.take(&mut from.conn) | from.take(&mut to.conn) {
+            from.drain_events();
+            to.drain_events();
+        }
+    }
+
+    /// Allocations of 100 packets, when everything is warm.
+    fn count(&mut self, behind: Behind) -> usize {
+        (0..100).for_each(|_| self.packet(behind));
+        let mut least = usize::MAX;
+        for _ in 0..4 {
+            let before = allocations();
+            (0..100).for_each(|_| self.packet(behind));
+            least = least.min(allocations() - before);
+            if least == 0 {
+                break;
+            }
+        }
+        least
+    }
+}
+
+fn connected(cipher: &'static str) -> (Connection<Client>, Connection<Server>, (ChannelId, ChannelId)) {
+    let client = rustcrypto_client().ciphers(&[cipher]).with_rekey(|rekey| rekey.bytes = u64::MAX / 2);
+    let server = rustcrypto_server().ciphers(&[cipher]).with_rekey(|rekey| rekey.bytes = u64::MAX / 2);
+    let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 3);
+    pair.login_with(Credential::Password("x".into()));
+    let ids = pair.open_session();
+    (pair.client.conn, pair.server.conn, ids)
+}
+
+const BEHIND: [Behind; 5] =
+    [Behind::Unread(0), Behind::Unread(1), Behind::Unread(8), Behind::Held(1), Behind::Held(8)];
+
+#[test]
+fn a_data_packet_allocates_nothing_however_far_behind_its_reader_is() {
+    let _turn = turn();
+    for cipher in ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"] {
+        for size in [1000, 32 * 1024] {
+            for behind in BEHIND {
+                let (client, server, (ours, theirs)) = connected(cipher);
+                let up = Transfer::new(client, server, (ours, theirs), size).count(behind);
+                let (client, server, (ours, theirs)) = connected(cipher);
+                let down = Transfer::new(server, client, (theirs, ours), size).count(behind);
+                println!("{cipher}, {size} bytes, {behind:?}: up {up}, down {down}");
+                assert_eq!((up, down), (0, 0), "{cipher}, {size} bytes, {behind:?}");
+            }
+        }
+    }
+}
+
+// ----- Before authentication.
+
+/// What one side costs at most while this is fed to it, this much at a time: the connection and its buffers.
+/// Its tickets are answered by `answer`.
+fn cost<R: Peer>(
+    make: impl FnOnce() -> Connection<R>,
+    flight: &[u8],
+    reads: usize,
+    mut answer: impl FnMut(&mut Connection<R>, R::Event),
+) -> (usize, Connection<R>) {
+    let before = live();
+    let mut conn = make();
+    let mut pool = InputPool::new();
+    pool.set_max(16 * 1024);
+    let mut most = live() - before;
+    let mut rest = flight;
+    while !rest.is_empty() {
+        let room = pool.reserve();
+        let n = rest.len().min(room).min(reads);
+        pool.buffer().extend_from_slice(&rest[..n]);
+        rest = &rest[n..];
+        pool.filled(n, room);
+        loop {
+            conn.handle_input(NOW, pool.buffer());
+            most = most.max(live() - before);
+            // A refusal waits for its time, and no one is in a hurry here.
+            conn.handle_timeout(NOW);
+            let Some(event) = R::poll(&mut conn) else { break };
+            answer(&mut conn, event);
+            most = most.max(live() - before);
+        }
+    }
+    (most, conn)
+}
+
+const LIMIT: usize = 128 * 1024;
+
+fn flights() -> (Vec<u8>, Vec<u8>, Pair) {
+    let (client, server) = (rustcrypto_client().build().unwrap(), rustcrypto_server().build().unwrap());
+    let mut pair = Pair::new(client, server, 5);
+    pair.login_with(Credential::Password("x".into()));
+    (pair.c2s.sent.clone(), pair.s2c.sent.clone(), pair)
+}
+
+#[test]
+fn an_unauthenticated_connection_costs_at_most_128_kib_at_every_stage() {
+    let _turn = turn();
+    let (to_server, to_client, _pair) = flights();
+    let (client, server) = (rustcrypto_client().build().unwrap(), rustcrypto_server().build().unwrap());
+    for reads in [1, 100, 100_000] {
+        let connect = || Server::connect(server.clone(), Box::new(Seeded::new(!5)));
+        let (most, conn) = cost(connect, &to_server, reads, |conn, event| match event {
+            ServerEvent::Auth(request) => {
+                conn.reply_auth(request, ssh_proto::AuthVerdict::Accept).unwrap();
+            }
+            ServerEvent::Closed(reason) => panic!("{reason}"),
+            _ => {}
+        });
+        println!("server, {reads} bytes a read: {most} bytes at most");
+        assert!(most <= LIMIT, "{most}");
+        assert_eq!(conn.gate_state(), ssh_proto::raw::State::Authed);
+        let connect = || {
+            let mut conn = Client::connect(client.clone(), Box::new(Seeded::new(5)));
+            conn.authenticate("user", Credential::Password("x".into())).unwrap();
+            conn
+        };
+        let (most, conn) = cost(connect, &to_client, reads, |conn, event| match event {
+            ClientEvent::HostKey(check) => conn.accept_host_key(check).unwrap(),
+            ClientEvent::Closed(reason) => panic!("{reason}"),
+            _ => {}
+        });
+        println!("client, {reads} bytes a read: {most} bytes at most");
+        assert!(most <= LIMIT, "{most}");
+        assert_eq!(conn.gate_state(), ssh_proto::raw::State::Authed);
+    }
+}
+
+/// A plain packet of this payload.
+fn plain(payload: &[u8]) -> Vec<u8> {
+    let padding = 4 + (8 - (5 + payload.len() + 4) % 8) % 8;
+    let mut packet = ((1 + payload.len() + padding) as u32).to_be_bytes().to_vec();
+    packet.push(padding as u8);
+    packet.extend_from_slice(payload);
+    packet.extend(std::iter::repeat_n(0, padding));
+    packet
+}
+
+#[test]
+fn dos_an_unauthenticated_peer_that_sends_all_it_may_costs_at_most_128_kib() {
+    let _turn = turn();
+    let server = null_server().build().unwrap();
+    // As much as fits before the exchange begins, in the largest packets, as fast as they can be read.
+    let mut noise = b"SSH-2.0-noise\r\n".to_vec();
+    (0..250).for_each(|_| noise.extend(plain(&hand::ignore(34_900))));
+    // A packet that never ends.
+    let mut endless = b"SSH-2.0-endless\r\n".to_vec();
+    endless.extend(&plain(&hand::ignore(34_900))[..34_000]);
+    // A flood of unread answers once keys are there.
+    let client = null_client().build().unwrap();
+    let mut pair = Pair::new(client, server.clone(), 5);
+    pair.handshake();
+    (0..200).for_each(|_| pair.client.conn.send_raw(&hand::ping(30_000)));
+    pair.drive();
+    let pings = pair.c2s.sent.clone();
+    for (name, flight) in [("noise", noise), ("endless", endless), ("pings", pings)] {
+        for reads in [1000, 1 << 20] {
+            let connect = || Server::connect(server.clone(), Box::new(Seeded::new(!5)));
+            let (most, _) = cost(connect, &flight, reads, |_, _| {});
+            println!("{name}, {reads} bytes a read: {most} bytes at most");
+            assert!(most <= LIMIT, "{name}: {most}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_authenticated_connection_is_small() {
+    let _turn = turn();
+    let (to_server, to_client, _pair) = flights();
+    let (client, server) = (rustcrypto_client().build().unwrap(), rustcrypto_server().build().unwrap());
+    let before = live();
+    let connect = || Server::connect(server.clone(), Box::new(Seeded::new(!5)));
+    let (_, mut server_conn) = cost(connect, &to_server, 1000, |conn, event| {
+        if let ServerEvent::Auth(request) = event {
+            conn.reply_auth(request, ssh_proto::AuthVerdict::Accept).unwrap();
+        }
+    });
+    let pending = server_conn.output().len();
+    server_conn.consume_output(pending);
+    server_conn.handle_timeout(NOW);
+    let server_heap = live() - before;
+    let before = live();
+    let connect = || {
+        let mut conn = Client::connect(client.clone(), Box::new(Seeded::new(5)));
+        conn.authenticate("user", Credential::Password("x".into())).unwrap();
+        conn
+    };
+    let (_, mut client_conn) = cost(connect, &to_client, 1000, |conn, event| {
+        if let ClientEvent::HostKey(check) = event {
+            conn.accept_host_key(check).unwrap();
+        }
+    });
+    let pending = client_conn.output().len();
+    client_conn.consume_output(pending);
+    client_conn.handle_timeout(NOW);
+    let client_heap = live() - before;
+    println!("idle and authenticated, heap: server {server_heap} bytes, client {client_heap} bytes");
+    println!("size of Connection: {} bytes", size_of::<Connection<Server>>());
+    assert!(server_heap < 16 * 1024 && client_heap < 16 * 1024, "{server_heap} {client_heap}");
+    assert!(size_of::<Connection<Server>>() < 8 * 1024);
+}

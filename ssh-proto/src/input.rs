@@ -28,17 +28,33 @@ const BUFFERS: usize = 3;
 /// pool.filled(16, spare);
 /// assert_eq!(pool.buffer().len(), 16);
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct InputPool {
     current: BytesMut,
     others: Vec<BytesMut>,
     size: usize,
+    max: usize,
+}
+
+impl Default for InputPool {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl InputPool {
     /// An empty pool.
     pub fn new() -> Self {
-        Self { current: BytesMut::new(), others: Vec::new(), size: MIN }
+        Self { current: BytesMut::new(), others: Vec::new(), size: MIN, max: MAX }
+    }
+
+    /// Grows buffers to `max` bytes from now on, at least 4 KiB and at most 256 KiB. A packet that is larger
+    /// still gets the room it needs.
+    ///
+    /// DoS: until a peer is authenticated 16 KiB do, and however fast it sends it then costs no more.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max.clamp(MIN, MAX);
+        self.size = self.size.min(self.max);
     }
 
     /// The buffer to append to and to hand to `handle_input`.
@@ -75,8 +91,8 @@ impl InputPool {
 
     /// A read gave `n` of `room` bytes: a full one means there is more to come.
     pub fn filled(&mut self, n: usize, room: usize) {
-        if n >= room && self.size < MAX {
-            self.size *= 2;
+        if n >= room && self.size < self.max {
+            self.size = (self.size * 2).min(self.max);
             self.others.retain(|other| other.capacity() >= self.size);
         }
     }

@@ -27,7 +27,8 @@ enum Polls {
 struct Solo<R: Peer> {
     end: End<R>,
     channels: Vec<ChannelId>,
-    ops: std::vec::IntoIter<Op>,
+    ops: Vec<Op>,
+    next_op: usize,
     /// What happened in each flight: events and results, then output.
     flights: Vec<(Vec<String>, Vec<u8>)>,
 }
@@ -35,7 +36,7 @@ struct Solo<R: Peer> {
 impl<R: Peer> Solo<R> {
     fn new(mut end: End<R>, ops: &[Op]) -> Self {
         end.policy = Policy::keep();
-        Self { end, channels: Vec::new(), ops: ops.to_vec().into_iter(), flights: Vec::new() }
+        Self { end, channels: Vec::new(), ops: ops.to_vec(), next_op: 0, flights: Vec::new() }
     }
 
     /// Takes a flight and gives the answer.
@@ -58,9 +59,10 @@ impl<R: Peer> Solo<R> {
             self.end.turn(NOW);
         }
         let burst = if self.end.authenticated { 4 } else { 0 };
-        for op in self.ops.by_ref().take(burst) {
-            perform(&mut self.end, &op, &mut self.channels);
+        for op in self.ops.iter().skip(self.next_op).take(burst) {
+            perform(&mut self.end, op, &mut self.channels);
         }
+        self.next_op += burst;
         let output = self.end.conn.output().to_vec();
         self.end.conn.consume_output(output.len());
         self.flights.push((merged(std::mem::take(&mut self.end.trace)), output.clone()));

@@ -1,0 +1,197 @@
+//! Requests and their replies, and what a peer gets that asks too much.
+
+use std::time::Duration;
+
+use ssh_proto::raw::number;
+use ssh_proto::{
+    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason,
+    GlobalRequestKind, OpenError, PeerMisbehaved, RequestError, ServerEvent, Stream, WriteError,
+};
+use ssh_tests::{Answer, Pair, hand, null_configs_with, record, take};
+
+use super::{client, fill};
+
+#[test]
+fn ch_08_replies_come_in_the_order_of_the_requests_whatever_the_order_of_the_answers() {
+    let mut pair = Pair::logged_in();
+    let (ours, _) = pair.open_session();
+    pair.server.policy.request = Answer::Keep;
+    for name in ["A", "B", "C"] {
+        client(&mut pair, ours).request(&ChannelRequestKind::env(name, ""), true).unwrap();
+    }
+    pair.drive();
+    let mut tickets = Vec::new();
+    for _ in 0..3 {
+        tickets.push(take!(pair.server, ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => ticket));
+    }
+    for (ticket, ok) in tickets.into_iter().rev().zip([true, false, true]) {
+        assert_eq!(pair.client.count(" Reply("), 0);
+        pair.server.conn.reply_request(ticket, ok).unwrap();
+        pair.step();
+    }
+    pair.drive();
+    let replies = pair.client.trace.iter().filter(|event| event.contains(" Reply("));
+    let replies: Vec<bool> = replies.map(|event| event.contains("true")).collect();
+    assert_eq!(replies, [true, false, true]);
+}
+
+#[test]
+fn requests_made_before_the_confirmation_leave_behind_it_and_before_data() {
+    let mut pair = Pair::logged_in();
+    let ours = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    let mut channel = client(&mut pair, ours);
+    channel.request(&ChannelRequestKind::env("A", "b"), false).unwrap();
+    channel.request(&ChannelRequestKind::exec("cat"), true).unwrap();
+    assert_eq!(channel.write(Stream::Data, b"input"), Err(WriteError::Blocked));
+    pair.drive();
+    take!(pair.client, ClientEvent::Channel(id, ChannelEvent::Writable) if id == ours => ());
+    client(&mut pair, ours).write(Stream::Data, b"input").unwrap();
+    pair.drive();
+    let numbers = record::numbers(&pair.c2s.sent);
+    let mine: Vec<u8> = numbers.into_iter().filter(|number| *number >= 90).collect();
+    assert_eq!(mine, [90, 98, 98, 94]);
+    assert_eq!(pair.client.count("Reply(true)"), 1);
+}
+
+#[test]
+fn too_many_requests_are_full_and_ready_says_when_there_is_room() {
+    let mut pair = Pair::logged_in();
+    let (ours, _) = pair.open_session();
+    pair.c2s.stalled = true;
+    let (big, mut sent) = (vec![0; 8_000], 0);
+    fill(&mut client(&mut pair, ours), Stream::Data);
+    let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: big };
+    let error = loop {
+        match client(&mut pair, ours).request(&kind, false) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, RequestError::Full);
+    assert!((7..=8).contains(&sent), "64 KiB are {sent} of them");
+    assert_eq!(pair.client.count("Ready"), 0);
+    pair.c2s.stalled = false;
+    pair.drive();
+    assert_eq!(pair.client.trace.iter().filter(|event| *event == "Ready").count(), 1);
+    client(&mut pair, ours).request(&kind, false).unwrap();
+    let long = ChannelRequestKind::exec(vec![b'x'; 33_000]);
+    assert_eq!(client(&mut pair, ours).request(&long, false), Err(RequestError::TooLong));
+}
+
+#[test]
+fn unanswered_requests_are_bounded_and_ready_follows_a_reply() {
+    let mut pair = Pair::logged_in();
+    let (ours, _) = pair.open_session();
+    pair.server.policy.request = Answer::Keep;
+    let kind = ChannelRequestKind::env("A", "");
+    for _ in 0..16 {
+        client(&mut pair, ours).request(&kind, true).unwrap();
+    }
+    pair.drive();
+    assert_eq!(client(&mut pair, ours).request(&kind, true), Err(RequestError::Full));
+    let ready = |pair: &Pair| pair.client.trace.iter().filter(|event| *event == "Ready").count();
+    assert_eq!(ready(&pair), 0);
+    for _ in 0..16 {
+        let ticket = take!(pair.server, ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => ticket);
+        pair.server.conn.reply_request(ticket, true).unwrap();
+    }
+    pair.drive();
+    assert_eq!(ready(&pair), 1, "a refused request is owed a Ready");
+    client(&mut pair, ours).request(&kind, true).unwrap();
+
+    let global = GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() };
+    pair.server.policy.global = Answer::Keep;
+    let made = std::iter::from_fn(|| pair.client.conn.global_request(&global).ok()).count();
+    assert_eq!(made, 64);
+    pair.drive();
+    assert_eq!(pair.client.count("GlobalReply"), 0, "refused ones wait behind undecided ones");
+    while let Some(ticket) = pair.server.take(|event| match event {
+        ServerEvent::Global(ticket) => Ok(ticket),
+        other => Err(other),
+    }) {
+        pair.server.conn.reply_global(ticket, ssh_proto::GlobalReply::Success(b"")).unwrap();
+    }
+    pair.drive();
+    assert_eq!(pair.client.count("GlobalReply"), 64);
+    assert_eq!(pair.client.count("Some("), 16, "the others were over the cap");
+    assert_eq!(ready(&pair), 2);
+}
+
+#[test]
+fn opens_over_the_cap_are_refused_and_the_others_wait() {
+    let mut pair = Pair::logged_in();
+    pair.server.policy.open = Answer::Keep;
+    for _ in 0..10 {
+        pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    }
+    pair.drive();
+    assert_eq!(pair.client.count("OpenFailed"), 2);
+    assert!(pair.server.conn.wants_input());
+    for _ in 0..8 {
+        let ticket = take!(pair.server, ServerEvent::Open(ticket) => ticket);
+        pair.server.conn.accept_channel(ticket, ChannelConfig::default()).unwrap();
+    }
+    pair.drive();
+    assert_eq!(pair.client.count("Opened"), 8);
+}
+
+#[test]
+fn as_many_channels_as_allowed_can_be_open_each_with_a_window() {
+    let mut pair = Pair::logged_in();
+    for _ in 0..32 {
+        pair.open_session();
+    }
+    let more = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default());
+    assert_eq!(more, Err(OpenError::TooMany));
+    for usage in [pair.client.conn.memory_usage(), pair.server.conn.memory_usage()] {
+        assert!(usage.granted >= 32 * 32 * 1024 && usage.granted <= 24 << 20, "{usage:?}");
+    }
+}
+
+#[test]
+fn pk_14_a_ping_flood_by_a_peer_that_does_not_read_is_bounded_and_pauses_its_reading() {
+    let (client, server) = null_configs_with(|limits| limits.noise_burst = 1_000_000, |_| {});
+    let mut pair = Pair::new(client, server, 1);
+    pair.login();
+    pair.s2c.stalled = true;
+    pair.c2s.split = ssh_tests::Split::Fixed(10_000);
+    for _ in 0..2_000 {
+        pair.client.conn.send_raw(&hand::ping(1000));
+    }
+    pair.drive();
+    let usage = pair.server.conn.memory_usage();
+    assert!(!pair.server.conn.wants_input());
+    assert!(usage.output <= 260 * 1024 && usage.owed <= 70 * 1024, "{usage:?}");
+    assert!(pair.c2s.under_way() > 1_000_000);
+    pair.s2c.stalled = false;
+    pair.drive();
+    assert_eq!(record::count(&pair.s2c.sent, number::PONG), 2_000);
+    assert_eq!(pair.server.closed, None);
+}
+
+#[test]
+fn a_ping_flood_ends_with_the_noise_budget() {
+    let mut pair = Pair::logged_in();
+    for _ in 0..300 {
+        pair.client.conn.send_raw(&hand::ping(1));
+    }
+    pair.drive();
+    let rule = PeerMisbehaved::NoiseFlood;
+    assert_eq!(pair.server.closed, Some(CloseReason::PeerMisbehaved { rule, message: Some(number::PING) }));
+}
+
+#[test]
+fn a_keepalive_between_two_idle_sides_is_answered_and_nothing_else_is_sent() {
+    let (client, server) =
+        null_configs_with(|limits| limits.keepalive_interval = Some(Duration::from_secs(30)), |_| {});
+    let mut pair = Pair::new(client, server, 1);
+    pair.login();
+    let before = (pair.c2s.sent.len(), pair.s2c.sent.len());
+    pair.advance(Duration::from_secs(3000));
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    let globals = record::count(&pair.c2s.sent, 80) + record::count(&pair.s2c.sent, 80);
+    assert!((100..=210).contains(&globals), "{globals}");
+    let replies = record::count(&pair.c2s.sent, 82) + record::count(&pair.s2c.sent, 82);
+    assert_eq!(replies, globals);
+    assert!(pair.c2s.sent.len() > before.0 && pair.s2c.sent.len() > before.1);
+}
