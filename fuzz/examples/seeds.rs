@@ -40,7 +40,8 @@ fn main() -> io::Result<()> {
                 write(target, format!("stage-{stage}-{name}"), &[64 | stage, *setup, Step::Settle as u8])?;
             }
             for step in 0..STEPS as u8 {
-                let program = [stage, 0, step, 5, 5, 5, Step::DeliverAll as u8, 100, Step::Poll as u8, 7];
+                let program =
+                    [32 | stage, 0, step, 5, 5, 5, Step::DeliverAll as u8, 100, Step::Poll as u8, 7];
                 write(target, format!("step-{stage}-{step}"), &program)?;
             }
             for kind in 0..KINDS as u8 {

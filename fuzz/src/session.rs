@@ -6,10 +6,12 @@
 //! [`Oracle`], and at the end every connection must be able to close.
 
 use core::time::Duration;
+use std::alloc::System;
 
 use bytes::BytesMut;
 use ssh_proto::{ChannelId, Client, Connection, Instant, Limits, Server, Stream};
 use ssh_tests::{End, Seeded};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 use crate::hostile;
 use crate::input::Input;
@@ -130,6 +132,15 @@ const ALL: [Step; STEPS] = [
     Step::Flood,
 ];
 
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Bytes on the heap.
+fn live() -> usize {
+    let stats = GLOBAL.stats();
+    stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated)
+}
+
 fn run<S: Subject>(data: &[u8]) {
     let mut input = Input(data);
     let mode = input.byte();
@@ -137,11 +148,14 @@ fn run<S: Subject>(data: &[u8]) {
     if mode & 128 != 0 {
         session.raw(&mut input, mode & 1 != 0);
     } else {
-        session.bring(STAGES[usize::from(mode & 63) % STAGES.len()]);
+        session.bring(STAGES[usize::from(mode & 31) % STAGES.len()]);
         let mut steps = 0;
         while !input.is_empty() && steps < MAX_STEPS {
             session.step(&mut input);
             steps += 1;
+        }
+        if mode & 32 != 0 {
+            return session.weigh();
         }
     }
     session.end();
@@ -479,6 +493,21 @@ impl<S: Subject> Session<S> {
     fn check(&mut self) {
         self.oracle.check(&self.conn, &self.limits);
         self.oracle.judge_peer(self.peer.closed.as_ref());
+    }
+
+    /// What it frees is what it told of, but for room to grow and what every connection has.
+    fn weigh(mut self) {
+        const FIXED: usize = 64 * 1024;
+        self.read_all();
+        self.wire.clear();
+        self.buf = BytesMut::new();
+        let usage = self.conn.memory_usage();
+        let told = usage.outbox + usage.owed + usage.events + usage.channels * 4096;
+        let most = 2 * told + self.conn.output_capacity() + self.limits.output + FIXED;
+        let before = live();
+        drop(self.conn);
+        let freed = before.saturating_sub(live());
+        assert!(freed <= most, "I10: {freed} bytes were held, not {most}: {usage:?}");
     }
 
     /// Whatever happened: once the transport ended, the tickets are dropped and time passes, it closes.

@@ -185,7 +185,7 @@ impl<R: Role> Connection<R> {
         reply: GlobalReply<'_>,
     ) -> Result<(), AnswerError> {
         let Some(ticket) = request.ticket else { return Ok(()) };
-        self.core.answer(ticket, |mux, _, ticket| mux.reply_global(ticket, reply))
+        self.core.answer(ticket, |mux, cx, ticket| mux.reply_global(cx, ticket, reply))
     }
 
     /// Brings a signature, or says that there is none. One by another algorithm than asked for is none.

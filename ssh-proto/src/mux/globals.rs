@@ -49,11 +49,11 @@ impl Globals {
     /// Moves the replies whose turn it is to the queue of what is sent.
     pub(crate) fn pump(&mut self, cx: &mut MuxContext<'_>) {
         while self.owed.is_ready() && cx.sender().is_some() {
-            cx.owed.forgive(REPLY_COST);
             let reply = match self.owed.next() {
                 Some(NextReply::Decided(data)) => Some(data),
                 _ => None,
             };
+            cx.owed.forgive(REPLY_COST + reply.as_ref().map_or(0, Bytes::len));
             cx.owed.push_global(reply);
             cx.owed.pump(cx.out, cx.limits.output);
         }
@@ -118,7 +118,12 @@ impl Mux {
     }
 
     /// The embedder's answer to a global request.
-    pub(crate) fn reply_global(&mut self, ticket: Ticket, reply: GlobalReply<'_>) -> Result<(), AnswerError> {
+    pub(crate) fn reply_global(
+        &mut self,
+        cx: &mut MuxContext<'_>,
+        ticket: Ticket,
+        reply: GlobalReply<'_>,
+    ) -> Result<(), AnswerError> {
         let (answer, fits) = match reply {
             GlobalReply::Success(data) if data.len() <= MAX_PAYLOAD => {
                 (Some(Bytes::copy_from_slice(data)), true)
@@ -126,9 +131,12 @@ impl Mux {
             GlobalReply::Success(_) => (None, false),
             GlobalReply::Failure => (None, true),
         };
+        let cost = answer.as_ref().map_or(0, Bytes::len);
         if !self.globals.owed.decide(&ticket, answer) {
             return Err(AnswerError::Gone);
         }
+        // DoS: its data waits for the replies before it and for a peer that may not read.
+        cx.owed.charge(cost);
         ticket.settle();
         if fits { Ok(()) } else { Err(AnswerError::Refused) }
     }
