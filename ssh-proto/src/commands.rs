@@ -3,13 +3,14 @@
 use crate::auth::Auth;
 use crate::auth::client::Credential;
 use crate::auth::server::AuthVerdict;
-use crate::connection::{Connection, Core};
+use crate::connection::Connection;
 use crate::error::{
     AnswerError, ApiMisuse, AuthError, CloseReason, Disconnect, OpenError, RequestError, UnknownChannel,
 };
 use crate::event::{ChannelId, RequestId};
 use crate::kex::Progress;
 use crate::key::{SignRefused, Signature};
+use crate::machine::Core;
 use crate::msg::request::{ChannelKind, GlobalReply, GlobalRequestKind, OpenFailure};
 use crate::mux::channel::ChannelConfig;
 use crate::mux::handle::Channel;

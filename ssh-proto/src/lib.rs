@@ -116,7 +116,6 @@ mod auth;
 mod commands;
 mod config;
 mod connection;
-mod core_input;
 pub mod crypto;
 mod entropy;
 mod error;
@@ -126,6 +125,7 @@ mod kex;
 mod key;
 #[cfg(feature = "keys")]
 pub mod keys;
+mod machine;
 #[cfg_attr(not(feature = "raw"), allow(unreachable_pub, dead_code, reason = "reachable through `raw`"))]
 mod msg;
 mod mux;
@@ -145,7 +145,7 @@ pub use config::{
     Algorithms, AuthMethods, ClientConfig, ClientConfigBuilder, ConfigError, Limits, RekeyPolicy,
     ServerConfig, ServerConfigBuilder, StrictKexPolicy,
 };
-pub use connection::{Connection, MemoryUsage};
+pub use connection::Connection;
 pub use entropy::{Entropy, EntropyError};
 pub use error::*;
 pub use event::{AuthIdentity, ChannelEvent, ChannelId, ClientEvent, RequestId, ServerEvent, Stream};
@@ -153,6 +153,7 @@ pub use input::InputPool;
 pub use kex::SessionId;
 pub use kex::negotiate::Negotiated;
 pub use key::*;
+pub use machine::MemoryUsage;
 pub use msg::request::*;
 pub use mux::channel::{ChannelConfig, Stderr};
 pub use mux::handle::Channel;

@@ -14,7 +14,7 @@ use crate::msg::channel::{RequestFailure, RequestSuccess};
 use crate::msg::request::OpenFailure;
 use crate::msg::transport::{Pong, Unimplemented};
 use crate::mux::channel::RemoteId;
-use crate::mux::send_open_failure;
+use crate::mux::send::send_open_failure;
 use crate::transport::outgoing::Outgoing;
 
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::Mux;
 use super::channel::{ChannelState, Once, Stderr};
-use crate::connection::Core;
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
 use crate::event::{ChannelId, Stream};
+use crate::machine::Core;
 use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
 use crate::msg::request::ChannelRequestKind;

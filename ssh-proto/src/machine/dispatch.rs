@@ -9,10 +9,10 @@ use bytes::BytesMut;
 
 use crate::auth::{Auth, Authenticated};
 use crate::config::{AnyConfig, Common};
-use crate::connection::{Core, Stage};
 use crate::error::{CloseReason, Disconnect, DisconnectCode, PeerIncompatible, PeerMisbehaved};
 use crate::event::CoreEvent;
 use crate::kex::Progress;
+use crate::machine::{Core, Stage};
 use crate::msg::gate::{Verdict, admit};
 use crate::msg::transport::{Debug, Disconnect as WireDisconnect, ExtInfo, Ignore, Ping, Unimplemented};
 use crate::msg::{Message, number};

@@ -1,0 +1,193 @@
+//! Sending: flags and waiting messages become packets, when a packet may be sent and there is room.
+
+use alloc::vec::Vec;
+
+use super::channel::{Once, RemoteId};
+use super::outbox::Waiting;
+use super::replies::{NextReply, REPLY_COST};
+use super::{Mux, MuxContext};
+use crate::event::{ChannelId, CoreEvent, Flag};
+use crate::msg::channel::{
+    ChannelClose, ChannelEof, ChannelFailure, ChannelOpenConfirmation, ChannelOpenFailure, ChannelSuccess,
+    ChannelWindowAdjust,
+};
+use crate::msg::request::{OpenFailure, OpenFailureCode};
+use crate::transport::MAX_DATA;
+use crate::transport::outgoing::ServiceSender;
+
+impl Mux {
+    /// Answers what was dropped with refusals.
+    pub(crate) fn sweep(&mut self, cx: &mut MuxContext<'_>) {
+        while let Some(at) = self.opens.iter().position(|open| open.pending.is_dropped()) {
+            if let Some(open) = self.opens.remove(at) {
+                let code = OpenFailureCode::ADMINISTRATIVELY_PROHIBITED;
+                cx.owed.push_open_failure(open.remote, OpenFailure::new(code, "open refused"));
+            }
+        }
+        self.globals.sweep();
+        let undecided: Vec<ChannelId> = self
+            .slots
+            .iter_mut()
+            .filter_map(|entry| entry.channel.as_mut())
+            .filter(|channel| channel.owed.undecided() > 0)
+            .map(|channel| {
+                channel.owed.sweep();
+                channel.forget_refused_program();
+                channel.id
+            })
+            .collect();
+        undecided.into_iter().for_each(|id| self.touch(id));
+    }
+
+    /// Sends what may be sent: global replies, flags of channels, the outbox. Then tells writers of the room.
+    pub(crate) fn pump(&mut self, cx: &mut MuxContext<'_>) {
+        self.globals.pump(cx);
+        while !self.control.is_empty() && cx.sender().is_some() {
+            let Some(id) = self.control.pop_front() else { break };
+            self.render(cx, id);
+        }
+        self.drain_outbox(cx);
+        self.wake_writers(cx);
+    }
+
+    /// Sends a channel's flags, in their order: confirmation, adjust, replies; EOF and CLOSE behind its outbox.
+    fn render(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        self.confirm(cx, id);
+        let Some(channel) = self.find(id) else { return };
+        channel.in_control = false;
+        let Some(RemoteId(recipient)) = channel.remote else { return };
+        let Some(mut sender) = cx.sender() else { return self.touch(id) };
+        if channel.close_out != Once::Sent {
+            if !channel.eof_in
+                && !channel.close_in
+                && !channel.released
+                && let Some(bytes) = channel.recv.adjust()
+            {
+                sender.send(&ChannelWindowAdjust { recipient, bytes });
+            }
+            let mut replies = 0;
+            while let Some(reply) = channel.owed.next() {
+                replies += 1;
+                match reply {
+                    NextReply::Decided(true) => sender.send(&ChannelSuccess { recipient }),
+                    _ => sender.send(&ChannelFailure { recipient }),
+                }
+                if replies == 64 {
+                    break;
+                }
+            }
+            cx.owed.forgive(replies * REPLY_COST);
+            if channel.owed.is_ready() {
+                return self.touch(id);
+            }
+        }
+        if channel.outboxed == 0 {
+            self.finish(cx, id);
+        }
+    }
+
+    /// Sends the confirmation of an accepted open, and lets its writer go on.
+    fn confirm(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id).filter(|channel| channel.confirm == Once::Wanted) else { return };
+        let (Some(RemoteId(recipient)), Some(mut sender)) = (channel.remote, cx.sender()) else { return };
+        let (window, max_packet) = (channel.recv.initial(), u32::try_from(MAX_DATA).unwrap_or(u32::MAX));
+        channel.confirm = Once::Sent;
+        sender.send(&ChannelOpenConfirmation { recipient, sender: id.slot, window, max_packet, data: b"" });
+        if channel.blocked && channel.may_write() {
+            self.wait_for_room(id);
+        }
+    }
+
+    /// Sends EOF and CLOSE, once nothing of the channel is left to go before them.
+    fn finish(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id) else { return };
+        let Some(RemoteId(recipient)) = channel.remote else { return };
+        let Some(mut sender) = cx.sender() else { return self.touch(id) };
+        if channel.eof_out == Once::Wanted && channel.close_out != Once::Sent {
+            channel.eof_out = Once::Sent;
+            sender.send(&ChannelEof { recipient });
+        }
+        if channel.close_out == Once::Wanted {
+            channel.close_out = Once::Sent;
+            sender.send(&ChannelClose { recipient });
+            let forgotten = channel.owed.clear();
+            cx.owed.forgive(forgotten * REPLY_COST);
+        }
+        self.collect(id);
+    }
+
+    fn drain_outbox(&mut self, cx: &mut MuxContext<'_>) {
+        while !self.outbox.is_empty() {
+            let Some(mut sender) = cx.sender() else { break };
+            let slots = &self.slots;
+            let remote = |id: ChannelId| {
+                let channel = slots.get(id.slot as usize).and_then(|entry| entry.channel.as_ref());
+                let channel = channel.filter(|channel| channel.id == id && channel.confirm == Once::Sent);
+                channel.and_then(|channel| channel.remote)
+            };
+            let ready = |waiting: &Waiting| waiting.channel.is_none_or(|id| remote(id).is_some());
+            let Some(mut waiting) = self.outbox.take(ready) else { break };
+            if let Some(id) = waiting.channel {
+                if let Some(RemoteId(remote)) = remote(id)
+                    && let Some(recipient) = waiting.payload.get_mut(1..5)
+                {
+                    recipient.copy_from_slice(&remote.to_be_bytes());
+                }
+                sender.send_with(waiting.payload.len(), |out| out.extend_from_slice(&waiting.payload));
+                self.unboxed(cx, id);
+            } else {
+                sender.send_with(waiting.payload.len(), |out| out.extend_from_slice(&waiting.payload));
+            }
+        }
+        if self.outbox.take_ready() {
+            cx.events.push(CoreEvent::Ready);
+        }
+    }
+
+    /// One message of a channel left the outbox.
+    fn unboxed(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id) else { return };
+        channel.outboxed = channel.outboxed.saturating_sub(1);
+        if channel.outboxed > 0 {
+            return;
+        }
+        if channel.eof_out == Once::Wanted || channel.close_out == Once::Wanted {
+            self.finish(cx, id);
+        } else if channel.blocked {
+            self.wait_for_room(id);
+        }
+    }
+
+    /// Puts a channel on the ring of writers.
+    pub(super) fn wait_for_room(&mut self, id: ChannelId) {
+        if let Some(channel) = self.find(id)
+            && !channel.in_writers
+        {
+            channel.in_writers = true;
+            self.writers.push_back(id);
+        }
+    }
+
+    /// Raises `Writable` for as many waiting channels as the room has quanta.
+    fn wake_writers(&mut self, cx: &mut MuxContext<'_>) {
+        if self.writers.is_empty() || cx.sender().is_none() {
+            return;
+        }
+        let room = cx.limits.output.saturating_sub(cx.out.pending());
+        for _ in 0..room.div_ceil(MAX_DATA) {
+            let Some(id) = self.writers.pop_front() else { break };
+            let Some(channel) = self.find(id) else { continue };
+            channel.in_writers = false;
+            if channel.blocked && channel.may_write() {
+                channel.blocked = false;
+                self.raise(id, Flag::Writable, cx.events);
+            }
+        }
+    }
+}
+
+/// Sends a refusal of an open.
+pub(crate) fn send_open_failure(sender: &mut ServiceSender<'_>, remote: RemoteId, why: &OpenFailure) {
+    let (code, description) = (why.code.0, why.description.as_bytes());
+    sender.send(&ChannelOpenFailure { recipient: remote.0, code, description, language: b"" });
+}
