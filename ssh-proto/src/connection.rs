@@ -426,6 +426,10 @@ impl Core {
             return;
         }
         self.start_due_rekey();
+        if self.is_closing() {
+            // There was no entropy for it; what follows would start the timers again.
+            return;
+        }
         let room = self.limits().output;
         self.owed.pump(&mut self.out, room);
         if let Some((mux, mut cx)) = self.mux_parts() {
