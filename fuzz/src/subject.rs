@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use ssh_proto::{
     AuthMethods, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest, Client,
-    ClientConfig, ClientEvent, CloseReason, Connection, Credential, GlobalReply, GlobalRequest, HostKeyCheck,
-    KeyProbe, Limits, OpenFailure, OpenFailureCode, OpenRequest, RekeyPolicy, Role, Secret, Server,
-    ServerConfig, ServerEvent, SignRefused, SignRequest, Signature, Stream,
+    ClientConfig, ClientEvent, CloseReason, Connection, Credential, Entropy, GlobalReply, GlobalRequest,
+    HostKeyCheck, KeyProbe, Limits, OpenFailure, OpenFailureCode, OpenRequest, RekeyPolicy, Role, Secret,
+    Server, ServerConfig, ServerEvent, SignRefused, SignRequest, Signature, Stream,
 };
 use ssh_tests::config::HOST_KEY;
-use ssh_tests::{Peer, external_key, null, null_client, null_key};
+use ssh_tests::{FailsAt, Peer, Seeded, external_key, null, null_client, null_key};
 
 use crate::input::Input;
 
@@ -91,6 +91,14 @@ impl Setup {
             rekey.bytes = 8 * 1024;
             rekey.packets = 64;
             rekey.interval = Some(core::time::Duration::from_secs(20));
+        }
+    }
+
+    /// A random source, which may fail sooner or later.
+    pub fn entropy(self) -> Box<dyn Entropy + Send> {
+        match self.0 & 64 {
+            0 => Box::new(Seeded::new(1)),
+            _ => Box::new(FailsAt::call(usize::from(self.0 & 31))),
         }
     }
 

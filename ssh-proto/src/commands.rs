@@ -159,7 +159,7 @@ impl<R: Role> Connection<R> {
     pub fn reply_request(&mut self, request: ChannelRequest, ok: bool) -> Result<(), AnswerError> {
         let Some(ticket) = request.ticket else { return Ok(()) };
         let id = request.channel;
-        self.core.answer(ticket, |mux, _, ticket| mux.reply_request(ticket, id, ok))
+        self.core.answer(ticket, |mux, cx, ticket| mux.reply_request(cx, ticket, id, ok))
     }
 
     /// Makes a global request; `GlobalReply` with the same id answers it.

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use crate::crypto::Provider;
 use crate::key::KeyPair;
+use crate::transport::MAX_PACKETS_PER_KEY;
 
 /// Bounds on what a connection holds, waits for and answers. Every field has a reason in the docs; the
 /// defaults are meant for the open internet.
@@ -87,7 +88,7 @@ pub struct Limits {
     pub max_borrowed: usize,
     /// Key exchanges the peer may start per minute with less than 64 KiB of traffic before each.
     pub small_rekeys_per_minute: Option<u32>,
-    /// Tolerate a peer that exceeds its window by up to a tenth, as OpenSSH does.
+    /// Tolerate a peer that exceeds each window it was granted by up to a tenth, as OpenSSH does.
     pub lenient_window: bool,
 }
 
@@ -144,7 +145,7 @@ impl Default for Limits {
 pub struct RekeyPolicy {
     /// Bytes under one key.
     pub bytes: u64,
-    /// Packets under one key.
+    /// Packets under one key, below 2^31.
     pub packets: u64,
     /// The age of a key.
     pub interval: Option<Duration>,
@@ -279,7 +280,11 @@ impl Common {
             ("noise_burst", limits.noise_burst > 0),
             ("pending_requests", limits.pending_requests > 0),
             ("rekey.bytes", self.rekey.bytes > 0),
-            ("rekey.packets", self.rekey.packets > 0),
+            ("rekey.packets", (1..MAX_PACKETS_PER_KEY).contains(&self.rekey.packets)),
+            ("rekey.interval", self.rekey.interval != Some(Duration::ZERO)),
+            ("keepalive_interval", limits.keepalive_interval != Some(Duration::ZERO)),
+            ("idle_timeout", limits.idle_timeout != Some(Duration::ZERO)),
+            ("pending_globals", limits.pending_globals > 0),
         ] {
             if !ok {
                 return Err(ConfigError::BadLimit(name));

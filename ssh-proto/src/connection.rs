@@ -68,7 +68,8 @@ impl<R: Role> Connection<R> {
         self.core.handle_input(now, buf);
     }
 
-    /// The transport has ended. The close follows once the bytes before it were taken.
+    /// The transport has ended. The close follows in [`handle_input`](Self::handle_input), once that has taken
+    /// the bytes before it.
     pub fn handle_eof(&mut self, now: Instant) {
         self.core.handle_eof(now);
     }

@@ -217,6 +217,8 @@ rules! {
     NoiseFlood = PROTOCOL_ERROR, "too many messages without effect";
     /// Messages with unknown numbers are budgeted.
     UnimplementedFlood = PROTOCOL_ERROR, "too many unknown messages";
+    /// Replies owed during a re-exchange, which cannot leave, are bounded.
+    ReplyFlood = PROTOCOL_ERROR, "too many messages that want a reply during a key re-exchange";
     /// What may be sent before authentication is bounded.
     PreAuthVolume = PROTOCOL_ERROR, "too much traffic before authentication";
     /// Re-exchanges without traffic between them are budgeted.

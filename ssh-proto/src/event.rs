@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::error::CloseReason;
 use crate::key::PublicKey;
-use crate::msg::request::{ChannelKind, ChannelRequestKind, ExitStatus, OpenFailure};
+use crate::msg::request::{ExitStatus, OpenFailure};
 use crate::text::PeerText;
 use crate::ticket::{
     AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest,
@@ -205,18 +205,22 @@ impl CoreEvent {
             Self::Banner(text) => text.as_bytes().len(),
             Self::AuthFailed { remaining, .. } => remaining.iter().map(|name| name.len() + 24).sum(),
             Self::Global(request) => request.kind.name.len() + request.kind.data.len(),
-            Self::GlobalReply(_, Some(data)) => data.len(),
-            Self::Open(request) => match &request.kind {
-                ChannelKind::Other { name, data } => name.len() + data.len(),
-                _ => 64,
-            },
-            Self::Channel(_, ChannelEvent::Request(request)) => match &request.kind {
-                ChannelRequestKind::Exec(command) => command.len(),
-                ChannelRequestKind::Env { name, value } => name.len() + value.len(),
-                ChannelRequestKind::Other { name, data } => name.len() + data.len(),
-                _ => 64,
-            },
-            _ => 0,
+            Self::GlobalReply(_, data) => data.as_ref().map_or(0, Bytes::len),
+            Self::Open(request) => request.kind.heap_size(),
+            Self::OpenFailed(_, why) => why.description.as_bytes().len(),
+            Self::Channel(_, ChannelEvent::Request(request)) => request.kind.heap_size(),
+            Self::Channel(_, ChannelEvent::Exit(status)) => status.heap_size(),
+            Self::Auth(request) => request.user.len(),
+            Self::Probe(probe) => probe.user.len() + probe.key.as_blob().len(),
+            Self::Sign(request) => request.message.len(),
+            Self::HostKey(_)
+            | Self::LoggedIn
+            | Self::Authenticated(_)
+            | Self::Opened(_)
+            | Self::Channel(..)
+            | Self::Ready
+            | Self::Rekeyed
+            | Self::Closed(_) => 0,
         };
         payload + 64
     }

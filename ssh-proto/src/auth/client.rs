@@ -108,6 +108,12 @@ impl ClientAuth {
         }
     }
 
+    /// The connection is over: the credential that waits goes.
+    pub(crate) fn retire(&mut self) {
+        self.queued = None;
+        self.phase = Phase::Idle;
+    }
+
     /// Our NEWKEYS went out: ask for the service.
     pub(crate) fn start(&mut self, cx: &mut AuthContext<'_>) {
         if let Some(mut sender) = cx.out.service() {
@@ -152,8 +158,9 @@ impl ClientAuth {
         Ok(())
     }
 
-    /// The signature algorithm for a key: the provider's first for its type that the server takes. Servers
-    /// that don't say what they take are tried with the provider's first (RFC 8332 §3.3).
+    /// The signature algorithm for a key: of those for its type, the provider's first that the server says it
+    /// takes. Servers that say nothing, or leave out what they take, are tried with the provider's first
+    /// (RFC 8332 §3.3).
     fn algorithm_for(&self, cx: &AuthContext<'_>, key: &KeyPair, informed: bool) -> Option<&'static str> {
         let taken = match &self.server_sig_algs {
             Some(list) if informed => NameList::parse(list.as_bytes()).ok(),
@@ -163,7 +170,8 @@ impl ClientAuth {
         let mut fitting = algorithms
             .filter(|algorithm| algorithm.key_type() == key.public.key_type())
             .map(|algorithm| algorithm.name());
-        fitting.find(|name| taken.is_none_or(|list| list.contains(name)))
+        let first = fitting.clone().next();
+        fitting.find(|name| taken.is_some_and(|list| list.contains(name))).or(first)
     }
 
     fn send_queued(&mut self, cx: &mut AuthContext<'_>) {
@@ -174,7 +182,7 @@ impl ClientAuth {
         match credential {
             Credential::None => self.send(cx, &user, Method::None, AuthMethod::None),
             Credential::Password(password) => {
-                let method = Method::Password { password: password.expose(), new: None };
+                let method = Method::Password { password: password.expose().as_bytes(), new: None };
                 self.send(cx, &user, method, AuthMethod::Password);
             }
             Credential::PublicKey { key, probe } => {
@@ -205,7 +213,9 @@ impl ClientAuth {
 
     fn send(&mut self, cx: &mut AuthContext<'_>, user: &str, method: Method<'_>, name: AuthMethod) {
         if let Some(mut sender) = cx.out.service() {
-            sender.send(&UserauthRequest { user, service: CONNECTION, method });
+            let request = UserauthRequest { user, service: CONNECTION, method };
+            // Room for all of it at once: growing would leave an unwiped copy of a password behind.
+            sender.send_with(request.size(), |out| request.encode(out));
             self.requests += 1;
             self.phase = Phase::Sent { method: name, probed: None };
             cx.timers.start(TimeoutReason::Login, Some(cx.common.limits.login_timeout));

@@ -16,13 +16,13 @@ use crate::crypto::SignatureAlgorithm;
 use crate::error::{ApiMisuse, CloseReason, PeerMisbehaved};
 use crate::event::{AuthIdentity, CoreEvent};
 use crate::key::PublicKey;
-use crate::msg::Message;
 use crate::msg::auth::{
-    Method, UserauthBanner, UserauthFailure, UserauthPkOk, UserauthRequest, UserauthSuccess, put_signed_data,
-    split_signature,
+    MAX_SIGNATURE, Method, UserauthBanner, UserauthFailure, UserauthPkOk, UserauthRequest, UserauthSuccess,
+    put_signed_data, split_signature,
 };
 use crate::msg::gate::State;
 use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
+use crate::msg::{Message, limit};
 use crate::secret::Secret;
 use crate::ticket::{AuthProof, AuthRequest, KeyProbe, Pending, Ticket};
 use crate::time::Instant;
@@ -165,13 +165,13 @@ impl ServerAuth {
         }
         match request.method {
             Method::None => self.ask(cx, "none", AuthProof::None, None),
-            Method::Password { password, new: None } => {
-                self.ask(cx, "password", AuthProof::Password(password.into()), None);
-            }
-            Method::Password { password, new: Some(new) } => {
-                let proof = AuthProof::PasswordChange { old: Secret::from(password), new: new.into() };
-                self.ask(cx, "password", proof, None);
-            }
+            Method::Password { password, new } => match (password_text(password), new.map(password_text)) {
+                (Some(password), None) => self.ask(cx, "password", AuthProof::Password(password), None),
+                (Some(old), Some(Some(new))) => {
+                    self.ask(cx, "password", AuthProof::PasswordChange { old, new }, None);
+                }
+                _ => self.refuse(cx, cx.now, true),
+            },
             Method::PublicKey { algorithm, key, signature } => {
                 self.on_public_key(cx, request.user, (algorithm, key, signature));
             }
@@ -348,6 +348,12 @@ impl ServerAuth {
     }
 }
 
+/// A password that is UTF-8 and no longer than any.
+fn password_text(password: &[u8]) -> Option<Secret<str>> {
+    let fits = password.len() <= limit::PASSWORD;
+    core::str::from_utf8(password).ok().filter(|_| fits).map(Secret::from)
+}
+
 /// Verifies the signature of a `publickey` request: by this key, this algorithm, over this session and
 /// request.
 fn verify(
@@ -357,6 +363,9 @@ fn verify(
     key: &PublicKey,
     signature: &[u8],
 ) -> bool {
+    if signature.len() > MAX_SIGNATURE {
+        return false;
+    }
     let Ok((name, bytes)) = split_signature(signature) else { return false };
     let mut message = Vec::new();
     put_signed_data(cx.session_id, user, CONNECTION, algorithm.name(), key.as_blob(), &mut message);

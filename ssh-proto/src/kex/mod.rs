@@ -176,6 +176,11 @@ impl Kex {
         })
     }
 
+    /// The connection is over: what the exchange under way holds goes.
+    pub(crate) fn retire(&mut self) {
+        self.phase = Phase::Failed;
+    }
+
     /// Sends our KEXINIT.
     pub(crate) fn start(&mut self, common: &Common, out: &mut Outgoing) -> Result<(), CloseReason> {
         let first = !self.established;

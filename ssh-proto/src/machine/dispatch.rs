@@ -21,11 +21,12 @@ use crate::role::Side;
 use crate::text::{MAX_PEER_TEXT, PeerText};
 use crate::time::Instant;
 use crate::timer::TimeoutReason;
-use crate::transport::MAX_PACKET;
 use crate::transport::incoming::{Packet, Payload};
 
 /// Traffic that makes a re-exchange count as a real one, in bytes.
 const SMALL_REKEY: u64 = 64 * 1024;
+/// So many times the cap on owed replies end the connection when a re-exchange keeps them from leaving.
+const OWED_IN_EXCHANGE: usize = 4;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// When the peer lately asked for new keys without need.
@@ -63,16 +64,17 @@ impl CloseReason {
                 DisconnectCode::CONNECTION_LOST
             }
             Self::TimedOut(TimeoutReason::Idle) => DisconnectCode::BY_APPLICATION,
+            // When it is our own key, nothing can be sealed and nothing is.
+            Self::KeyExhausted => DisconnectCode::PROTOCOL_ERROR,
             Self::HostKeyRejected => DisconnectCode::HOST_KEY_NOT_VERIFIABLE,
             Self::SignatureRefused => DisconnectCode::KEY_EXCHANGE_FAILED,
             Self::Internal(_) => DisconnectCode::PROTOCOL_ERROR,
-            // Said already, or nobody there, or nothing may be sealed any more.
+            // Said already, or nobody there, or no randomness to seal with.
             Self::Local(_)
             | Self::PeerDisconnected { .. }
             | Self::Eof
             | Self::TimedOut(_)
-            | Self::Entropy
-            | Self::KeyExhausted => return None,
+            | Self::Entropy => return None,
         };
         let description = match self {
             // Not for the peer: it holds its own words, or our lists.
@@ -116,7 +118,9 @@ impl Core {
             Stage::Packets => {
                 let Some(packet) = self.incoming.next(buf)? else { return Ok(false) };
                 let number = packet.payload.as_slice().first().copied();
-                self.dispatch(&packet).map_err(|reason| match reason {
+                let result = self.dispatch(&packet);
+                packet.payload.wipe();
+                result.map_err(|reason| match reason {
                     CloseReason::PeerMisbehaved { rule, .. } => {
                         CloseReason::PeerMisbehaved { rule, message: number }
                     }
@@ -156,6 +160,12 @@ impl Core {
                 match self.route(number, &packet.payload, packet.seq)? {
                     Effect::Useful => self.noise.earn(payload.len()),
                     Effect::Noise => self.noise.spend(self.now)?,
+                }
+                // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
+                // it must not.
+                let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
+                if self.owed.bytes() > cap && self.awaits_kexinit() {
+                    return Err(PeerMisbehaved::ReplyFlood.into());
                 }
                 Ok(())
             }
@@ -328,7 +338,7 @@ impl Core {
 
     /// Authentication is complete: the mux begins.
     pub(crate) fn become_authenticated(&mut self, proof: Authenticated) {
-        self.incoming.set_max_packet(MAX_PACKET);
+        self.incoming.authenticated();
         let Common { limits, .. } = self.config.common();
         let (keepalive, idle) = (limits.keepalive_interval, limits.idle_timeout);
         let config: &AnyConfig = &self.config;

@@ -232,11 +232,21 @@ impl Core {
             && !self.kex.awaits_answer()
             && self.auth.gate_state() != State::AuthDecisionPending
             && !self.events.is_full(limits.events)
-            && self.owed.bytes() <= limits.owed_replies
+            && (self.owed.bytes() <= limits.owed_replies || self.awaits_kexinit())
     }
 
+    /// Whether a re-exchange of ours waits for the peer's KEXINIT. Replies cannot leave before it comes, so
+    /// they must not keep it from being read; what they cost meanwhile is bounded by an end of the connection.
+    pub(crate) fn awaits_kexinit(&self) -> bool {
+        self.kex.gate_state() == Some(State::RekeySent)
+    }
+
+    /// How many bytes of output may still be added by channels now.
     pub(crate) fn output_room(&self) -> usize {
-        self.limits().output.saturating_sub(self.out.pending())
+        match self.out.may_serve() {
+            true => self.limits().output.saturating_sub(self.out.pending()),
+            false => 0,
+        }
     }
 
     // ----- The world in.
@@ -299,7 +309,6 @@ impl Core {
     pub(crate) fn handle_eof(&mut self, now: Instant) {
         self.begin(now);
         self.eof = true;
-        self.finish_eof();
         self.end();
     }
 
@@ -336,8 +345,10 @@ impl Core {
                 }
             }
             TimeoutReason::RequestReply => {
-                if let Some((mux, mut cx)) = self.mux_parts() {
-                    mux.expire_requests(&mut cx, now);
+                if let Some((mux, mut cx)) = self.mux_parts()
+                    && mux.expire_requests(&mut cx, now)
+                {
+                    self.close_with(CloseReason::TimedOut(reason));
                 }
             }
             TimeoutReason::WriteStall => {
@@ -354,14 +365,20 @@ impl Core {
                 if silent_until > now {
                     return self.timers.set(reason, silent_until);
                 }
+                self.timers.set(reason, now + interval);
+                if !self.takes_input() {
+                    // It is we who do not listen: an answer may be there already.
+                    self.keepalive_misses = 0;
+                    return;
+                }
                 if self.keepalive_misses >= limits.keepalive_misses {
                     return self.close_with(CloseReason::TimedOut(reason));
                 }
-                self.keepalive_misses += 1;
-                if let Some((mux, mut cx)) = self.mux_parts() {
-                    mux.keepalive(&mut cx);
+                if let Some((mux, mut cx)) = self.mux_parts()
+                    && mux.keepalive(&mut cx)
+                {
+                    self.keepalive_misses += 1;
                 }
-                self.timers.set(reason, now + interval);
             }
             TimeoutReason::Idle => {
                 let Some(idle) = limits.idle_timeout else { return };
@@ -418,6 +435,10 @@ impl Core {
             return;
         }
         self.start_due_rekey();
+        if self.is_closing() {
+            // There was no entropy for it; what follows would start the timers again.
+            return;
+        }
         let room = self.limits().output;
         self.owed.pump(&mut self.out, room);
         if let Some((mux, mut cx)) = self.mux_parts() {
@@ -461,8 +482,13 @@ impl Core {
         if let Some(mux) = &mut self.mux {
             mux.lose();
         }
-        // The keys are not needed any more; dropping them wipes them.
+        // Keys and credentials are not needed any more; dropping them wipes them.
         self.incoming = Incoming::new(MAX_PACKET_PRE_AUTH);
+        self.out.retire();
+        self.kex.retire();
+        if let Auth::Client(auth) = &mut self.auth {
+            auth.retire();
+        }
         self.timers.stop_all();
         self.timers.start(TimeoutReason::Linger, Some(self.limits().linger));
     }

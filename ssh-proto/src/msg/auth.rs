@@ -3,13 +3,12 @@
 use bytes::BufMut;
 
 use super::{Message, limit, messages, number};
-use crate::key::MAX_KEY_BLOB;
 use crate::wire::decode::{
     DecodeError, IResult, boolean, fail, name_list, rest, string, string_max, text_max,
 };
 use crate::wire::{NameList, PutSsh};
 
-/// The longest signature blob accepted: RSA with 16384 bits, its name, and slack.
+/// The longest signature blob looked at: RSA with 16384 bits, its name, and slack.
 pub const MAX_SIGNATURE: usize = 4096;
 
 /// `SSH_MSG_USERAUTH_REQUEST`, RFC 4252 §5.
@@ -30,10 +29,10 @@ pub enum Method<'a> {
     None,
     /// `password`, RFC 4252 §8.
     Password {
-        /// The password, or the old one of a change.
-        password: &'a str,
+        /// The password, or the old one of a change: meant to be UTF-8.
+        password: &'a [u8],
         /// The new password of a change.
-        new: Option<&'a str>,
+        new: Option<&'a [u8]>,
     },
     /// `publickey`, RFC 4252 §7.
     PublicKey {
@@ -65,6 +64,21 @@ impl Method<'_> {
     }
 }
 
+impl UserauthRequest<'_> {
+    /// At least as many bytes as its encoding takes.
+    pub fn size(&self) -> usize {
+        let method = match self.method {
+            Method::None => 0,
+            Method::Password { password, new } => password.len() + new.map_or(0, <[u8]>::len),
+            Method::PublicKey { algorithm, key, signature } => {
+                algorithm.len() + key.len() + signature.map_or(0, <[u8]>::len)
+            }
+            Method::Other { name, fields } => name.len() + fields.len(),
+        };
+        self.user.len() + self.service.len() + method + 64
+    }
+}
+
 impl<'a> Message<'a> for UserauthRequest<'a> {
     const NUMBER: u8 = number::USERAUTH_REQUEST;
 
@@ -76,9 +90,9 @@ impl<'a> Message<'a> for UserauthRequest<'a> {
             "none" => (fields, Method::None),
             "password" => {
                 let (fields, change) = boolean(fields)?;
-                let (fields, password) = text_max(limit::PASSWORD)(fields)?;
+                let (fields, password) = string(fields)?;
                 let (fields, new) = match change {
-                    true => text_max(limit::PASSWORD)(fields).map(|(fields, new)| (fields, Some(new)))?,
+                    true => string(fields).map(|(fields, new)| (fields, Some(new)))?,
                     false => (fields, None),
                 };
                 (fields, Method::Password { password, new })
@@ -86,9 +100,9 @@ impl<'a> Message<'a> for UserauthRequest<'a> {
             "publickey" => {
                 let (fields, signed) = boolean(fields)?;
                 let (fields, algorithm) = text_max(limit::NAME)(fields)?;
-                let (fields, key) = string_max(MAX_KEY_BLOB)(fields)?;
+                let (fields, key) = string(fields)?;
                 let (fields, signature) = match signed {
-                    true => string_max(MAX_SIGNATURE)(fields).map(|(fields, blob)| (fields, Some(blob)))?,
+                    true => string(fields).map(|(fields, blob)| (fields, Some(blob)))?,
                     false => (fields, None),
                 };
                 (fields, Method::PublicKey { algorithm, key, signature })
@@ -109,9 +123,9 @@ impl<'a> Message<'a> for UserauthRequest<'a> {
             Method::None => {}
             Method::Password { password, new } => {
                 out.put_bool(new.is_some());
-                out.put_string(password.as_bytes());
+                out.put_string(password);
                 if let Some(new) = new {
-                    out.put_string(new.as_bytes());
+                    out.put_string(new);
                 }
             }
             Method::PublicKey { algorithm, key, signature } => {

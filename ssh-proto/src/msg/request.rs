@@ -73,6 +73,15 @@ impl ChannelKind {
         }
     }
 
+    /// Bytes on the heap.
+    pub(crate) fn heap_size(&self) -> usize {
+        match self {
+            Self::Session => 0,
+            Self::DirectTcpip { host, originator, .. } => host.len() + originator.len(),
+            Self::Other { name, data } => name.len() + data.len(),
+        }
+    }
+
     /// Writes the type-specific fields.
     pub fn encode_data(&self, out: &mut impl BufMut) {
         match self {
@@ -219,6 +228,16 @@ pub enum ExitStatus {
     },
 }
 
+impl ExitStatus {
+    /// Bytes on the heap.
+    pub(crate) fn heap_size(&self) -> usize {
+        match self {
+            Self::Code(_) => 0,
+            Self::Signal { name, message, .. } => name.as_bytes().len() + message.as_bytes().len(),
+        }
+    }
+}
+
 /// A request on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -290,6 +309,19 @@ impl ChannelRequestKind {
             Self::XonXoff(_) => "xon-xoff",
             Self::Break(_) => "break",
             Self::Other { name, .. } => name,
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_size(&self) -> usize {
+        match self {
+            Self::Pty { term, modes, .. } => term.len() + modes.0.len() * size_of::<(u8, u32)>(),
+            Self::Env { name, value } => name.len() + value.len(),
+            Self::Exec(command) => command.len(),
+            Self::Subsystem(name) | Self::Signal(name) => name.len(),
+            Self::Exit(status) => status.heap_size(),
+            Self::Other { name, data } => name.len() + data.len(),
+            Self::WindowChange(_) | Self::Shell | Self::XonXoff(_) | Self::Break(_) => 0,
         }
     }
 

@@ -42,8 +42,14 @@ impl Globals {
         self.owed.clear();
     }
 
-    pub(crate) fn sweep(&mut self) {
-        self.owed.sweep();
+    /// Refuses the questions that were dropped.
+    pub(crate) fn sweep(&mut self, cx: &mut MuxContext<'_>) {
+        cx.owed.charge(self.owed.sweep() * REPLY_COST);
+    }
+
+    /// How many requests the peer left unanswered in time.
+    pub(crate) fn expired(&self) -> usize {
+        self.awaited.expired()
     }
 
     /// Moves the replies whose turn it is to the queue of what is sent.
@@ -81,9 +87,9 @@ impl Mux {
         Ok(id)
     }
 
-    /// A keepalive. When there is no room for one, the peer owes an answer already.
-    pub(crate) fn keepalive(&mut self, cx: &mut MuxContext<'_>) {
-        let _ = self.send_global(cx, KEEPALIVE, &[], Asker::Keepalive);
+    /// A keepalive. False when there is no room for one.
+    pub(crate) fn keepalive(&mut self, cx: &mut MuxContext<'_>) -> bool {
+        self.send_global(cx, KEEPALIVE, &[], Asker::Keepalive).is_ok()
     }
 
     fn send_global(
@@ -98,7 +104,7 @@ impl Mux {
         }
         let mut payload = Vec::new();
         Wire { name: name.as_bytes(), want_reply: true, data }.encode(&mut payload);
-        let many = self.globals.awaited.len() >= cx.limits.pending_globals;
+        let many = self.globals.awaited.waiting() >= cx.limits.pending_globals;
         let room = match asker {
             Asker::Embedder(_) => {
                 self.globals.refused |= many;
@@ -136,7 +142,7 @@ impl Mux {
             return Err(AnswerError::Gone);
         }
         // DoS: its data waits for the replies before it and for a peer that may not read.
-        cx.owed.charge(cost);
+        cx.owed.charge(REPLY_COST + cost);
         ticket.settle();
         if fits { Ok(()) } else { Err(AnswerError::Refused) }
     }
@@ -148,12 +154,10 @@ impl Mux {
     ) -> Result<Effect, PeerMisbehaved> {
         let request = Wire::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let name = core::str::from_utf8(request.name).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        if request.want_reply {
-            cx.owed.charge(REPLY_COST);
-        }
         let full = self.globals.owed.undecided() >= cx.limits.pending_global_tickets;
         if name == KEEPALIVE || full {
             if request.want_reply {
+                cx.owed.charge(REPLY_COST);
                 self.globals.owed.push_refusal();
             }
             return Ok(Effect::Useful);
@@ -184,7 +188,7 @@ impl Mux {
             }
         };
         let taken = self.globals.awaited.take();
-        if self.globals.refused && self.globals.awaited.len() <= cx.limits.pending_globals / 2 {
+        if self.globals.refused && self.globals.awaited.waiting() <= cx.limits.pending_globals / 2 {
             self.globals.refused = false;
             cx.events.push(CoreEvent::Ready);
         }

@@ -155,7 +155,7 @@ impl<'a> Channel<'a> {
         if sent == 0 && !src.is_empty() { Err(WriteError::Blocked) } else { Ok(sent) }
     }
 
-    /// How many bytes a write would take now.
+    /// How many bytes a write would take now. Both streams share window and room.
     pub fn capacity(&self, _stream: Stream) -> usize {
         let Some(channel) = self.state() else { return 0 };
         let room = self.core.output_room();
@@ -194,7 +194,8 @@ impl<'a> Channel<'a> {
         Ok(())
     }
 
-    /// Closes the channel: EOF, then CLOSE, behind everything accepted before.
+    /// Closes the channel: EOF, then CLOSE, behind everything accepted before. What arrived can still be read;
+    /// data that arrives from now on is dropped.
     pub fn close(&mut self) {
         let id = self.id;
         let Some((mux, _)) = self.parts() else { return };
@@ -242,15 +243,13 @@ impl<'a> Channel<'a> {
 impl Mux {
     fn reader(&mut self, id: ChannelId) -> Option<(&mut ChannelState, &mut super::BorrowBudget)> {
         let Self { slots, borrow, .. } = self;
-        let channel = slots.get_mut(id.slot as usize)?.channel.as_mut()?;
-        (channel.id == id).then_some((channel, borrow))
+        super::slot(slots, id).map(|channel| (channel, borrow))
     }
 
     /// Data was consumed: its window may be granted again.
     fn credit(&mut self, id: ChannelId, bytes: usize) {
         let Self { slots, ledger, .. } = self;
-        let channel = slots.get_mut(id.slot as usize).and_then(|entry| entry.channel.as_mut());
-        let Some(channel) = channel.filter(|channel| channel.id == id) else { return };
+        let Some(channel) = super::slot(slots, id) else { return };
         channel.recv.consume(ledger, bytes);
         if channel.recv.wants_adjust() && !channel.eof_in && !channel.close_in && !channel.closing() {
             self.touch(id);

@@ -25,7 +25,7 @@ use self::channel::{ChannelConfig, ChannelState, Once, Program, RemoteId};
 use self::globals::Globals;
 use self::outbox::{MAX_PAYLOAD, Outbox, Waiting};
 use self::parked::BorrowBudget;
-use self::replies::Deadlines;
+use self::replies::{Deadlines, REPLY_COST};
 use self::window::{Ledger, RecvWindow, Window};
 use crate::auth::Authenticated;
 use crate::config::{AnyConfig, Limits};
@@ -40,6 +40,9 @@ use crate::time::Instant;
 use crate::timer::{TimeoutReason, Timers};
 use crate::transport::MAX_DATA;
 use crate::transport::outgoing::{Outgoing, ServiceSender};
+
+/// So many times the requests that may wait, unanswered in time, end the connection.
+const HOPELESS: usize = 4;
 
 /// The least `maximum packet size` of a peer that is worked with.
 const MIN_MAX_PACKET: u32 = 16;
@@ -149,8 +152,7 @@ impl Mux {
 
     /// A channel, released or not.
     fn find(&mut self, id: ChannelId) -> Option<&mut ChannelState> {
-        let entry = self.slots.get_mut(id.slot as usize)?;
-        entry.channel.as_mut().filter(|channel| channel.id == id)
+        slot(&mut self.slots, id)
     }
 
     fn insert(&mut self, config: ChannelConfig, limits: &Limits) -> Option<&mut ChannelState> {
@@ -287,6 +289,7 @@ impl Mux {
 
     pub(crate) fn reply_request(
         &mut self,
+        cx: &mut MuxContext<'_>,
         ticket: Ticket,
         id: ChannelId,
         ok: bool,
@@ -295,6 +298,7 @@ impl Mux {
         if !channel.owed.decide(&ticket, ok.then_some(true)) {
             return Err(AnswerError::Gone);
         }
+        cx.owed.charge(REPLY_COST);
         if let Program::Asked(number) = channel.program
             && ok
             && !channel.owed.is_undecided(number)
@@ -324,16 +328,16 @@ impl Mux {
             return Err(RequestError::Closed);
         }
         let size = data.len() + kind.name().len() + 16;
-        let room = self.outbox.has_room(size);
-        let channel = self.get(id).ok_or(RequestError::Closed)?;
+        let Self { slots, outbox, .. } = self;
+        let channel = slot(slots, id).filter(|channel| !channel.released).ok_or(RequestError::Closed)?;
         if channel.closing() || channel.close_in {
             return Err(RequestError::Closed);
         }
-        if want_reply && channel.awaited.len() >= cx.limits.pending_requests {
+        if want_reply && channel.awaited.waiting() >= cx.limits.pending_requests {
             channel.refused = true;
             return Err(RequestError::Full);
         }
-        if !room {
+        if !outbox.has_room(size) {
             return Err(RequestError::Full);
         }
         if want_reply {
@@ -373,8 +377,7 @@ impl Mux {
 
     fn drop_parked(&mut self, id: ChannelId) -> usize {
         let Self { slots, borrow, ledger, .. } = self;
-        let entry = slots.get_mut(id.slot as usize).and_then(|entry| entry.channel.as_mut());
-        let Some(channel) = entry.filter(|channel| channel.id == id) else { return 0 };
+        let Some(channel) = slot(slots, id) else { return 0 };
         let mut dropped = 0;
         for stream in Stream::BOTH {
             dropped += channel.parked_mut(stream).consume(usize::MAX, borrow);
@@ -447,18 +450,27 @@ impl Mux {
     }
 
     /// Fails the requests that are overdue. The late reply goes by unseen.
-    pub(crate) fn expire_requests(&mut self, cx: &mut MuxContext<'_>, now: Instant) {
+    /// True when the peer has left so many unanswered that it is no use to go on.
+    pub(crate) fn expire_requests(&mut self, cx: &mut MuxContext<'_>, now: Instant) -> bool {
+        let mut hopeless = false;
         while let Some(request) = self.request_deadlines.take_due(now) {
             match request {
                 RequestRef::Channel(id, number) => {
                     let expired = self.find(id).and_then(|channel| channel.awaited.expire(number).copied());
-                    if expired.is_some() && self.get(id).is_some() {
+                    if expired.is_some()
+                        && let Some(channel) = self.get(id)
+                    {
+                        hopeless |= channel.awaited.expired() >= HOPELESS * cx.limits.pending_requests;
                         cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
                     }
                 }
-                RequestRef::Global(number) => self.globals.expire(cx, number),
+                RequestRef::Global(number) => {
+                    self.globals.expire(cx, number);
+                    hopeless |= self.globals.expired() >= HOPELESS * cx.limits.pending_globals;
+                }
             }
         }
+        hopeless
     }
 
     // ----- Figures.
@@ -478,6 +490,12 @@ impl Mux {
     pub(crate) fn borrowed(&self) -> usize {
         self.max_borrowed - self.borrow.0
     }
+}
+
+/// The channel in a slot, while it is this one. For those who hold another part of the mux at the same time.
+fn slot(slots: &mut [SlotEntry], id: ChannelId) -> Option<&mut ChannelState> {
+    let channel = slots.get_mut(id.slot as usize)?.channel.as_mut()?;
+    (channel.id == id).then_some(channel)
 }
 
 /// A peer's maximum packet size that can be worked with.

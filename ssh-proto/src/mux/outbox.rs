@@ -24,13 +24,13 @@ pub(crate) struct Outbox {
     bytes: usize,
     max_bytes: usize,
     max_messages: usize,
-    /// Somebody was told `Full`.
-    refused: bool,
+    /// The size of the last payload for which somebody was told `Full`.
+    refused: Option<usize>,
 }
 
 impl Outbox {
     pub(crate) fn new(max_bytes: usize, max_messages: usize) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, max_bytes, max_messages, refused: false }
+        Self { queue: VecDeque::new(), bytes: 0, max_bytes, max_messages, refused: None }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -48,7 +48,9 @@ impl Outbox {
     /// Whether a payload of this size has room. A no is remembered, for `Ready`.
     pub(crate) fn has_room(&mut self, size: usize) -> bool {
         let fits = self.fits(size);
-        self.refused |= !fits;
+        if !fits {
+            self.refused = Some(size);
+        }
         fits
     }
 
@@ -87,14 +89,16 @@ impl Outbox {
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.bytes = 0;
-        self.refused = false;
+        self.refused = None;
     }
 
-    /// Whether somebody who was refused should be told that half of the room is free.
+    /// Whether somebody who was refused should be told that half of the room is free, and enough of it.
     pub(crate) fn take_ready(&mut self) -> bool {
-        let ready =
-            self.refused && self.bytes <= self.max_bytes / 2 && self.queue.len() <= self.max_messages / 2;
-        self.refused &= !ready;
+        let half = self.bytes <= self.max_bytes / 2 && self.queue.len() <= self.max_messages / 2;
+        let ready = half && self.refused.is_some_and(|size| self.fits(size));
+        if ready {
+            self.refused = None;
+        }
         ready
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::channel::{ChannelState, Once, Program, RemoteId, Stderr};
 use super::replies::REPLY_COST;
 use super::window::Window;
-use super::{Effect, Mux, MuxContext, PendingOpen, usable};
+use super::{Effect, Mux, MuxContext, PendingOpen, slot, usable};
 use crate::config::Limits;
 use crate::error::PeerMisbehaved;
 use crate::event::{ChannelEvent, CoreEvent, Flag, Stream};
@@ -22,6 +22,7 @@ use crate::msg::{Message, number};
 use crate::text::PeerText;
 use crate::ticket::{ChannelRequest, OpenRequest, Pending};
 use crate::transport::MAX_DATA;
+use crate::wire::decode::DecodeError;
 
 /// Where a channel number of the peer's message leads.
 enum Target<'a> {
@@ -94,30 +95,47 @@ impl Mux {
     fn on_open(&mut self, cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
         let open = decode::<ChannelOpen<'_>>(payload)?;
         let remote = RemoteId(open.sender);
-        let refusal =
-            if self.acceptable.as_ref().is_some_and(|kinds| !kinds.iter().any(|k| k.as_bytes() == open.kind))
-            {
-                Some((OpenFailureCode::ADMINISTRATIVELY_PROHIBITED, "not asked for"))
-            } else if usable(open.max_packet).is_err() {
-                Some((OpenFailureCode::ADMINISTRATIVELY_PROHIBITED, "maximum packet size too small"))
-            } else if self.opens.len() >= cx.limits.pending_opens
-                || self.in_use + self.opens.len() >= cx.limits.max_channels
-            {
-                Some((OpenFailureCode::RESOURCE_SHORTAGE, "too many channels"))
-            } else {
-                None
-            };
-        if let Some((code, text)) = refusal {
-            cx.owed.push_open_failure(remote, OpenFailure::new(code, text));
-            return Ok(Effect::Useful);
-        }
-        let kind = ChannelKind::decode(open.kind, open.data).map_err(|_| PeerMisbehaved::MalformedMessage)?;
+        let kind = match self.judge_open(cx.limits, &open)? {
+            Ok(kind) => kind,
+            Err((code, text)) => {
+                cx.owed.push_open_failure(remote, OpenFailure::new(code, text));
+                return Ok(Effect::Useful);
+            }
+        };
         let (pending, ticket) = Pending::new(cx.identity);
         let (window, max_packet) = (open.window, open.max_packet);
         self.opens.push_back(PendingOpen { pending, remote, window, max_packet });
         cx.events.push(CoreEvent::Open(OpenRequest { ticket, kind }));
         self.active = true;
         Ok(Effect::Useful)
+    }
+
+    /// What an open is for, or why it is refused without asking. Fields that are cut short or too many end the
+    /// connection; fields that say something impossible cost only the channel.
+    fn judge_open(
+        &self,
+        limits: &Limits,
+        open: &ChannelOpen<'_>,
+    ) -> Result<Result<ChannelKind, (OpenFailureCode, &'static str)>, PeerMisbehaved> {
+        let prohibited = OpenFailureCode::ADMINISTRATIVELY_PROHIBITED;
+        let asked_for = self
+            .acceptable
+            .as_ref()
+            .is_none_or(|kinds| kinds.iter().any(|kind| kind.as_bytes() == open.kind));
+        if !asked_for {
+            return Ok(Err((prohibited, "not asked for")));
+        }
+        if usable(open.max_packet).is_err() {
+            return Ok(Err((prohibited, "maximum packet size too small")));
+        }
+        if self.opens.len() >= limits.pending_opens || self.in_use + self.opens.len() >= limits.max_channels {
+            return Ok(Err((OpenFailureCode::RESOURCE_SHORTAGE, "too many channels")));
+        }
+        match ChannelKind::decode(open.kind, open.data) {
+            Ok(kind) => Ok(Ok(kind)),
+            Err(DecodeError::Short | DecodeError::Trailing) => Err(PeerMisbehaved::MalformedMessage),
+            Err(_) => Ok(Err((prohibited, "impossible request"))),
+        }
     }
 
     fn on_confirmation(&mut self, cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
@@ -206,8 +224,7 @@ impl Mux {
             Some(stream) => {
                 let was_empty = channel.parked(stream).is_empty();
                 let Self { slots, borrow, .. } = self;
-                let entry = slots.get_mut(id.slot as usize).and_then(|entry| entry.channel.as_mut());
-                if let Some(channel) = entry {
+                if let Some(channel) = slot(slots, id) {
                     channel.parked_mut(stream).push(data, borrow);
                 }
                 if was_empty {
@@ -217,8 +234,7 @@ impl Mux {
             // Discarded data gives its credit back too, or the channel would stall.
             None => {
                 let Self { slots, ledger, .. } = self;
-                let entry = slots.get_mut(id.slot as usize).and_then(|entry| entry.channel.as_mut());
-                if let Some(channel) = entry {
+                if let Some(channel) = slot(slots, id) {
                     channel.recv.consume(ledger, data.len());
                     if channel.recv.wants_adjust() {
                         self.touch(id);
@@ -298,7 +314,7 @@ impl Mux {
         match channel.awaited.take() {
             None => Ok(Effect::Noise),
             Some(((), waiting)) => {
-                let ready = channel.refused && channel.awaited.len() <= cx.limits.pending_requests / 2;
+                let ready = channel.refused && channel.awaited.waiting() <= cx.limits.pending_requests / 2;
                 channel.refused &= !ready;
                 if waiting && !released {
                     cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(ok)));
@@ -317,29 +333,31 @@ impl Mux {
         let request = decode::<WireRequest<'_>>(payload)?;
         let Some(channel) = self.open_target(request.recipient)? else { return Ok(Effect::Noise) };
         let id = channel.id;
-        if channel.closing() || channel.released {
+        let closing = channel.closing() || channel.released;
+        let kind = match surfaced(channel, &request, cx.limits) {
+            // How a program ended is worth knowing to whoever closed on it.
+            Some(ChannelRequestKind::Exit(status)) if !channel.released => {
+                cx.events.push(CoreEvent::Channel(id, ChannelEvent::Exit(status)));
+                self.active = true;
+                None
+            }
+            kind => kind,
+        };
+        if closing {
             // Our CLOSE is on its way: nobody answers any more.
             return Ok(Effect::Useful);
         }
-        if request.want_reply {
-            cx.owed.charge(REPLY_COST);
-        }
-        let Some(kind) = surfaced(channel, &request, cx.limits) else {
+        let Some(kind) = kind else {
             if request.want_reply {
-                channel.owed.push_refusal();
+                cx.owed.charge(REPLY_COST);
+                if let Some(channel) = self.find(id) {
+                    channel.owed.push_refusal();
+                }
                 self.touch(id);
             }
             return Ok(Effect::Useful);
         };
-        if let ChannelRequestKind::Exit(status) = kind {
-            if request.want_reply {
-                channel.owed.push_refusal();
-            }
-            cx.events.push(CoreEvent::Channel(id, ChannelEvent::Exit(status)));
-            self.touch(id);
-            self.active = true;
-            return Ok(Effect::Useful);
-        }
+        let Some(channel) = self.find(id) else { return Ok(Effect::Useful) };
         let asked = request.want_reply.then(|| {
             let (pending, ticket) = Pending::new(cx.identity);
             (channel.owed.push_undecided(pending), ticket)
@@ -362,7 +380,7 @@ fn surfaced(
     request: &WireRequest<'_>,
     limits: &Limits,
 ) -> Option<ChannelRequestKind> {
-    if channel.owed.undecided() >= limits.pending_requests {
+    if request.want_reply && channel.owed.undecided() >= limits.pending_requests {
         return None;
     }
     let kind = ChannelRequestKind::decode(request.name, request.data).ok()?;

@@ -69,9 +69,11 @@ impl<T> OwedReplies<T> {
         self.settle(answer, |pending| pending.is(ticket))
     }
 
-    /// Refuses the questions that were dropped.
-    pub(crate) fn sweep(&mut self) {
+    /// Refuses the questions that were dropped, and says how many there were.
+    pub(crate) fn sweep(&mut self) -> usize {
+        let before = self.undecided;
         while self.settle(None, Pending::is_dropped) {}
+        before - self.undecided
     }
 
     fn settle(&mut self, answer: Option<T>, which: impl Fn(&Pending) -> bool) -> bool {
@@ -102,12 +104,13 @@ impl<T> OwedReplies<T> {
         }
     }
 
-    /// Forgets all of them, and says how many there were.
+    /// Forgets all of them, and says how many were decided.
     pub(crate) fn clear(&mut self) -> usize {
         self.undecided = 0;
         let counts = self.queue.drain(..).map(|owed| match owed {
+            Owed::Undecided(..) => 0,
+            Owed::Decided(_) => 1,
             Owed::Refusals(count) => count as usize,
-            _ => 1,
         });
         counts.sum()
     }
@@ -117,6 +120,7 @@ impl<T> OwedReplies<T> {
 #[derive(Debug)]
 pub(crate) struct AwaitedReplies<T> {
     queue: VecDeque<Awaited<T>>,
+    expired: usize,
     next: u64,
 }
 
@@ -130,13 +134,19 @@ struct Awaited<T> {
 
 impl<T> Default for AwaitedReplies<T> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), next: 0 }
+        Self { queue: VecDeque::new(), expired: 0, next: 0 }
     }
 }
 
 impl<T> AwaitedReplies<T> {
-    pub(crate) fn len(&self) -> usize {
-        self.queue.len()
+    /// How many are waited for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len() - self.expired
+    }
+
+    /// How many came to nothing in time, and may still be answered.
+    pub(crate) fn expired(&self) -> usize {
+        self.expired
     }
 
     pub(crate) fn push(&mut self, what: T) -> u64 {
@@ -148,7 +158,9 @@ impl<T> AwaitedReplies<T> {
 
     /// A reply came: what it is for, and whether anybody still waits.
     pub(crate) fn take(&mut self) -> Option<(T, bool)> {
-        self.queue.pop_front().map(|awaited| (awaited.what, !awaited.expired))
+        let awaited = self.queue.pop_front()?;
+        self.expired -= usize::from(awaited.expired);
+        Some((awaited.what, !awaited.expired))
     }
 
     pub(crate) fn is_waiting(&self, number: u64) -> bool {
@@ -159,6 +171,7 @@ impl<T> AwaitedReplies<T> {
     pub(crate) fn expire(&mut self, number: u64) -> Option<&T> {
         let awaited = self.queue.iter_mut().find(|awaited| awaited.number == number && !awaited.expired)?;
         awaited.expired = true;
+        self.expired += 1;
         Some(&awaited.what)
     }
 }
@@ -168,11 +181,16 @@ impl<T> AwaitedReplies<T> {
 pub(crate) struct Deadlines<T> {
     after: Option<Duration>,
     queue: VecDeque<(Option<Instant>, T)>,
+    /// The length at which those that are answered are looked for.
+    sweep_at: usize,
 }
+
+/// Below this many deadlines, answered ones only go when they come to the front.
+const FEW_DEADLINES: usize = 64;
 
 impl<T: Copy> Deadlines<T> {
     pub(crate) fn new(after: Option<Duration>) -> Self {
-        Self { after, queue: VecDeque::new() }
+        Self { after, queue: VecDeque::new(), sweep_at: FEW_DEADLINES }
     }
 
     /// Starts one. It has no point in time until [`arm`](Self::arm).
@@ -192,6 +210,11 @@ impl<T: Copy> Deadlines<T> {
     /// The oldest one that `is_open`, forgetting older ones that are not: its point in time, or `None` inside
     /// when it is not armed.
     pub(crate) fn head(&mut self, is_open: impl Fn(T) -> bool) -> Option<Option<Instant>> {
+        if self.queue.len() > self.sweep_at {
+            // One that is never answered must not keep all behind it.
+            self.queue.retain(|(_, what)| is_open(*what));
+            self.sweep_at = (2 * self.queue.len()).max(FEW_DEADLINES);
+        }
         while let Some((at, what)) = self.queue.front() {
             if is_open(*what) {
                 return Some(*at);

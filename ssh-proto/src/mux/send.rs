@@ -24,14 +24,14 @@ impl Mux {
                 cx.owed.push_open_failure(open.remote, OpenFailure::new(code, "open refused"));
             }
         }
-        self.globals.sweep();
+        self.globals.sweep(cx);
         let undecided: Vec<ChannelId> = self
             .slots
             .iter_mut()
             .filter_map(|entry| entry.channel.as_mut())
             .filter(|channel| channel.owed.undecided() > 0)
             .map(|channel| {
-                channel.owed.sweep();
+                cx.owed.charge(channel.owed.sweep() * REPLY_COST);
                 channel.forget_refused_program();
                 channel.id
             })

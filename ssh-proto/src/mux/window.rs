@@ -65,6 +65,7 @@ pub(crate) struct RecvWindow {
     held: usize,
     /// How far a lenient connection lets a peer go beyond its window.
     overdraft: usize,
+    lenient: bool,
 }
 
 impl RecvWindow {
@@ -74,8 +75,9 @@ impl RecvWindow {
         let extra = max.saturating_sub(ledger.floor).min(ledger.share(0));
         ledger.free -= extra;
         let target = max.min(ledger.floor + extra);
-        let overdraft = if lenient { target / 10 } else { 0 };
-        Self { target, extra, max, credit: target, held: 0, overdraft }
+        let mut window = Self { target, extra, max, credit: target, held: 0, overdraft: 0, lenient };
+        window.overdraft = window.allowance();
+        window
     }
 
     /// The window as it is announced with the open.
@@ -122,20 +124,25 @@ impl RecvWindow {
     /// The bytes to announce now, if it is worth a message: after three packets or an eighth of the window,
     /// at half of a small one, and always when the peer has nothing left.
     pub(crate) fn adjust(&mut self) -> Option<u32> {
-        let due = self.target.saturating_sub(self.credit + self.held);
-        let enough = (3 * MAX_DATA).max(self.target / 8).min(self.target / 2);
-        if due == 0 || (due < enough && self.credit > 0) {
-            return None;
-        }
+        let due = self.due()?;
         self.credit += due;
+        self.overdraft = self.allowance();
         u32::try_from(due).ok()
     }
 
     /// Whether [`adjust`](Self::adjust) would announce anything.
     pub(crate) fn wants_adjust(&self) -> bool {
+        self.due().is_some()
+    }
+
+    fn due(&self) -> Option<usize> {
         let due = self.target.saturating_sub(self.credit + self.held);
         let enough = (3 * MAX_DATA).max(self.target / 8).min(self.target / 2);
-        due > 0 && (due >= enough || self.credit == 0)
+        (due > 0 && (due >= enough || self.credit == 0)).then_some(due)
+    }
+
+    fn allowance(&self) -> usize {
+        if self.lenient { self.target / 10 } else { 0 }
     }
 
     /// The channel is done with: its part goes back.

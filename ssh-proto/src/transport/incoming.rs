@@ -8,6 +8,7 @@
 use alloc::boxed::Box;
 
 use bytes::{Buf, Bytes, BytesMut};
+use zeroize::Zeroize;
 
 use super::plain::Plain;
 use super::{MAX_PACKET, Volume};
@@ -32,6 +33,14 @@ impl Payload {
 
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// Wipes what may have been a password. Payloads of an authenticated peer share their buffer with others
+    /// and stay.
+    pub(crate) fn wipe(self) {
+        if let Ok(mut bytes) = self.bytes.try_into_mut() {
+            bytes.as_mut().zeroize();
+        }
     }
 }
 
@@ -59,6 +68,8 @@ pub(crate) struct Incoming {
     seq: u32,
     volume: Volume,
     max_packet: usize,
+    /// Payloads may hold passwords, and leave the caller's buffer.
+    secret: bool,
 }
 
 impl Incoming {
@@ -71,6 +82,7 @@ impl Incoming {
             seq: 0,
             volume: Volume::default(),
             max_packet,
+            secret: true,
         }
     }
 
@@ -79,8 +91,10 @@ impl Incoming {
         self.volume
     }
 
-    pub(crate) fn set_max_packet(&mut self, max_packet: usize) {
-        self.max_packet = max_packet;
+    /// The peer is authenticated: larger packets are taken, and no more passwords come.
+    pub(crate) fn authenticated(&mut self) {
+        self.max_packet = MAX_PACKET;
+        self.secret = false;
     }
 
     /// The peer's NEWKEYS was read: its next packet is under the new key. Under strict key exchange the
@@ -125,7 +139,7 @@ impl Incoming {
                 }
                 let mut packet = buf.split_to(total);
                 match self.opener.open(self.seq, &mut packet) {
-                    Ok(()) => self.accept(packet.freeze(), length, MacVerified(())).map(Some),
+                    Ok(()) => self.accept(packet, length, MacVerified(())).map(Some),
                     Err(BadTag) if self.opener.length_is_malleable() => {
                         self.discard(self.discard_len().saturating_sub(total), buf)
                     }
@@ -167,7 +181,7 @@ impl Incoming {
 
     fn accept(
         &mut self,
-        packet: Bytes,
+        mut packet: BytesMut,
         length: usize,
         verified: MacVerified,
     ) -> Result<Packet, PeerMisbehaved> {
@@ -183,8 +197,15 @@ impl Incoming {
         self.seq = self.seq.wrapping_add(1);
         self.volume.count(length);
         self.stage = Stage::Head;
-        let payload = Payload { bytes: packet.slice(5..5 + payload_len), _verified: verified };
-        Ok(Packet { seq, payload })
+        let range = 5..5 + payload_len;
+        let bytes = if self.secret {
+            let copy = Bytes::from(packet.get(range).unwrap_or_default().to_vec());
+            packet.as_mut().zeroize();
+            copy
+        } else {
+            packet.freeze().slice(range)
+        };
+        Ok(Packet { seq, payload: Payload { bytes, _verified: verified } })
     }
 }
 

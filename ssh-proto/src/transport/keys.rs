@@ -55,10 +55,15 @@ impl KeySource<'_> {
     fn derive(&self, letter: u8, len: usize) -> Zeroizing<Vec<u8>> {
         let h = self.exchange_hash.as_bytes();
         let mut out = Zeroizing::new(Vec::with_capacity(len + crate::crypto::MAX_HASH));
-        let mut block = self.hash.digest(&[self.secret, h, &[letter], self.session_id]);
-        while out.len() < len && !block.as_bytes().is_empty() {
+        while out.len() < len {
+            let block = Zeroizing::new(match out.is_empty() {
+                true => self.hash.digest(&[self.secret, h, &[letter], self.session_id]),
+                false => self.hash.digest(&[self.secret, h, &out]),
+            });
+            if block.as_bytes().is_empty() {
+                break;
+            }
             out.extend_from_slice(block.as_bytes());
-            block = self.hash.digest(&[self.secret, h, &out]);
         }
         out.truncate(len);
         out

@@ -165,9 +165,20 @@ impl Outgoing {
         self.packet(0, write);
     }
 
+    /// Whether services may send now.
+    pub(crate) fn may_serve(&self) -> bool {
+        !self.in_exchange && self.fault().is_none()
+    }
+
+    /// Nothing is sealed any more: the key goes, what was sealed stays.
+    pub(crate) fn retire(&mut self) {
+        self.sealer = Box::new(Plain);
+        self.in_exchange = true;
+    }
+
     /// The way out for all other messages, unless an exchange is under way.
     pub(crate) fn service(&mut self) -> Option<ServiceSender<'_>> {
-        if self.in_exchange || self.fault().is_some() { None } else { Some(ServiceSender(self)) }
+        if self.may_serve() { Some(ServiceSender(self)) } else { None }
     }
 
     /// Our KEXINIT goes out: services wait.
