@@ -374,6 +374,8 @@ impl<S: Subject> Session<S> {
     }
 
     fn answer(&mut self, ticket: Ticket, how: u8) {
+        // A wrong signature is sent as it is; the peer is right to complain.
+        self.oracle.hostile |= matches!(ticket, Ticket::Sign(_)) && how == 2;
         self.oracle.granted |= answer(&mut self.conn, ticket, how, &mut self.channels);
     }
 
