@@ -180,6 +180,19 @@ fn new_keys_asked_for_before_authentication_come_behind_it() {
 }
 
 #[test]
+fn replies_owed_over_their_cap_do_not_keep_the_peers_kexinit_out() {
+    let mut pair = pair_with(|limits| limits.noise_burst = 10_000, |_| {});
+    pair.server.conn.rekey();
+    // Legal: the client has not seen the KEXINIT. The answers cannot leave before its own came.
+    (0..1_500).for_each(|_| pair.client.conn.send_raw(&hand::ping(100)));
+    pair.drive();
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    assert_eq!(rekeyed(&pair), (1, 1));
+    assert_eq!(record::count(&pair.s2c.sent, number::PONG), 1_500);
+    assert_clean(&pair);
+}
+
+#[test]
 fn data_sent_before_their_kexinit_is_still_delivered_and_the_adjust_waits_for_newkeys() {
     let mut pair = Pair::logged_in();
     let (ours, theirs) = pair.open_session();

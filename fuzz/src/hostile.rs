@@ -127,8 +127,8 @@ fn user_request(input: &mut Input<'_>, session_id: &[u8]) -> Vec<u8> {
     };
     let method = match input.below(6) {
         0 => Method::None,
-        1 => Method::Password { password: "secret", new: None },
-        2 => Method::Password { password: "secret", new: Some("new") },
+        1 => Method::Password { password: b"secret", new: None },
+        2 => Method::Password { password: b"secret", new: Some(b"new") },
         3 => Method::Other { name: "keyboard-interactive", fields: input.short() },
         _ => Method::PublicKey { algorithm: null::NAME, key: key.as_blob(), signature: signature.as_deref() },
     };

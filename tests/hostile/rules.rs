@@ -71,7 +71,7 @@ fn replied(host_key: &[u8], sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Left {
 }
 
 fn password<'a>(user: &'a str, service: &'a str) -> UserauthRequest<'a> {
-    UserauthRequest { user, service, method: Method::Password { password: "wrong", new: None } }
+    UserauthRequest { user, service, method: Method::Password { password: b"wrong", new: None } }
 }
 
 /// A client that opened a session nobody answered.
@@ -181,6 +181,12 @@ const CASES: &[(Rule, Option<u8>, Provoke)] = &[
         behind_data(Scene::server(), |scene| {
             (0..8).for_each(|_| scene.exchange());
             scene.kexinit(|_| {});
+        })
+    }),
+    (Rule::ReplyFlood, Some(192), || {
+        behind_data(Scene::server(), |scene| {
+            scene.as_server().rekey();
+            (0..300).for_each(|_| scene.say(&hand::ping(1000)));
         })
     }),
     (Rule::UnknownService, Some(5), || {

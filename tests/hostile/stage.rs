@@ -50,7 +50,7 @@ pub(crate) fn none_request(user: &str) -> Vec<u8> {
 
 /// A USERAUTH_REQUEST with a password.
 pub(crate) fn password_request(user: &str) -> Vec<u8> {
-    let method = Method::Password { password: "secret", new: None };
+    let method = Method::Password { password: b"secret", new: None };
     encoded(&UserauthRequest { user, service: "ssh-connection", method })
 }
 

@@ -48,7 +48,10 @@ macro_rules! every {
         $each!(UserauthRequest {
             user: &$f.text,
             service: &$f.text,
-            method: Method::Password { password: &$f.text, new: $f.on.then_some(&$f.text) },
+            method: Method::Password {
+                password: $f.text.as_bytes(),
+                new: $f.on.then_some($f.text.as_bytes())
+            },
         });
         $each!(UserauthRequest {
             user: &$f.text,

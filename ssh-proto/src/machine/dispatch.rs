@@ -164,7 +164,7 @@ impl Core {
                 // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
                 // it must not.
                 let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
-                if self.owed.bytes() > cap && self.awaits_kexinit() {
+                if self.owed.bytes() > cap && self.exchange_holds_replies() {
                     return Err(PeerMisbehaved::ReplyFlood.into());
                 }
                 Ok(())

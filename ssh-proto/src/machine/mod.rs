@@ -232,13 +232,13 @@ impl Core {
             && !self.kex.awaits_answer()
             && self.auth.gate_state() != State::AuthDecisionPending
             && !self.events.is_full(limits.events)
-            && (self.owed.bytes() <= limits.owed_replies || self.awaits_kexinit())
+            && (self.owed.bytes() <= limits.owed_replies || self.exchange_holds_replies())
     }
 
-    /// Whether a re-exchange of ours waits for the peer's KEXINIT. Replies cannot leave before it comes, so
-    /// they must not keep it from being read; what they cost meanwhile is bounded by an end of the connection.
-    pub(crate) fn awaits_kexinit(&self) -> bool {
-        self.kex.gate_state() == Some(State::RekeySent)
+    /// Whether a re-exchange keeps replies from leaving. They must not keep its messages from being read; what
+    /// they cost meanwhile is bounded by an end of the connection.
+    pub(crate) fn exchange_holds_replies(&self) -> bool {
+        self.mux.is_some() && !self.out.may_serve()
     }
 
     /// How many bytes of output may still be added by channels now.
