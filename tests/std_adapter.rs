@@ -5,18 +5,21 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection};
+use ssh_io_std::{
+    Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Split,
+};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::keys::HostKeyRejection;
 use ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ChannelRequestKind,
-    CloseReason, DisconnectCode, ExitStatus, KeyPair, OpenFailureCode, OpenRequest, PeerMisbehaved,
-    PublicKey, ServerConfig, Stderr,
+    CloseReason, DisconnectCode, Entropy, ExitStatus, KeyPair, OpenFailureCode, OpenRequest, PeerMisbehaved,
+    PublicKey, ServerConfig, SignRefused, Signature, Signer, Stderr, TimeoutReason, ToSign,
 };
 
 /// How long anything may take before a test gives up: a bound on failure, not a measure.
@@ -81,6 +84,7 @@ fn run(command: &str, channel: &ServerChannel) {
             }
             channel.exit(ExitStatus::Code(0)).unwrap();
         }
+        "flood" => while io.write_all(&[0; 100_000]).is_ok() {},
         // Waits for the client to be gone.
         _ => drop(channel.wait()),
     }
@@ -240,6 +244,145 @@ fn a_panic_of_a_handler_ends_its_connection_only() {
     assert!(closed.recv_timeout(PATIENCE).is_err(), "the handler is gone, and with it its sender");
     assert!(first.open_session().is_err());
     assert_eq!(second.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
+}
+
+/// A reader that stands still while it is told to, as a peer does that takes nothing any more.
+struct Stoppable<R>(R, Arc<(Mutex<bool>, Condvar)>);
+
+impl<R: Read> Read for Stoppable<R> {
+    fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
+        let (stopped, wake) = &*self.1;
+        drop(wake.wait_while(stopped.lock().unwrap(), |stopped| *stopped).unwrap());
+        self.0.read(dst)
+    }
+}
+
+/// A writer that fails once it is told to.
+struct Breakable<W>(W, Arc<AtomicBool>);
+
+impl<W: Write> Write for Breakable<W> {
+    fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(std::io::ErrorKind::BrokenPipe.into()),
+            false => self.0.write(src),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn ad_07_a_peer_that_never_reads_is_given_up_on_while_a_thread_is_stuck_writing() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let config = ServerConfig::builder(&PROVIDER).host_key(key).with_limits(|limits| {
+        limits.write_stall = Duration::from_millis(200);
+        limits.linger = Duration::from_millis(200);
+    });
+    let (sender, closed) = channel();
+    let handler = Echo { channels: Vec::new(), closed: sender };
+    let server = ServerConnection::start(config.build().unwrap(), theirs, handler).unwrap();
+    let stop = Arc::new((Mutex::new(false), Condvar::new()));
+    let (writer, control) = (ours.try_clone().unwrap(), ours.try_clone().unwrap());
+    let client = Client::builder()
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_over(
+            "test",
+            22,
+            Split {
+                reader: Stoppable(ours, Arc::clone(&stop)),
+                writer,
+                unblock: Box::new(move |how| drop(control.shutdown(how))),
+            },
+        )
+        .unwrap();
+    client.auth_password("me", PASSWORD).unwrap();
+    let channel = client.open_session().unwrap();
+    channel.exec("flood").unwrap();
+    *stop.0.lock().unwrap() = true;
+    let reason = closed.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(reason, CloseReason::TimedOut(TimeoutReason::WriteStall));
+    server.join(PATIENCE);
+    assert!(server.is_finished(), "the stuck thread came home, and the transport is gone");
+    *stop.0.lock().unwrap() = false;
+    stop.1.notify_all();
+}
+
+#[test]
+fn what_came_before_a_failed_write_is_still_read() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (config, _) = server_config();
+    let handler = Echo { channels: Vec::new(), closed: channel().0 };
+    let _server = ServerConnection::start(config, theirs, handler).unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let (writer, control) = (ours.try_clone().unwrap(), ours.try_clone().unwrap());
+    let client = Client::builder()
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_over(
+            "test",
+            22,
+            Split {
+                reader: ours,
+                writer: Breakable(writer, Arc::clone(&broken)),
+                unblock: Box::new(move |how| drop(control.shutdown(how))),
+            },
+        )
+        .unwrap();
+    client.auth_password("me", PASSWORD).unwrap();
+    let mut channel = client.open_session().unwrap();
+    channel.exec("both").unwrap();
+    broken.store(true, Ordering::SeqCst);
+    let _ = channel.write(b"lost");
+    let mut got = String::new();
+    let _ = channel.read_to_string(&mut got);
+    assert_eq!(got, "out 0\nout 1\nout 2\n");
+    assert_eq!(channel.exit_status(), Some(ExitStatus::Code(0)));
+}
+
+#[test]
+fn two_threads_that_log_in_at_once_both_get_an_answer() {
+    for _ in 0..50 {
+        let (client, _closed) = connect();
+        let threads = [(); 2].map(|()| {
+            let client = client.clone();
+            thread::spawn(move || client.auth_password("me", PASSWORD))
+        });
+        let results = threads.map(|thread| thread.join().unwrap().is_ok());
+        assert!(results.contains(&true) && results.contains(&false), "{results:?}");
+    }
+}
+
+/// Signs while it uses the client, as one that asks over the connection would; or does not come back.
+struct Busy {
+    inner: KeyPair,
+    client: Client,
+    panics: bool,
+}
+
+impl Signer for Busy {
+    fn sign(&self, what: &ToSign<'_>, entropy: &mut dyn Entropy) -> Result<Signature, SignRefused> {
+        assert!(!self.panics, "a signer panics, as the test asks it to");
+        assert!(self.client.negotiated().is_some());
+        self.inner.signer.as_ref().unwrap().sign(what, entropy)
+    }
+}
+
+#[test]
+fn a_signer_is_called_with_nothing_locked_and_may_panic() {
+    let (client, _closed) = connect();
+    let inner: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let busy = |panics| {
+        let signer = Busy { inner: inner.clone(), client: client.clone(), panics };
+        KeyPair::new(inner.public.clone(), Arc::new(signer))
+    };
+    let (panicking, other) = (busy(true), client.clone());
+    assert!(thread::spawn(move || other.auth_key("me", panicking)).join().is_err());
+    // The server takes passwords only; what counts is that there is an answer.
+    let refused = client.auth_key("me", busy(false));
+    assert!(matches!(refused, Err(Error::AuthFailed { .. } | Error::Auth(_))), "{refused:?}");
+    client.auth_password("me", PASSWORD).unwrap();
 }
 
 /// A directory of this test's own, removed at the end.

@@ -44,7 +44,8 @@ impl<R: EngineRole> Drop for ChannelCore<R> {
 
 /// A channel of a connection whose role does not matter to its user.
 ///
-/// It reads the data stream and writes data; [`stderr`](Self::stderr) reads and writes the other one. It may
+/// It reads the data stream and writes data; a read gives 0 at the stream's end, also when the peer closed
+/// the channel without saying so first. [`stderr`](Self::stderr) reads and writes the other one. It may
 /// be used from many threads at once; clones are handles on the same channel, which closes when the last one
 /// is dropped.
 pub struct ChannelOf<R: Engine> {
@@ -171,8 +172,13 @@ impl<R: Engine> ChannelOf<R> {
                 Err(_) => Err(WriteError::Closed),
             };
             match result {
-                Ok(n) => {
+                Ok(n) if deadline.is_none() => {
                     drop(core.shared.flush(guard));
+                    return Ok(n);
+                }
+                // Writing could block for longer than this call may.
+                Ok(n) => {
+                    core.shared.poke(&mut guard);
                     return Ok(n);
                 }
                 Err(WriteError::Blocked) => {
@@ -221,7 +227,10 @@ impl<R: Engine> ChannelOf<R> {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::RequestRefused),
             Err(error) => {
-                if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+                // The answer may have come since; else nobody will want it.
+                if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id)
+                    && news.replies.pop_front().is_none()
+                {
                     news.unclaimed += 1;
                 }
                 Err(error)
@@ -309,7 +318,7 @@ impl<R: Engine> ChannelOf<R> {
         if let Ok(mut channel) = guard.conn.channel(self.core.id) {
             let _ = channel.eof();
         }
-        drop(self.core.shared.flush(guard));
+        self.core.shared.poke(&mut guard);
         Ok(())
     }
 
@@ -319,7 +328,7 @@ impl<R: Engine> ChannelOf<R> {
         if let Ok(mut channel) = guard.conn.channel(self.core.id) {
             channel.close();
         }
-        drop(self.core.shared.flush(guard));
+        self.core.shared.poke(&mut guard);
     }
 
     /// Waits until the peer closed the channel, and tells how the program ended, if the peer said so. Output
@@ -332,6 +341,12 @@ impl<R: Engine> ChannelOf<R> {
             let news = guard.channels.get(&id)?;
             news.closed.then(|| news.exit.clone())
         })
+    }
+
+    /// Whether the peer closed the channel.
+    pub fn is_closed(&self) -> bool {
+        let guard = self.core.shared.lock();
+        guard.closed.is_some() || guard.channels.get(&self.core.id).is_none_or(|news| news.closed)
     }
 
     /// How the program ended, if that is known by now.

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, ClientEvent, Connection, Credential,
-    Disconnect, ExitStatus, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret,
+    Disconnect, ExitStatus, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused,
+    SignRequest,
 };
 
 use crate::channel::{Channel, wait_opened};
@@ -22,6 +23,7 @@ use crate::transport::Transport;
 /// What only a client's state has.
 #[derive(Debug, Default)]
 pub(crate) struct ClientExtra {
+    sign: Option<SignRequest>,
     host_key: Option<HostKeyCheck>,
     auth: Option<Result<(), (Vec<String>, bool)>>,
     banners: Vec<PeerText>,
@@ -58,12 +60,12 @@ impl EngineRole for ClientRole {
             ClientEvent::Channel(id, event) => News::Channel(id, event),
             ClientEvent::Ready => News::Ready,
             ClientEvent::Closed(reason) => News::Closed(reason),
-            // Refused by being dropped: signatures come from signers here, and nothing was asked for that a
-            // server may open or request.
-            ClientEvent::Sign(_)
-            | ClientEvent::Open(_)
-            | ClientEvent::Global(_)
-            | ClientEvent::GlobalReply(..) => News::Taken,
+            ClientEvent::Sign(request) => {
+                extra.sign = Some(request);
+                News::Taken
+            }
+            // Refused by being dropped: nothing was asked for that a server may open or request.
+            ClientEvent::Open(_) | ClientEvent::Global(_) | ClientEvent::GlobalReply(..) => News::Taken,
         })
     }
 }
@@ -146,7 +148,7 @@ impl ClientBuilder {
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
         let shared = Shared::start(conn, transport, ClientExtra::default())?;
-        let client = Client { handle: Arc::new(Handle { shared }) };
+        let client = Client { handle: Arc::new(Handle { shared, auth: Mutex::default() }) };
         let shared = &client.handle.shared;
         let mut guard = shared.lock();
         let check = loop {
@@ -166,11 +168,11 @@ impl ClientBuilder {
             Ok(()) => guard.conn.accept_host_key(check)?,
             Err(error) => {
                 let _ = guard.conn.reject_host_key(check);
-                drop(shared.flush(guard));
+                shared.poke(&mut guard);
                 return Err(error);
             }
         }
-        guard = shared.flush(guard);
+        shared.poke(&mut guard);
         if guard.closed.is_some() {
             return Err(guard.gone());
         }
@@ -182,6 +184,8 @@ impl ClientBuilder {
 /// Closes the connection when the last client is dropped; channels end with it.
 struct Handle {
     shared: Arc<Shared<ClientRole>>,
+    /// Attempts to log in take turns.
+    auth: Mutex<()>,
 }
 
 impl Drop for Handle {
@@ -189,6 +193,17 @@ impl Drop for Handle {
         let mut guard = self.shared.lock();
         guard.conn.close(Disconnect::by_application());
         self.shared.poke(&mut guard);
+    }
+}
+
+/// Lets the machine see that a ticket was dropped.
+struct PokeOnDrop<'a>(&'a Shared<ClientRole>);
+
+impl Drop for PokeOnDrop<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poke(&mut self.0.lock());
+        }
     }
 }
 
@@ -242,19 +257,42 @@ impl Client {
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
     /// [`Error::Closed`].
     pub fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
+        let _turn = self.handle.auth.lock().unwrap_or_else(PoisonError::into_inner);
+        // A signer may ask an agent or a person: it is called from here, with nothing locked.
+        let (with, signer) = match with {
+            Credential::PublicKey { key, probe } => {
+                let public = KeyPair::external(key.public);
+                (Credential::PublicKey { key: public, probe }, key.signer)
+            }
+            other => (other, None),
+        };
         let shared = self.shared();
         let mut guard = shared.lock();
-        guard.extra.auth = None;
         if guard.closed.is_some() {
             return Err(guard.gone());
         }
         guard.conn.authenticate(user, with)?;
-        guard = shared.flush(guard);
+        guard.extra.auth = None;
+        shared.poke(&mut guard);
         loop {
+            if let Some(request) = guard.extra.sign.take() {
+                drop(guard);
+                // A signer that panics drops the question, which must be seen.
+                let _seen = PokeOnDrop(shared);
+                let request = request;
+                let refused = Err(SignRefused);
+                let signature =
+                    signer.as_ref().map_or(refused, |signer| signer.sign(&request.to_sign(), &mut OsEntropy));
+                guard = shared.lock();
+                // The question may be gone with the connection; the loop then says so.
+                let _ = guard.conn.provide_signature(request, signature);
+                shared.poke(&mut guard);
+            }
             match guard.extra.auth.take() {
                 Some(Ok(())) => return Ok(()),
                 Some(Err((remaining, partial))) => return Err(Error::AuthFailed { remaining, partial }),
                 None if guard.closed.is_some() => return Err(guard.gone()),
+                None if guard.extra.sign.is_some() => {}
                 None => {
                     guard = shared.wait(guard, &shared.changed, None).map_err(|(_, error)| error)?;
                 }
@@ -321,7 +359,7 @@ impl Client {
         }
         let id = guard.conn.open_channel(kind, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
-        guard = shared.flush(guard);
+        shared.poke(&mut guard);
         drop(guard);
         wait_opened(Channel::new(Arc::clone(shared), id, wake))
     }
@@ -343,7 +381,7 @@ impl Client {
     pub fn rekey(&self) {
         let mut guard = self.shared().lock();
         guard.conn.rekey();
-        drop(self.shared().flush(guard));
+        self.shared().poke(&mut guard);
     }
 
     /// How often keys were renewed.
@@ -382,7 +420,8 @@ impl Client {
         let shared = Arc::clone(self.shared());
         let mut guard: Guard<'_, ClientRole> = shared.lock();
         guard.conn.close(Disconnect::by_application());
-        drop(shared.flush(guard));
+        shared.poke(&mut guard);
+        drop(guard);
         drop(self);
         shared.join(Duration::from_secs(5));
     }

@@ -3,7 +3,8 @@
 //! The reader thread never writes, the writer thread never reads, and no lock is held across a system call.
 //! Bytes leave by one thread at a time: whoever finds the writer at home takes it along, trades the output for
 //! an empty buffer, unlocks, writes, locks, and goes on until nothing is left. A thread that writes does this
-//! for its own bytes; for all else the writer thread does. Deadlines are kept by the writer thread's wait.
+//! for its own bytes; for all else the writer thread does. Deadlines are kept by the writer thread: while it
+//! waits, and between its writes, which a socket's write timeout keeps short.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -12,9 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use ssh_proto::{
-    ChannelEvent, ChannelId, CloseReason, Connection, ExitStatus, InputPool, OpenFailure, Role, Stream,
+    ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, InputPool, OpenFailure, Role,
+    Stream,
 };
 
 use crate::error::Error;
@@ -76,6 +78,8 @@ pub(crate) struct State<R: EngineRole> {
     spare: BytesMut,
     /// The transport failed; what the machine then says is only `Eof`.
     io_error: Option<io::Error>,
+    /// Nothing can be written any more; so long what is still coming is read.
+    broken: Option<StdInstant>,
     reader_waits: bool,
     reader_done: bool,
     finished: bool,
@@ -89,7 +93,8 @@ pub(crate) struct Shared<R: EngineRole> {
     wanted: Condvar,
     /// For those who wait for the connection as a whole.
     pub(crate) changed: Condvar,
-    unblock: Unblock,
+    /// Gone when the threads are done with the transport, so that handles do not keep it open.
+    control: Mutex<Option<Unblock>>,
 }
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
@@ -150,6 +155,33 @@ impl<R: EngineRole> State<R> {
         }
     }
 
+    /// Does what is due.
+    fn tick(&mut self, shared: &Shared<R>) {
+        if self.conn.poll_timeout().is_some_and(|at| until(at).is_zero()) {
+            self.conn.handle_timeout(now());
+        }
+        self.process(shared);
+    }
+
+    /// Nothing can be written any more. What the peer said before is still read.
+    fn fail(&mut self, error: io::Error) {
+        if self.io_error.is_none() && self.closed.is_none() {
+            self.io_error = Some(error);
+        }
+        self.broken = Some(StdInstant::now() + DRAIN_TIME);
+        self.discard_output();
+    }
+
+    fn discard_output(&mut self) {
+        let unsent = self.conn.memory_usage().output;
+        self.conn.consume_output(unsent);
+    }
+
+    /// Whether the connection is closed and its last words are not worth more time.
+    fn gave_up_output(&self) -> bool {
+        self.conn.is_closed() && self.conn.memory_usage().output == 0
+    }
+
     /// Why nothing works any more.
     pub(crate) fn gone(&mut self) -> Error {
         match (self.io_error.take(), &self.closed) {
@@ -184,6 +216,7 @@ impl<R: EngineRole> Shared<R> {
             writer: Some(Box::new(writer)),
             spare: BytesMut::new(),
             io_error: None,
+            broken: None,
             reader_waits: false,
             reader_done: false,
             finished: false,
@@ -193,13 +226,13 @@ impl<R: EngineRole> Shared<R> {
             work: Condvar::new(),
             wanted: Condvar::new(),
             changed: Condvar::new(),
-            unblock,
+            control: Mutex::new(Some(unblock)),
         });
         let (for_reader, for_writer) = (shared.clone(), shared.clone());
         thread::Builder::new().name("ssh-read".into()).spawn(move || for_reader.read_loop(reader))?;
         let spawned = thread::Builder::new().name("ssh-write".into()).spawn(move || for_writer.write_loop());
         if let Err(error) = spawned {
-            (shared.unblock)(Shutdown::Both);
+            shared.unblock(Shutdown::Both);
             return Err(error);
         }
         Ok(shared)
@@ -243,28 +276,43 @@ impl<R: EngineRole> Shared<R> {
         guard
     }
 
+    /// Ends halves of the transport. Not to be called with the state locked: it may take its time.
+    fn unblock(&self, how: Shutdown) {
+        if let Some(unblock) = &*self.control.lock().unwrap_or_else(PoisonError::into_inner) {
+            unblock(how);
+        }
+    }
+
     /// Writes until nothing is left, unless another thread does so already.
     fn write_out<'a>(&'a self, mut guard: Guard<'a, R>) -> Guard<'a, R> {
+        if guard.broken.is_some() {
+            guard.discard_output();
+            return guard;
+        }
         let Some(mut writer) = guard.writer.take() else { return guard };
-        while !guard.conn.output().is_empty() {
-            let mut spare = std::mem::take(&mut guard.spare);
-            guard.conn.swap_output(&mut spare);
-            drop(guard);
-            let result = write_all(&mut *writer, &spare);
-            guard = self.lock();
-            guard.conn.consume_output(spare.len());
-            spare.clear();
-            guard.spare = spare;
-            if let Err(error) = result {
-                if guard.io_error.is_none() && guard.closed.is_none() {
-                    guard.io_error = Some(error);
+        while guard.broken.is_none() && !guard.conn.output().is_empty() {
+            let mut out = std::mem::take(&mut guard.spare);
+            guard.conn.swap_output(&mut out);
+            while !out.is_empty() {
+                drop(guard);
+                let result = write_some(&mut *writer, &out);
+                guard = self.lock();
+                match result {
+                    Ok(n) => {
+                        out.advance(n);
+                        guard.conn.consume_output(n);
+                    }
+                    Err(error) if is_timeout(&error) => guard.tick(self),
+                    Err(error) => {
+                        out.clear();
+                        guard.fail(error);
+                    }
                 }
-                guard.conn.handle_eof(now());
-                let rest = guard.conn.output().len();
-                guard.conn.consume_output(rest);
-                // The reader may be blocked in a transport that is dead.
-                (self.unblock)(Shutdown::Both);
+                if guard.gave_up_output() {
+                    out.clear();
+                }
             }
+            guard.spare = out;
             guard.process(self);
         }
         guard.writer = Some(writer);
@@ -272,40 +320,48 @@ impl<R: EngineRole> Shared<R> {
     }
 
     fn write_loop(&self) {
+        let _end = EndOnPanic(self);
         let mut guard = self.lock();
         loop {
             guard = self.write_out(guard);
-            if guard.conn.is_closed() && guard.conn.output().is_empty() && guard.writer.is_some() {
+            let closed = guard.conn.is_closed();
+            if closed && guard.conn.output().is_empty() && guard.writer.is_some() {
                 break;
             }
-            match guard.conn.poll_timeout().map(until) {
-                Some(left) if left.is_zero() => {
-                    guard.conn.handle_timeout(now());
-                    guard.process(self);
-                }
-                Some(left) => {
-                    guard = self.work.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
-                    if guard.conn.poll_timeout().is_some_and(|at| until(at).is_zero()) {
-                        guard.conn.handle_timeout(now());
-                    }
-                    guard.process(self);
-                }
-                None => {
-                    guard = self.work.wait(guard).unwrap_or_else(PoisonError::into_inner);
-                    guard.process(self);
-                }
+            let broken = guard.broken.map(|at| at.saturating_duration_since(StdInstant::now()));
+            if broken.is_some_and(|left| left.is_zero()) || (closed && guard.gave_up_output()) {
+                // What is still blocked in the transport has had its time: a read behind a failed write, or a
+                // write behind the close.
+                guard.broken = broken.map(|_| StdInstant::now() + DRAIN_TIME);
+                drop(guard);
+                self.unblock(Shutdown::Both);
+                guard = self.wait_for_work(self.lock(), Some(DRAIN_TIME));
+                continue;
             }
+            let left = guard.conn.poll_timeout().map(until).into_iter().chain(broken).min();
+            guard = self.wait_for_work(guard, left);
+            guard.tick(self);
         }
         self.finish(guard);
+    }
+
+    fn wait_for_work<'a>(&self, guard: Guard<'a, R>, left: Option<Duration>) -> Guard<'a, R> {
+        match left {
+            Some(left) if left.is_zero() => guard,
+            Some(left) => self.work.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.work.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// Ends the transport so that the peer reads our last words: closing a socket with unread input would
     /// reset it.
     fn finish(&self, mut guard: Guard<'_, R>) {
         guard.writer = None;
-        (self.unblock)(Shutdown::Write);
         self.wanted.notify_all();
+        drop(guard);
+        self.unblock(Shutdown::Write);
         let deadline = StdInstant::now() + DRAIN_TIME;
+        let mut guard = self.lock();
         while !guard.reader_done {
             match self.wait(guard, &self.changed, Some(deadline)) {
                 Ok(next) => guard = next,
@@ -315,12 +371,15 @@ impl<R: EngineRole> Shared<R> {
                 }
             }
         }
-        (self.unblock)(Shutdown::Both);
-        guard.finished = true;
+        drop(guard);
+        self.unblock(Shutdown::Both);
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lock().finished = true;
         self.changed.notify_all();
     }
 
     fn read_loop(&self, mut reader: impl Read) {
+        let _end = EndOnPanic(self);
         let mut chunk = vec![0; MIN_CHUNK];
         let mut drained = 0;
         loop {
@@ -382,6 +441,11 @@ impl<R: EngineRole> Shared<R> {
         self.changed.notify_all();
     }
 
+    /// Whether the threads are done with the transport.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().finished
+    }
+
     /// Waits until the threads are done with the transport, at most so long.
     pub(crate) fn join(&self, limit: Duration) {
         let deadline = Some(StdInstant::now() + limit);
@@ -406,9 +470,37 @@ fn append(pool: &mut InputPool, mut bytes: &[u8]) {
     }
 }
 
-fn write_all(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<()> {
-    writer.write_all(bytes)?;
-    writer.flush()
+/// Writes once, something, and hands it on.
+fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<usize> {
+    match writer.write(bytes) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(n) => writer.flush().map(|()| n),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a write only took too long for its socket's timeout.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// A thread that panics takes its connection along, and nobody waits for it.
+struct EndOnPanic<'a, R: EngineRole>(&'a Shared<R>);
+
+impl<R: EngineRole> Drop for EndOnPanic<'_, R> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let mut guard = self.0.lock();
+            guard.conn.close(Disconnect::by_application());
+            guard.process(self.0);
+            guard.reader_done = true;
+            drop(guard);
+            self.0.unblock(Shutdown::Both);
+            self.0.work.notify_all();
+            self.0.changed.notify_all();
+        }
+    }
 }
 
 /// The streams of a channel, for loops over both.

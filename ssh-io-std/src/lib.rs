@@ -16,7 +16,7 @@
 //! ```
 //!
 //! The protocol itself is [`ssh_proto`]; this crate gives it sockets, threads, a clock and random bytes. A
-//! connection costs two threads. A [`Client`] and its [`Channel`]s may be used from many threads at once.
+//! connection costs two threads, a server's one more for its handler. A [`Client`] and its [`Channel`]s may be used from many threads at once.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 mod channel;

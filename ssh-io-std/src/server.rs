@@ -286,6 +286,11 @@ impl ServerConnection {
         self.shared.join(limit);
     }
 
+    /// Whether the connection is over and its transport let go.
+    pub fn is_finished(&self) -> bool {
+        self.shared.is_finished()
+    }
+
     /// Why the connection is over, if it is.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.shared.lock().closed.clone()

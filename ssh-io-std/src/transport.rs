@@ -5,6 +5,10 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::Mutex;
+use std::time::Duration;
+
+/// How long a write may block before deadlines get their turn.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Ends one or both halves of a transport, waking whoever is blocked in it.
 pub type Unblock = Box<dyn Fn(Shutdown) + Send + Sync>;
@@ -13,7 +17,8 @@ pub type Unblock = Box<dyn Fn(Shutdown) + Send + Sync>;
 pub struct Split<R, W> {
     /// Where the peer's bytes come from. Used by one thread only.
     pub reader: R,
-    /// Where ours go. Used by one thread at a time.
+    /// Where ours go. Used by one thread at a time. A write that cannot go on should fail with `TimedOut` or
+    /// `WouldBlock` after a second or so, as a socket with a write timeout does: deadlines run only in between.
     pub writer: W,
     /// Ends the halves from any thread. [`Shutdown::Write`] tells the peer that nothing follows;
     /// [`Shutdown::Both`] must make a blocked read return.
@@ -49,7 +54,7 @@ impl Transport for TcpStream {
         self.set_nodelay(true)?;
         self.set_nonblocking(false)?;
         self.set_read_timeout(None)?;
-        self.set_write_timeout(None)?;
+        self.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let (writer, control) = (self.try_clone()?, self.try_clone()?);
         let unblock = Box::new(move |how| drop(control.shutdown(how)));
         Ok(Split { reader: self, writer, unblock })
@@ -64,7 +69,7 @@ impl Transport for std::os::unix::net::UnixStream {
     fn split(self) -> io::Result<Split<Self, Self>> {
         self.set_nonblocking(false)?;
         self.set_read_timeout(None)?;
-        self.set_write_timeout(None)?;
+        self.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let (writer, control) = (self.try_clone()?, self.try_clone()?);
         let unblock = Box::new(move |how| drop(control.shutdown(how)));
         Ok(Split { reader: self, writer, unblock })
@@ -73,7 +78,8 @@ impl Transport for std::os::unix::net::UnixStream {
 
 /// A process whose standard input and output carry the connection, such as a proxy command.
 ///
-/// It must have been spawned with both piped. It is killed and reaped when the connection ends.
+/// It must have been spawned with both piped. It is killed and reaped when the connection ends; a shell in
+/// between should `exec` it. While it does not take its input, deadlines stand still.
 impl Transport for Child {
     type Reader = ChildStdout;
     type Writer = ChildStdin;

@@ -51,6 +51,23 @@ impl fmt::Debug for Channel {
     }
 }
 
+/// Somebody waits for an answer. One who gives up leaves word, so that it is not taken for another's.
+struct Asker<'a> {
+    core: &'a Core,
+    answered: bool,
+}
+
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        if !self.answered
+            && let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id)
+            && news.replies.pop_front().is_none()
+        {
+            news.unclaimed += 1;
+        }
+    }
+}
+
 /// The reading side of a channel's stderr.
 #[derive(Debug)]
 pub struct Stderr {
@@ -69,7 +86,7 @@ impl Channel {
 
     /// Makes a request and waits for its answer.
     ///
-    /// Not cancel-safe: dropped, the answer goes to the next request.
+    /// Cancel-safe: dropped, its answer goes by unseen.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`].
@@ -77,13 +94,13 @@ impl Channel {
         let core = &*self.core;
         let _turn = core.turn.lock().await;
         self.send_request(kind, true).await?;
+        let mut asker = Asker { core, answered: false };
         let reply = |news: &mut crate::shared::ChannelNews| {
             news.replies.pop_front().or_else(|| news.closed.then_some(false))
         };
-        match core.shared.wait_for_channel(core.id, reply).await? {
-            true => Ok(()),
-            false => Err(Error::RequestRefused),
-        }
+        let ok = core.shared.wait_for_channel(core.id, reply).await?;
+        asker.answered = true;
+        if ok { Ok(()) } else { Err(Error::RequestRefused) }
     }
 
     /// Makes a request, waiting for room.

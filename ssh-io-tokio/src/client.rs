@@ -10,6 +10,7 @@ use ssh_proto::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 
 use crate::channel::Channel;
 use crate::driver::Driver;
@@ -56,7 +57,7 @@ impl ClientBuilder {
         };
         let shared = Arc::new(Shared::new(Connection::new(config, Box::new(OsEntropy), now())));
         let driver = Driver::new(Arc::clone(&shared), transport);
-        let handle = Arc::new(Handle { shared });
+        let handle = Arc::new(Handle { shared, auth: Mutex::new(()) });
         (Connecting { handle, policy: self.policy, host: host.to_owned(), port }, driver)
     }
 }
@@ -121,6 +122,8 @@ impl Connecting {
 /// Closes the connection when the last client is dropped; channels end with it.
 struct Handle {
     shared: Arc<Shared>,
+    /// Attempts to log in take turns.
+    auth: Mutex<()>,
 }
 
 impl Drop for Handle {
@@ -169,7 +172,8 @@ impl Client {
         self.new_host_key.as_ref()
     }
 
-    /// Tries to log in.
+    /// Tries to log in. A signer is called on the driver's task: one that takes its time belongs behind a
+    /// ticket of [`ssh_proto`].
     ///
     /// Dropped, the attempt goes on; until its answer is there another one is `Busy`.
     ///
@@ -178,10 +182,11 @@ impl Client {
     /// [`Error::Closed`].
     pub async fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
         let shared = self.shared();
+        let _turn = self.handle.auth.lock().await;
         {
             let mut state = shared.lock();
-            state.auth = None;
             state.conn.authenticate(user, with)?;
+            state.auth = None;
         }
         shared.work.notify_one();
         match shared.wait_for(|state| state.auth.take()).await? {

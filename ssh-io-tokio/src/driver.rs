@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use ssh_proto::{CloseReason, Disconnect, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::os::{at, now};
 use crate::shared::Shared;
@@ -28,6 +28,8 @@ pub struct Driver<T> {
     output: BytesMut,
     /// Something was written that a buffering transport may hold back.
     unflushed: bool,
+    /// Writing failed; so long what is still coming is read.
+    broken: Option<Instant>,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
     _end: EndOnDrop,
 }
@@ -44,7 +46,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         let end = EndOnDrop(Arc::clone(&shared));
         let (mut pool, output) = (InputPool::new(), BytesMut::new());
         pool.set_max(InputPool::MAX_PRE_AUTH);
-        Self { shared, reader, writer, pool, output, unflushed: false, _end: end }
+        Self { shared, reader, writer, pool, output, unflushed: false, broken: None, _end: end }
     }
 
     /// Drives the connection to its end, and tells why it ended.
@@ -70,10 +72,18 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                 if self.output.is_empty() {
                     state.conn.swap_output(&mut self.output);
                 }
+                if self.broken.is_some() || (state.conn.is_closed() && state.conn.memory_usage().output == 0)
+                {
+                    // Nothing can be written any more, or the last words had their time.
+                    let unsent = state.conn.memory_usage().output;
+                    state.conn.consume_output(unsent);
+                    self.output.clear();
+                }
                 if state.conn.is_closed() && self.output.is_empty() {
                     break;
                 }
-                (state.conn.poll_timeout().map(at), state.conn.wants_input())
+                let deadline = state.conn.poll_timeout().map(at).into_iter().chain(self.broken).min();
+                (deadline, state.conn.wants_input())
             };
             if let Some(deadline) = deadline
                 && deadline != sleep.deadline()
@@ -97,11 +107,17 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                 result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
                     Ok(0) => self.shared.lock().conn.handle_eof(now()),
                     Ok(n) => self.pool.filled(n, room),
-                    Err(error) => self.lose(Some(error)),
+                    Err(error) => {
+                        self.lose(Some(error));
+                        self.shared.lock().conn.handle_eof(now());
+                    }
                 },
                 () = &mut sleep, if deadline.is_some() => {
                     let mut state = self.shared.lock();
                     state.conn.handle_timeout(now());
+                    if self.broken.is_some_and(|at| at <= Instant::now()) {
+                        state.conn.handle_eof(now());
+                    }
                     if state.conn.output().is_empty() && self.output.is_empty() {
                         self.pool.idle();
                     }
@@ -124,7 +140,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         self.shared.lock().closed.clone().unwrap_or(CloseReason::Eof)
     }
 
-    /// The transport failed: nothing more can be sent or comes.
+    /// Nothing can be written any more. What the peer said before is still read, for a while.
     fn lose(&mut self, error: Option<std::io::Error>) {
         let mut state = self.shared.lock();
         if let Some(error) = error
@@ -133,10 +149,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         {
             state.io_error = Some((error.kind(), error.to_string()));
         }
-        state.conn.handle_eof(now());
-        let unsent = self.output.len() + state.conn.output().len();
-        state.conn.consume_output(unsent);
-        self.output.clear();
+        self.broken = Some(Instant::now() + DRAIN_TIME);
         self.unflushed = false;
     }
 }

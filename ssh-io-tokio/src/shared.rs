@@ -24,6 +24,8 @@ use crate::os::now;
 pub(crate) struct ChannelNews {
     pub(crate) opened: Option<Result<(), OpenFailure>>,
     pub(crate) replies: VecDeque<bool>,
+    /// Answers still to come whose askers gave up.
+    pub(crate) unclaimed: usize,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) closed: bool,
     readers: [Option<Waker>; 2],
@@ -126,6 +128,7 @@ impl State {
             ChannelEvent::Readable(Stream::Data) => return data.take().into_iter().for_each(Waker::wake),
             ChannelEvent::Readable(Stream::Stderr) => return stderr.take().into_iter().for_each(Waker::wake),
             ChannelEvent::Writable => return news.writer.take().into_iter().for_each(Waker::wake),
+            ChannelEvent::Reply(_) if news.unclaimed > 0 => news.unclaimed -= 1,
             ChannelEvent::Reply(ok) => news.replies.push_back(ok),
             ChannelEvent::Exit(status) => news.exit = Some(status),
             ChannelEvent::Closed => news.closed = true,

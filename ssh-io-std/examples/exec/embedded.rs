@@ -39,6 +39,7 @@ impl Handler for Demo {
     }
 
     fn open(&mut self, request: Question<OpenRequest>) {
+        self.channels.retain(|channel| !channel.is_closed());
         self.channels.extend(request.accept(ChannelConfig::default()));
     }
 

@@ -33,7 +33,7 @@ struct Args {
     /// Accept exactly the host key with this fingerprint.
     #[arg(long, value_name = "SHA256:…", conflicts_with_all = ["known_hosts", "accept_new"])]
     fingerprint: Option<String>,
-    /// How long connecting, and any silence after it, may last, in seconds.
+    /// How long connecting, and starting the command, may each take, in seconds.
     #[arg(long, value_name = "SECS")]
     timeout: Option<u64>,
     /// Say what was negotiated.

@@ -111,6 +111,8 @@ fn run_command(client: &Client, args: &Args) -> Result<u8, ssh_io_std::Error> {
     let channel = client.open_session()?;
     channel.set_timeout(args.timeout.map(Duration::from_secs));
     channel.exec(args.command.join(" "))?;
+    // A command may be silent for as long as it likes.
+    channel.set_timeout(None);
     let input = channel.clone();
     // It may be blocked on a terminal when the command is done; then the process ends around it.
     thread::spawn(move || {

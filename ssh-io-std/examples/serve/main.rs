@@ -68,7 +68,7 @@ impl Handler for Shell {
         }
         if let Ok(channel) = request.accept(ChannelConfig::default()) {
             // Sessions that ended are forgotten here, when there is a new one.
-            self.sessions.retain(|_, session| session.channel.exit_status().is_none());
+            self.sessions.retain(|_, session| !session.channel.is_closed());
             self.sessions.insert(channel.id(), Session { channel, env: Vec::new(), program: None });
         }
     }
