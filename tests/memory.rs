@@ -5,12 +5,16 @@
 
 use std::alloc::System;
 use std::collections::VecDeque;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
+use ssh_io_std::{Handler, Question, ServerConnection};
 use ssh_proto::{
-    ChannelId, Client, ClientEvent, Connection, Credential, InputPool, Instant, ReadError, Server,
-    ServerEvent, Stream, WriteError,
+    AuthRequest, ChannelId, Client, ClientEvent, Connection, Credential, InputPool, Instant, ReadError,
+    Server, ServerEvent, Stream, WriteError,
 };
 use ssh_tests::{Pair, Peer, Seeded, hand, null_client, null_server, rustcrypto_client, rustcrypto_server};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -295,6 +299,48 @@ fn dos_an_unauthenticated_peer_that_sends_all_it_may_costs_at_most_128_kib() {
             println!("{name}, {reads} bytes a read: {most} bytes at most");
             assert!(most <= LIMIT, "{name}: {most}");
         }
+    }
+}
+
+/// Lets nobody in.
+struct Closed;
+
+impl Handler for Closed {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        drop(request);
+    }
+}
+
+#[test]
+fn an_unauthenticated_connection_costs_at_most_128_kib_with_all_of_its_adapter() {
+    const CONNECTIONS: usize = 16;
+    let _turn = turn();
+    let server = null_server().build().unwrap();
+    // A packet that never ends takes as much room as one may.
+    let mut flight = b"SSH-2.0-endless\r\n".to_vec();
+    flight.extend(&plain(&hand::ignore(34_900))[..34_000]);
+    let before = live();
+    let peers: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            let server = ServerConnection::start(server.clone(), theirs, Closed).unwrap();
+            ours.write_all(&flight).unwrap();
+            (ours, server)
+        })
+        .collect();
+    // All of it is taken in once it is held.
+    let patience = std::time::Instant::now() + Duration::from_secs(30);
+    while live() - before < CONNECTIONS * 34_000 && std::time::Instant::now() < patience {
+        std::thread::yield_now();
+    }
+    let each = (live() - before) / CONNECTIONS;
+    assert!(each >= 34_000, "{each}");
+    println!("unauthenticated, ssh-io-std and its threads' bookkeeping included: {each} bytes each");
+    assert!(each <= LIMIT, "{each}");
+    for (ours, server) in peers {
+        drop(ours);
+        server.join(Duration::from_secs(30));
+        assert!(server.is_finished());
     }
 }
 
