@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus as LocalStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use ssh_io_std::ServerChannel;
 use ssh_io_std::ssh_proto::{ExitStatus, PeerText};
 
@@ -98,11 +98,15 @@ fn reap(
         copy(stdout, channel);
     }
     let _ = errors.join();
-    // Both outputs are at their end; what is left is the exit itself.
-    let status = child.wait();
+    // Both outputs are at their end; what is left is the exit itself. The group's number is given up while it is
+    // still taken, so that no signal goes to whoever gets it next.
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    }
     if let Ok(mut group) = running.0.lock() {
         *group = None;
     }
+    let status = child.wait();
     let _ = channel.exit(match status {
         Ok(status) => exit_status(status),
         Err(_) => ExitStatus::Code(255),
