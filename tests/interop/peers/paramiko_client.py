@@ -8,7 +8,18 @@ import threading
 
 import common
 import paramiko
-from paramiko.common import MSG_CHANNEL_REQUEST
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST
+
+
+def handle_close(channel, message):
+    """Answer the server's close on another thread.
+
+    By itself paramiko answers on the thread that also has to go on with a key
+    exchange, and waits there for that exchange (paramiko issue 822).
+    """
+    threading.Thread(
+        target=paramiko.Channel._handle_close, args=(channel, message), daemon=True
+    ).start()
 
 
 def handle_request(channel, message):
@@ -22,10 +33,11 @@ def handle_request(channel, message):
 
 
 class Transport(paramiko.Transport):
-    """A transport that notices exit-signal."""
+    """A transport that notices exit-signal, and closes during key exchanges."""
 
     _channel_handler_table = {
         **paramiko.Transport._channel_handler_table,
+        MSG_CHANNEL_CLOSE: handle_close,
         MSG_CHANNEL_REQUEST: handle_request,
     }
     exit_signal = None
