@@ -1,7 +1,9 @@
 //! Against a real server.
 
 use std::fmt::Display;
+use std::fs::DirBuilder;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -82,7 +84,7 @@ fn host_keys(args: &Args) -> Result<HostKeys, String> {
             let home = std::env::var_os("HOME").ok_or("HOME is not set")?;
             let directory = PathBuf::from(home).join(".ssh");
             if args.accept_new {
-                std::fs::create_dir_all(&directory).map_err(text)?;
+                DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(text)?;
             }
             directory.join("known_hosts")
         }
