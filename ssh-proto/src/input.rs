@@ -85,7 +85,9 @@ impl InputPool {
         let mut old = core::mem::replace(&mut self.current, next);
         self.current.extend_from_slice(&old);
         old.clear();
-        if self.others.len() + 1 < BUFFERS {
+        // Before authentication nothing is parked, so nothing is there to turn away from: one buffer does.
+        let buffers = if self.max > Self::MAX_PRE_AUTH { BUFFERS } else { 1 };
+        if self.others.len() + 1 < buffers {
             self.others.push(old);
         } else if let Some(first) = self.others.first_mut() {
             // All are held by slices: the oldest is let go, and lives as long as its slices.
