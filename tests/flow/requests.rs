@@ -199,3 +199,59 @@ fn a_keepalive_between_two_idle_sides_is_answered_and_nothing_else_is_sent() {
     assert_eq!(replies, globals);
     assert!(pair.c2s.sent.len() > before.0 && pair.s2c.sent.len() > before.1);
 }
+
+#[test]
+fn how_a_program_ended_is_told_to_whoever_closed_on_it() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    let exit = ChannelRequestKind::Exit(ssh_proto::ExitStatus::Code(7));
+    pair.server.conn.channel(theirs).unwrap().request(&exit, false).unwrap();
+    client(&mut pair, ours).close();
+    pair.drive();
+    assert_eq!(pair.client.count("Exit("), 1, "{:?}", pair.client.trace);
+}
+
+#[test]
+fn an_impossible_open_costs_only_its_channel() {
+    let mut pair = Pair::logged_in();
+    pair.s2c.stalled = true;
+    let mut open = vec![number::CHANNEL_OPEN];
+    for field in [&b"direct-tcpip"[..], &[], &b"host"[..]] {
+        if field.is_empty() {
+            for value in [7u32, 1 << 20, 32 * 1024] {
+                open.extend(value.to_be_bytes());
+            }
+        } else {
+            open.extend((field.len() as u32).to_be_bytes());
+            open.extend(field);
+        }
+    }
+    // A port that does not exist, and an empty originator.
+    for value in [70_000u32, 0, 0] {
+        open.extend(value.to_be_bytes());
+    }
+    pair.client.conn.send_raw(&open);
+    pair.drive();
+    assert_eq!(pair.server.closed, None);
+    assert_eq!(pair.server.count("Open("), 0);
+}
+
+#[test]
+fn ready_waits_until_what_was_refused_fits() {
+    let (config, server) = null_configs_with(|limits| limits.outbox_bytes = 40 * 1024, |_| {});
+    let mut pair = Pair::new(config, server, 1);
+    pair.login();
+    pair.server.policy.open = Answer::Keep;
+    let ours = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    let sized = |len| ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: vec![0; len] };
+    client(&mut pair, ours).request(&sized(20_000), false).unwrap();
+    assert_eq!(client(&mut pair, ours).request(&sized(21_000), false), Err(RequestError::Full));
+    pair.drive();
+    let ready = |pair: &Pair| pair.client.trace.iter().filter(|event| *event == "Ready").count();
+    assert_eq!(ready(&pair), 0, "half is free, but not enough");
+    let ticket = take!(pair.server, ServerEvent::Open(ticket) => ticket);
+    pair.server.conn.accept_channel(ticket, ChannelConfig::default()).unwrap();
+    pair.drive();
+    assert_eq!(ready(&pair), 1);
+    client(&mut pair, ours).request(&sized(21_000), false).unwrap();
+}
