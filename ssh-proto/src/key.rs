@@ -5,9 +5,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use base64ct::{Base64, Base64Unpadded, Encoding};
 use sha2::{Digest, Sha256};
 
+use crate::base64;
 use crate::entropy::Entropy;
 use crate::wire::decode;
 
@@ -52,7 +52,7 @@ impl PublicKey {
     /// The fingerprint as OpenSSH prints it: `SHA256:` and the unpadded base64 of the blob's SHA-256.
     pub fn fingerprint(&self) -> String {
         let mut text = String::from("SHA256:");
-        text.push_str(&Base64Unpadded::encode_string(&Sha256::digest(&self.blob)));
+        text.push_str(base64::encode(&Sha256::digest(&self.blob)).trim_end_matches('='));
         text
     }
 
@@ -60,7 +60,7 @@ impl PublicKey {
     pub fn to_line(&self) -> String {
         let mut line = String::from(self.key_type());
         line.push(' ');
-        line.push_str(&Base64::encode_string(&self.blob));
+        line.push_str(&base64::encode(&self.blob));
         line
     }
 }

@@ -113,6 +113,7 @@
 extern crate alloc;
 
 mod auth;
+mod base64;
 mod commands;
 mod config;
 mod connection;
