@@ -2,11 +2,11 @@
 //! the wire, and damaged packets under the right keys.
 //!
 //! Tests are named after the classes of the catalogue: `sm` state machine and authentication, `pk` packets, `kx`
-//! key exchange, `ch` channels, `tm` leaks, `ad` time. Beside the code, because they need its inside: lengths and
-//! padding without keys (pk_01, pk_02), wrapping nonces (pk_12), lists and lines (pk_14, pk_18), key shares, keys
-//! and signatures (kx_01, kx_04 to kx_07, kx_14 to kx_20, kx_25), windows and replies alone (ch_01, ch_02, ch_08),
-//! fields of requests (ch_13, ch_15). In other files here: chunking (pk_16) in `laws`, crossing exchanges (sm_13)
-//! also in `rekey`.
+//! key exchange, `ch` channels, `tm` leaks, `ad` time, `out` what leads out of the machine. Beside the code, because
+//! they need its inside: lengths and padding without keys (pk_01, pk_02), wrapping nonces (pk_12), lists and lines
+//! (pk_14, pk_18), key shares, keys and signatures (kx_01, kx_04 to kx_07, kx_14 to kx_20, kx_25), windows and
+//! replies alone (ch_01, ch_02, ch_08), fields of requests (ch_13, ch_15). In other files here: chunking (pk_16) in
+//! `laws`, crossing exchanges (sm_13) also in `rekey`.
 //!
 //! Not here, for want of the thing itself: compression (pk_06, pk_07), group exchange (kx_02, kx_03; its states
 //! are in `gate` as a function), keyboard-interactive and GSSAPI (sm_25), certificates, FIDO keys and their

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ssh_io_std::{Handler, Question, ServerConnection};
 use ssh_proto::{
-    AuthRequest, ChannelId, Client, ClientEvent, Connection, Credential, InputPool, Instant, ReadError,
-    Server, ServerEvent, Stream, WriteError,
+    AuthRequest, ChannelId, ChannelRequestKind, Client, ClientEvent, Connection, Credential, InputPool,
+    Instant, ReadError, Server, ServerEvent, Stream, TerminalModes, WindowSize, WriteError,
 };
 use ssh_tests::{Pair, Peer, Seeded, hand, null_client, null_server, rustcrypto_client, rustcrypto_server};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -341,6 +341,51 @@ fn an_unauthenticated_connection_costs_at_most_128_kib_with_all_of_its_adapter()
         drop(ours);
         server.join(Duration::from_secs(30));
         assert!(server.is_finished());
+    }
+}
+
+/// What the entries of a full event queue take themselves, in bytes, and the questions behind them.
+const QUEUE: usize = 8 * 1024;
+
+/// A channel request that wants no reply.
+fn request(kind: &ChannelRequestKind) -> Vec<u8> {
+    let mut data = Vec::new();
+    kind.encode_data(&mut data);
+    hand::request(0, kind.name(), false, &data)
+}
+
+#[test]
+fn dos_events_that_nobody_takes_hold_no_more_than_they_are_counted_for() {
+    let _turn = turn();
+    let pty = |modes: u32| {
+        let modes = TerminalModes::new((0..modes).map(|mode| (1, mode)));
+        request(&ChannelRequestKind::Pty { term: "xterm".into(), size: WindowSize::default(), modes })
+    };
+    let other =
+        |len| request(&ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: vec![0; len] });
+    for (name, payload) in [
+        ("no modes", pty(0)),
+        ("as many modes as make a list grow", pty(129)),
+        ("as many modes as there may be", pty(256)),
+        ("short variables", request(&ChannelRequestKind::env("A", "b"))),
+        ("long variables", request(&ChannelRequestKind::env("A", vec![b'x'; 30_000]))),
+        ("a long program", request(&ChannelRequestKind::exec(vec![b'x'; 30_000]))),
+        ("short requests", other(0)),
+        ("long requests", other(30_000)),
+        ("long global requests", hand::global(&"x".repeat(64), false)),
+        ("signals that ended programs", hand::exit_signal(0)),
+        ("opens", hand::open(7, 100, 100)),
+    ] {
+        let mut pair = Pair::logged_in();
+        pair.open_session();
+        (0..64).for_each(|_| pair.client.conn.send_raw(&payload));
+        let mut input = bytes::BytesMut::from(pair.client.conn.output());
+        let before = live();
+        pair.server.conn.handle_input(NOW, &mut input);
+        let (held, counted) = (live() - before, pair.server.conn.memory_usage().events);
+        println!("{name}: {held} bytes held, {counted} counted");
+        assert!(held <= counted + QUEUE, "{name}: {held} bytes held, {counted} counted");
+        assert!(counted < 64 * 1024 + payload.len() * 2, "{name}: {counted}");
     }
 }
 

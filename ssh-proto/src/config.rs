@@ -217,7 +217,7 @@ pub enum ConfigError {
     BadSoftwareVersion,
     /// `recv_budget` is smaller than `max_channels × min_window`.
     BudgetTooSmall,
-    /// A limit is zero, or `max_channels` above 65,536.
+    /// A limit is zero, too small to work with, or larger than the protocol or this crate can count.
     BadLimit(&'static str),
     /// A server has no host key that fits its host key algorithms.
     NoHostKey,
@@ -268,8 +268,21 @@ impl Common {
         if version.is_empty() || version.len() > 200 || !version.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             return Err(ConfigError::BadSoftwareVersion);
         }
+        if let Some((name, _)) = self.bounds().into_iter().find(|(_, holds)| !holds) {
+            return Err(ConfigError::BadLimit(name));
+        }
         let limits = &self.limits;
-        for (name, ok) in [
+        let floor = limits.max_channels.checked_mul(limits.min_window);
+        if floor.is_none_or(|floor| floor > limits.recv_budget) {
+            return Err(ConfigError::BudgetTooSmall);
+        }
+        Ok(())
+    }
+
+    /// The limits that have bounds of their own, and whether they are within them.
+    fn bounds(&self) -> [(&'static str, bool); 15] {
+        let Self { limits, rekey, .. } = self;
+        [
             ("max_channels", (1..=65_536).contains(&limits.max_channels)),
             ("min_window", (1..=u32::MAX as usize).contains(&limits.min_window)),
             ("output", limits.output >= 64 * 1024),
@@ -279,22 +292,13 @@ impl Common {
             ("events", limits.events > 0),
             ("noise_burst", limits.noise_burst > 0),
             ("pending_requests", limits.pending_requests > 0),
-            ("rekey.bytes", self.rekey.bytes > 0),
-            ("rekey.packets", (1..MAX_PACKETS_PER_KEY).contains(&self.rekey.packets)),
-            ("rekey.interval", self.rekey.interval != Some(Duration::ZERO)),
+            ("pending_globals", limits.pending_globals > 0),
             ("keepalive_interval", limits.keepalive_interval != Some(Duration::ZERO)),
             ("idle_timeout", limits.idle_timeout != Some(Duration::ZERO)),
-            ("pending_globals", limits.pending_globals > 0),
-        ] {
-            if !ok {
-                return Err(ConfigError::BadLimit(name));
-            }
-        }
-        let floor = limits.max_channels.checked_mul(limits.min_window);
-        if floor.is_none_or(|floor| floor > limits.recv_budget) {
-            return Err(ConfigError::BudgetTooSmall);
-        }
-        Ok(())
+            ("rekey.bytes", rekey.bytes > 0),
+            ("rekey.packets", (1..MAX_PACKETS_PER_KEY).contains(&rekey.packets)),
+            ("rekey.interval", rekey.interval != Some(Duration::ZERO)),
+        ]
     }
 }
 
@@ -548,3 +552,6 @@ impl ServerConfig {
         &self.common.limits
     }
 }
+
+#[cfg(all(test, feature = "rustcrypto"))]
+mod tests;

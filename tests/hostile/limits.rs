@@ -2,15 +2,25 @@
 
 use std::time::Duration;
 
-use ssh_proto::raw::channel::ChannelOpenFailure;
+use ssh_proto::raw::channel::{ChannelOpen, ChannelOpenFailure, GlobalRequest, RequestSuccess};
 use ssh_proto::raw::{Message, number};
 use ssh_proto::{
-    AuthMethods, AuthVerdict, ChannelEvent, CloseReason, PeerMisbehaved, ServerEvent, Side, TimeoutReason,
+    AuthMethods, AuthVerdict, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason,
+    GlobalRequestKind, MAX_TERMINAL_MODES, PeerMisbehaved, ServerEvent, Side, TerminalModes, TimeoutReason,
+    WindowSize,
 };
-use ssh_tests::scene::Event;
+use ssh_tests::scene::{Event, Subject, encoded};
 use ssh_tests::{Scene, either, hand, null_server};
 
 use crate::stage::{greeted, keyed, password_request, rule, serviced};
+
+/// Takes one event, and no input.
+fn poll(scene: &mut Scene) -> Option<Event> {
+    match &mut scene.subject {
+        Subject::Client(conn) => conn.poll_event().map(Event::Client),
+        Subject::Server(conn) => conn.poll_event().map(Event::Server),
+    }
+}
 
 /// Feeds packets to a connection whose output nobody reads, until it takes no more. Says how many bytes of
 /// input it took.
@@ -23,11 +33,8 @@ fn flood(scene: &mut Scene, payload: &[u8], packets: usize) -> usize {
         let (now, input) = (scene.now, &mut scene.input);
         either!(&mut scene.subject, conn => conn.handle_input(now, input));
         taken += before - scene.input.len();
-        let events = match &mut scene.subject {
-            ssh_tests::scene::Subject::Client(conn) => conn.poll_event().map(Event::Client),
-            ssh_tests::scene::Subject::Server(conn) => conn.poll_event().map(Event::Server),
-        };
-        scene.events.extend(events);
+        let event = poll(scene);
+        scene.events.extend(event);
         if scene.is_over() || scene.input.len() > 1 << 20 {
             break;
         }
@@ -294,6 +301,120 @@ fn events_that_nobody_takes_stop_the_input() {
     assert!(scene.memory().events <= 64 * 1024 + 64);
     assert_eq!(scene.take_events().len(), 1000);
     assert!(!scene.is_over());
+}
+
+/// Bytes of events that stop the input.
+const EVENT_BYTES: usize = 64 * 1024;
+
+/// As much as comes in one message, with its number in front.
+fn numbered(number: u32, len: usize) -> Vec<u8> {
+    let mut data = number.to_be_bytes().to_vec();
+    data.resize(len, b'x');
+    data
+}
+
+/// The number in an event about such a message.
+fn number_in(event: &Event) -> u32 {
+    let first = |data: &[u8]| u32::from_be_bytes(data[..4].try_into().expect("four bytes"));
+    match event {
+        Event::Server(ServerEvent::Channel(_, ChannelEvent::Request(request))) => match request.kind() {
+            ChannelRequestKind::Pty { size, .. } => size.columns,
+            ChannelRequestKind::Env { value: data, .. }
+            | ChannelRequestKind::Exec(data)
+            | ChannelRequestKind::Other { data, .. } => first(data),
+            other => panic!("{other:?}"),
+        },
+        Event::Server(ServerEvent::Open(request)) => match request.kind() {
+            ChannelKind::Other { data, .. } => first(data),
+            other => panic!("{other:?}"),
+        },
+        Event::Server(ServerEvent::Global(request)) => first(&request.kind().data),
+        Event::Client(ClientEvent::GlobalReply(_, Some(data))) => first(data),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A channel request without a wish for a reply.
+fn request(recipient: u32, kind: &ChannelRequestKind) -> Vec<u8> {
+    let mut data = Vec::new();
+    kind.encode_data(&mut data);
+    hand::request(recipient, kind.name(), false, &data)
+}
+
+#[test]
+fn events_that_hold_much_stop_the_input_before_there_are_many() {
+    let pty = |at| {
+        let size = WindowSize { columns: at, ..WindowSize::default() };
+        let modes = TerminalModes::new((0..MAX_TERMINAL_MODES as u32).map(|mode| (1, mode)));
+        request(0, &ChannelRequestKind::Pty { term: "xterm".into(), size, modes })
+    };
+    let env = |at| request(0, &ChannelRequestKind::env("NAME", numbered(at, 3000)));
+    // One program for each session.
+    let exec = |at| request(at, &ChannelRequestKind::exec(numbered(at, 30_000)));
+    let other = |at| {
+        let name = "x@ssh-tests.invalid".into();
+        request(0, &ChannelRequestKind::Other { name, data: numbered(at, 30_000) })
+    };
+    let open = |at| {
+        let (kind, data) = (&b"x@ssh-tests.invalid"[..], &numbered(at, 30_000)[..]);
+        encoded(&ChannelOpen { kind, sender: at, window: 100, max_packet: 100, data })
+    };
+    let global = |at| {
+        let (name, data) = (&b"x@ssh-tests.invalid"[..], &numbered(at, 250_000)[..]);
+        encoded(&GlobalRequest { name, want_reply: false, data })
+    };
+    let reply = |at| encoded(&RequestSuccess { data: &numbered(at, 30_000) });
+    type Make<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+    let cases: [(&str, Side, u32, Make<'_>); 7] = [
+        ("terminal modes", Side::Server, 64, &pty),
+        ("variables", Side::Server, 100, &env),
+        ("programs", Side::Server, 16, &exec),
+        ("other requests", Side::Server, 64, &other),
+        ("opens", Side::Server, 8, &open),
+        ("global requests", Side::Server, 10, &global),
+        ("replies", Side::Client, 64, &reply),
+    ];
+    for (name, side, count, make) in cases {
+        let mut scene = Scene::of(side).authenticated();
+        let kind = GlobalRequestKind { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+        for _ in 0..count {
+            match side {
+                Side::Client => scene.as_client().global_request(&kind).map(drop).expect("room"),
+                Side::Server if scene.memory().channels < 16 => _ = scene.open_session(100),
+                Side::Server => {}
+            }
+        }
+        scene.forget();
+        let mut largest = 0;
+        for at in 0..count {
+            let payload = make(at);
+            // As many bytes as it has, or for a mode of five bytes its eight in memory.
+            largest = largest.max(2 * payload.len());
+            let packet = scene.puppet.seal(&payload);
+            scene.input.extend_from_slice(&packet);
+        }
+        let (mut told, mut stops) = (Vec::new(), 0);
+        while !scene.input.is_empty() {
+            let (now, input) = (scene.now, &mut scene.input);
+            either!(&mut scene.subject, conn => conn.handle_input(now, input));
+            let held = scene.memory().events;
+            assert!(held < EVENT_BYTES + largest, "{name}: {held}");
+            let wants_input = either!(&scene.subject, conn => conn.wants_input());
+            assert!(!wants_input || scene.input.is_empty(), "{name}");
+            let before = told.len();
+            told.extend(std::iter::from_fn(|| poll(&mut scene)).map(|event| number_in(&event)));
+            if !wants_input {
+                stops += 1;
+                assert!(held >= EVENT_BYTES && told.len() - before < 64, "{name}: {held}");
+            }
+            assert!(either!(&scene.subject, conn => conn.wants_input()), "{name}");
+            assert_eq!(scene.memory().events, 0, "{name}");
+            scene.flush();
+        }
+        assert!(stops > 0, "{name}");
+        assert_eq!(told, (0..count).collect::<Vec<_>>(), "{name}");
+        assert!(!scene.is_over(), "{name}");
+    }
 }
 
 /// How a stage is reached, how many seconds it may last, what it is called, and what the peer is told.

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use ssh_proto::raw::auth::{UserauthFailure, UserauthPkOk};
-use ssh_proto::raw::transport::ServiceRequest;
+use ssh_proto::crypto::{BadSignature, Provider, SignatureAlgorithm};
+use ssh_proto::raw::auth::{MAX_SIGNATURE, Method, UserauthFailure, UserauthPkOk, UserauthRequest};
+use ssh_proto::raw::transport::{ExtInfo, ServiceRequest};
 use ssh_proto::raw::{Message, State, number};
-use ssh_proto::wire::NameList;
+use ssh_proto::wire::{NameList, PutSsh};
 use ssh_proto::{
-    AuthError, AuthMethods, AuthVerdict, ClientEvent, CloseReason, Credential, DisconnectCode,
-    PeerMisbehaved, ServerEvent, Side,
+    AuthError, AuthMethods, AuthVerdict, ClientConfig, ClientEvent, CloseReason, Credential, DisconnectCode,
+    Entropy, KeyError, KeyPair, MAX_KEY_BLOB, PeerMisbehaved, PublicKey, ServerConfig, ServerEvent, Side,
+    SignRefused, Signature, Signer, ToSign,
 };
-use ssh_tests::scene::Event;
+use ssh_tests::scene::{Event, encoded};
 use ssh_tests::{Pair, Scene, hand, null, null_key};
 
 use crate::stage::{
@@ -18,6 +20,55 @@ use crate::stage::{
 };
 
 const REJECT: AuthVerdict = AuthVerdict::Reject { next: AuthMethods::PASSWORD };
+
+/// A key type with two signature algorithms, for which every key and every signature is a good one.
+struct Lax(&'static str);
+
+const LAX_KEY: &str = "lax@ssh-tests.invalid";
+const FIRST: &str = "lax-first@ssh-tests.invalid";
+const SECOND: &str = "lax-second@ssh-tests.invalid";
+
+/// The null provider with the lax keys.
+static PROVIDER: Provider = Provider {
+    name: "lax",
+    deterministic: true,
+    kex: null::PROVIDER.kex,
+    ciphers: null::PROVIDER.ciphers,
+    macs: null::PROVIDER.macs,
+    signatures: &[null::PROVIDER.signatures[0], &Lax(FIRST), &Lax(SECOND)],
+};
+
+impl SignatureAlgorithm for Lax {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn key_type(&self) -> &'static str {
+        LAX_KEY
+    }
+
+    fn check_key(&self, _: &[u8]) -> Result<(), KeyError> {
+        Ok(())
+    }
+
+    fn verify(&self, _: &[u8], _: &[u8], _: &[u8]) -> Result<(), BadSignature> {
+        Ok(())
+    }
+}
+
+impl Signer for Lax {
+    fn sign(&self, what: &ToSign<'_>, _: &mut dyn Entropy) -> Result<Signature, SignRefused> {
+        Ok(Signature::new(what.algorithm(), b"good"))
+    }
+}
+
+/// A lax key's blob of so many bytes.
+fn lax_blob(len: usize) -> Vec<u8> {
+    let mut blob = Vec::new();
+    blob.put_string(LAX_KEY.as_bytes());
+    blob.resize(len, b'k');
+    blob
+}
 
 /// What the server told of a login, if it did.
 fn login(scene: &mut Scene) -> Option<ssh_proto::AuthIdentity> {
@@ -305,4 +356,164 @@ fn tm_06_banners_are_bounded_and_the_rest_is_dropped() {
         other => panic!("{other:?}"),
     });
     assert_eq!(kept.collect::<Vec<_>>(), [10_000, 10_000, 10_000, 2768]);
+}
+
+/// The algorithm of the one public-key request that was sent.
+fn algorithm_sent(scene: &mut Scene) -> String {
+    let heard = scene.take_heard();
+    let requests: Vec<_> = heard.iter().filter(|heard| heard.number() == number::USERAUTH_REQUEST).collect();
+    let [request] = requests[..] else { panic!("{heard:?}") };
+    match UserauthRequest::decode(&request.payload).expect("well-formed").method {
+        Method::PublicKey { algorithm, .. } => algorithm.into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_key_is_used_by_what_the_server_takes_and_where_that_is_left_out_by_our_first() {
+    let key = PublicKey::from_blob(&lax_blob(100)).expect("a blob");
+    let key = KeyPair::new(key, std::sync::Arc::new(Lax("")));
+    let both = [FIRST, SECOND].join(",");
+    let turned = [SECOND, FIRST].join(",");
+    let last = ["ssh-ed25519", SECOND, "x@ssh-tests.invalid"].join(",");
+    for (list, expected) in [
+        (None, FIRST),
+        (Some(""), FIRST),
+        (Some("ssh-ed25519,rsa-sha2-512"), FIRST),
+        (Some(null::NAME), FIRST),
+        (Some(&both[..]), FIRST),
+        (Some(&turned[..]), FIRST),
+        (Some(SECOND), SECOND),
+        (Some(&last[..]), SECOND),
+    ] {
+        for (probe, asked_early) in [(true, true), (true, false), (false, true), (false, false)] {
+            let config = ClientConfig::builder(&PROVIDER).ciphers(&[null::CIPHER]).build().expect("a client");
+            let mut scene = Scene::of_client(config);
+            let credential = Credential::PublicKey { key: key.clone(), probe };
+            if asked_early {
+                scene.as_client().authenticate("user", credential.clone()).expect("a first attempt");
+            }
+            scene = keyed(scene);
+            if let Some(list) = list {
+                let mut payload = Vec::new();
+                ExtInfo::encode_pairs(&[("server-sig-algs", list)], &mut payload);
+                scene.say(&payload);
+            }
+            scene.service();
+            if !asked_early {
+                scene.as_client().authenticate("user", credential).expect("idle");
+            }
+            assert_eq!(algorithm_sent(&mut scene), expected, "{list:?}, probe {probe}, early {asked_early}");
+        }
+    }
+}
+
+/// A server between requests that knows lax keys.
+fn lax_server() -> Scene {
+    let config = ServerConfig::builder(&PROVIDER).ciphers(&[null::CIPHER]).host_key(null_key(1));
+    let mut scene = serviced(Scene::of_server(config.build().expect("a server")));
+    scene.forget();
+    scene
+}
+
+/// A request by this method.
+fn request_by(method: Method<'_>) -> Vec<u8> {
+    encoded(&UserauthRequest { user: "user", service: "ssh-connection", method })
+}
+
+fn password(password: &[u8], new: Option<&[u8]>) -> Vec<u8> {
+    request_by(Method::Password { password, new })
+}
+
+/// A request for a lax key with so long a blob, with a signature of so many bytes if any.
+fn lax_request(key: usize, signature: Option<usize>) -> Vec<u8> {
+    let signature = signature.map(|len| {
+        let mut blob = Vec::new();
+        blob.put_string(FIRST.as_bytes());
+        blob.put_string(&vec![b's'; len - blob.len() - 4]);
+        blob
+    });
+    let (key, signature) = (lax_blob(key), signature.as_deref());
+    request_by(Method::PublicKey { algorithm: FIRST, key: &key, signature })
+}
+
+/// The longest password there is, in bytes.
+const MAX_PASSWORD: usize = 1024;
+
+#[test]
+fn pk_11_a_proof_that_is_too_long_or_no_text_costs_its_request_and_no_more() {
+    let long = vec![b'x'; MAX_PASSWORD + 1];
+    let requests = [
+        ("a probe of a huge key", lax_request(MAX_KEY_BLOB + 1, None)),
+        ("a signature by a huge key", lax_request(MAX_KEY_BLOB + 1, Some(100))),
+        ("a probe of the hugest key that fits a packet", lax_request(34_000, None)),
+        ("a huge signature", lax_request(100, Some(MAX_SIGNATURE + 1))),
+        ("a long password", password(&long, None)),
+        ("a password that is no text", password(b"pass\xff", None)),
+        ("a change from a long password", password(&long, Some(b"new"))),
+        ("a change to a long password", password(b"old", Some(&long))),
+        ("a change from what is no text", password(b"old\xff", Some(b"new"))),
+        ("a change to what is no text", password(b"old", Some(b"new\xff"))),
+    ];
+    for (name, request) in &requests {
+        let mut scene = lax_server();
+        scene.say(request);
+        assert_eq!(scene.events.len(), 0, "{name}: {:?}", scene.events);
+        scene.wait(Duration::from_millis(10));
+        let heard = scene.take_heard();
+        let [failure] = &heard[..] else { panic!("{name}: {heard:?}") };
+        let failure = UserauthFailure::decode(&failure.payload).expect("a failure");
+        assert_eq!((failure.methods.as_str(), failure.partial_success), ("publickey,password", false));
+        scene.say(&password_request("user"));
+        scene.answer_auth(AuthVerdict::Accept);
+        assert_eq!(login(&mut scene).map(|identity| identity.methods), Some(vec!["password"]), "{name}");
+        // Each one is an attempt.
+        let mut scene = lax_server();
+        let mut asked = 0;
+        while !scene.is_over() {
+            scene.say(request);
+            scene.wait(Duration::from_millis(10));
+            asked += 1;
+        }
+        assert_eq!((asked, rule(&mut scene)), (6, PeerMisbehaved::TooManyAuthFailures), "{name}");
+        assert_eq!(scene.disconnects(), [14]);
+    }
+    // To the last byte that fits they are asked about.
+    for request in [
+        lax_request(MAX_KEY_BLOB, None),
+        lax_request(MAX_KEY_BLOB, Some(MAX_SIGNATURE)),
+        password(&long[1..], None),
+        password(&long[1..], Some(&long[1..])),
+    ] {
+        let mut scene = lax_server();
+        scene.say(&request);
+        let asked = |event: &Event| {
+            matches!(event, Event::Server(ServerEvent::Auth(_)) | Event::Server(ServerEvent::Probe(_)))
+        };
+        assert!(matches!(&scene.events[..], [event] if asked(event)), "{:?}", scene.events);
+    }
+}
+
+#[test]
+fn out_01_a_user_name_that_could_be_an_option_or_a_control_costs_its_request_and_never_gets_in() {
+    for user in ["-oProxyCommand=x", "-", "a\nb", "a\0", "\u{7f}", "\u{85}"] {
+        let mut scene = lax_server();
+        let mut asked = 0;
+        while !scene.is_over() {
+            scene.say(&if asked % 2 == 0 { none_request(user) } else { password_request(user) });
+            assert_eq!(scene.events.iter().filter(|event| event.closed().is_none()).count(), 0, "{user:?}");
+            scene.wait(Duration::from_millis(10));
+            asked += 1;
+        }
+        assert_eq!((asked, rule(&mut scene)), (6, PeerMisbehaved::TooManyAuthFailures), "{user:?}");
+        let failures = scene.heard.iter().filter(|heard| heard.number() == number::USERAUTH_FAILURE);
+        assert_eq!(failures.count(), 5, "{user:?}");
+    }
+    // One that is no text at all is no request.
+    let mut scene = lax_server();
+    let mut request = none_request("user");
+    request[5] = 0xff;
+    scene.say(&request);
+    assert_eq!(rule(&mut scene), PeerMisbehaved::MalformedMessage);
+    assert_eq!(scene.disconnects(), [2]);
 }

@@ -15,6 +15,7 @@
 pub struct Readme;
 
 pub mod config;
+pub mod counted;
 pub mod end;
 pub mod entropy;
 pub mod hand;

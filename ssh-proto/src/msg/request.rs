@@ -315,7 +315,7 @@ impl ChannelRequestKind {
     /// Bytes on the heap.
     pub(crate) fn heap_size(&self) -> usize {
         match self {
-            Self::Pty { term, modes, .. } => term.len() + modes.0.len() * size_of::<(u8, u32)>(),
+            Self::Pty { term, modes, .. } => term.len() + modes.0.capacity() * size_of::<(u8, u32)>(),
             Self::Env { name, value } => name.len() + value.len(),
             Self::Exec(command) => command.len(),
             Self::Subsystem(name) | Self::Signal(name) => name.len(),
