@@ -1,5 +1,8 @@
 //! Every deadline: when it is due, what it ends, what the peer is told.
 
+#[path = "timers/keepalive.rs"]
+mod keepalive;
+
 use std::time::Duration;
 
 use ssh_proto::{
@@ -191,25 +194,6 @@ fn output_that_goes_out_slowly_does_not_end_the_connection() {
         pair.advance(secs(60));
     }
     assert_eq!(pair.client.closed, None);
-}
-
-#[test]
-fn unanswered_keepalives_end_the_connection() {
-    let mut pair = pair_with(|_| {});
-    let client = ssh_tests::null_client().with_limits(|limits| {
-        limits.keepalive_interval = Some(secs(10));
-        limits.keepalive_misses = 3;
-    });
-    pair.client = ssh_tests::End::new(client.build().unwrap(), Seeded::new(1));
-    pair.login();
-    let start = pair.now;
-    pair.s2c.stalled = true;
-    pair.advance(secs(39));
-    assert_eq!(pair.client.closed, None);
-    assert_eq!(record::count(&pair.c2s.sent, 80), 3);
-    pair.advance(secs(1));
-    assert_eq!(pair.client.closed, timed_out(TimeoutReason::Keepalive), "since {start:?}");
-    assert_told(&pair.server.closed, DisconnectCode::CONNECTION_LOST);
 }
 
 #[test]
