@@ -5,7 +5,7 @@ use std::time::Duration;
 use ssh_proto::raw::number;
 use ssh_proto::{DisconnectCode, GlobalRequestKind, Limits, ServerEvent, Side, TimeoutReason};
 use ssh_tests::config::null_server_external;
-use ssh_tests::{Answer, Pair, Policy, hand, null_client, null_server, record, take};
+use ssh_tests::{Answer, Pair, Policy, Scene, hand, null_client, null_server, record, take};
 
 use super::{assert_told, secs, timed_out};
 
@@ -190,4 +190,30 @@ fn nothing_is_asked_before_authentication_however_long_its_questions_wait() {
     pair.drive();
     assert!(pair.client.authenticated);
     assert_left_after_three_questions(&mut pair, Side::Client);
+}
+
+#[test]
+fn a_peer_that_answers_no_request_at_all_is_left_all_the_same_once_it_is_silent() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = match side {
+            Side::Client => Scene::of_client(null_client().with_limits(asks).build().unwrap()),
+            Side::Server => Scene::of_server(null_server().with_limits(asks).build().unwrap()),
+        }
+        .authenticated();
+        // It says something each time, but never an answer.
+        let rounds = 2 * Limits::default().pending_globals;
+        for _ in 0..rounds {
+            scene.wait(INTERVAL);
+            scene.say(&hand::ignore(1));
+        }
+        let keepalives = scene.take_heard().len();
+        assert!(keepalives >= Limits::default().pending_globals, "{keepalives}");
+        for _ in 0..MISSES {
+            scene.wait(INTERVAL);
+            assert!(!scene.is_over());
+        }
+        scene.wait(INTERVAL);
+        assert_eq!(Some(scene.closed()), timed_out(TimeoutReason::Keepalive));
+        assert_eq!(scene.disconnects(), [DisconnectCode::CONNECTION_LOST.0]);
+    }
 }
