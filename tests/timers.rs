@@ -2,6 +2,8 @@
 
 #[path = "timers/keepalive.rs"]
 mod keepalive;
+#[path = "timers/requests.rs"]
+mod requests;
 
 use std::time::Duration;
 
