@@ -2,6 +2,8 @@
 
 #[path = "timers/keepalive.rs"]
 mod keepalive;
+#[path = "timers/reasons.rs"]
+mod reasons;
 #[path = "timers/requests.rs"]
 mod requests;
 
@@ -13,7 +15,7 @@ use ssh_proto::{
 };
 use ssh_tests::{Answer, FailsAt, Pair, Policy, Seeded, null_configs, null_configs_with, null_key, record};
 
-fn secs(secs: u64) -> Duration {
+const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
