@@ -1,6 +1,10 @@
 //! The two drive loops of the crate's documentation, over pipes in memory: a blocking one, and one as it is
 //! written over an async runtime. Each meets input of one packet at a time and of a thousand, the end of the
-//! transport, questions that stop the input, and a close whose DISCONNECT is still to be sent.
+//! transport, questions that stop the input, and a close whose DISCONNECT is still to be sent. In modules of
+//! their own: output that is traded away.
+
+#[path = "drive/swap.rs"]
+mod swap;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,10 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use ssh_io_std::{Handler, Question, ServerConnection};
 use ssh_proto::{
-    AuthRequest, ChannelId, ChannelRequestKind, Client, ClientEvent, Connection, Credential, InputPool,
-    Instant, ReadError, Server, ServerEvent, Stream, TerminalModes, WindowSize, WriteError,
+    AuthRequest, ChannelEvent, ChannelId, ChannelRequestKind, Client, ClientEvent, Connection, Credential,
+    InputPool, Instant, ReadError, Server, ServerEvent, Stream, TerminalModes, WindowSize, WriteError,
 };
-use ssh_tests::{Pair, Peer, Seeded, hand, null_client, null_server, rustcrypto_client, rustcrypto_server};
+use ssh_tests::{
+    Answer, Pair, Peer, Seeded, hand, null_client, null_server, rustcrypto_client, rustcrypto_server, take,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -424,4 +426,40 @@ fn an_idle_authenticated_connection_is_small() {
     println!("size of Connection: {} bytes", size_of::<Connection<Server>>());
     assert!(server_heap < 16 * 1024 && client_heap < 16 * 1024, "{server_heap} {client_heap}");
     assert!(size_of::<Connection<Server>>() < 8 * 1024);
+}
+
+// ----- In the long run.
+
+#[test]
+fn requests_behind_one_that_nobody_answers_leave_nothing_behind() {
+    let _turn = turn();
+    let mut pair = Pair::logged_in();
+    let (quiet, _) = pair.open_session();
+    let (busy, theirs) = pair.open_session();
+    pair.server.policy.request = Answer::Keep;
+    let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    pair.client.conn.channel(quiet).unwrap().request(&kind, true).unwrap();
+    pair.drive();
+    let mut held = Vec::new();
+    for _ in 0..11 {
+        for _ in 0..1_000 {
+            pair.client.conn.channel(busy).unwrap().request(&kind, true).unwrap();
+            pair.drive();
+            let ticket = take!(pair.server,
+                ServerEvent::Channel(id, ChannelEvent::Request(ticket)) if id == theirs => ticket);
+            pair.server.conn.reply_request(ticket, true).unwrap();
+            pair.drive();
+        }
+        assert_eq!(pair.client.count("Reply(true)"), 1_000);
+        // The records of the simulator are not the connection's.
+        (pair.c2s.sent, pair.s2c.sent) = Default::default();
+        (pair.client.trace, pair.server.trace) = Default::default();
+        pair.client.events = VecDeque::new();
+        held.push(live());
+    }
+    let grown = held[10].saturating_sub(held[0]);
+    println!("ten thousand answered requests: {grown} bytes");
+    assert!(grown < 8 * 1024, "{held:?}");
+    pair.advance(Duration::from_secs(120));
+    assert_eq!(pair.client.count("Reply(false)"), 1);
 }

@@ -1,5 +1,12 @@
 //! Every deadline: when it is due, what it ends, what the peer is told.
 
+#[path = "timers/keepalive.rs"]
+mod keepalive;
+#[path = "timers/reasons.rs"]
+mod reasons;
+#[path = "timers/requests.rs"]
+mod requests;
+
 use std::time::Duration;
 
 use ssh_proto::{
@@ -8,7 +15,7 @@ use ssh_proto::{
 };
 use ssh_tests::{Answer, FailsAt, Pair, Policy, Seeded, null_configs, null_configs_with, null_key, record};
 
-fn secs(secs: u64) -> Duration {
+const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
@@ -191,25 +198,6 @@ fn output_that_goes_out_slowly_does_not_end_the_connection() {
         pair.advance(secs(60));
     }
     assert_eq!(pair.client.closed, None);
-}
-
-#[test]
-fn unanswered_keepalives_end_the_connection() {
-    let mut pair = pair_with(|_| {});
-    let client = ssh_tests::null_client().with_limits(|limits| {
-        limits.keepalive_interval = Some(secs(10));
-        limits.keepalive_misses = 3;
-    });
-    pair.client = ssh_tests::End::new(client.build().unwrap(), Seeded::new(1));
-    pair.login();
-    let start = pair.now;
-    pair.s2c.stalled = true;
-    pair.advance(secs(39));
-    assert_eq!(pair.client.closed, None);
-    assert_eq!(record::count(&pair.c2s.sent, 80), 3);
-    pair.advance(secs(1));
-    assert_eq!(pair.client.closed, timed_out(TimeoutReason::Keepalive), "since {start:?}");
-    assert_told(&pair.server.closed, DisconnectCode::CONNECTION_LOST);
 }
 
 #[test]

@@ -51,6 +51,11 @@ const REASONS: [TimeoutReason; 11] = [
     TimeoutReason::Linger,
 ];
 
+impl TimeoutReason {
+    /// Every reason, for tests that must provoke each.
+    pub const ALL: &'static [Self] = &REASONS;
+}
+
 impl fmt::Display for TimeoutReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -107,7 +107,7 @@ impl Wire {
     }
 
     /// Takes what the transport would take of `output`, and says how many bytes.
-    pub(crate) fn write(&mut self, now: Instant, output: &[u8]) -> usize {
+    pub fn write(&mut self, now: Instant, output: &[u8]) -> usize {
         let room = self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.length));
         let have = output.len().min(room);
         if self.stalled || have == 0 {

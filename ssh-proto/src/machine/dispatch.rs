@@ -59,7 +59,9 @@ impl CloseReason {
                 _ => DisconnectCode::KEY_EXCHANGE_FAILED,
             },
             Self::TimedOut(TimeoutReason::Kex) => DisconnectCode::KEY_EXCHANGE_FAILED,
-            Self::TimedOut(TimeoutReason::Login) => DisconnectCode::PROTOCOL_ERROR,
+            Self::TimedOut(TimeoutReason::Login | TimeoutReason::RequestReply) => {
+                DisconnectCode::PROTOCOL_ERROR
+            }
             Self::TimedOut(TimeoutReason::Keepalive | TimeoutReason::WriteStall) => {
                 DisconnectCode::CONNECTION_LOST
             }

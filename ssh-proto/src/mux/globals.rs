@@ -87,9 +87,12 @@ impl Mux {
         Ok(id)
     }
 
-    /// A keepalive. False when there is no room for one.
+    /// A keepalive. False when nothing was asked: there is no room for it. With as many unanswered requests out
+    /// as there may be, one of those is the question; a peer that answers none must not be one that is never
+    /// found silent.
     pub(crate) fn keepalive(&mut self, cx: &mut MuxContext<'_>) -> bool {
-        self.send_global(cx, KEEPALIVE, &[], Asker::Keepalive).is_ok()
+        self.globals.awaited.waiting() >= cx.limits.pending_globals
+            || self.send_global(cx, KEEPALIVE, &[], Asker::Keepalive).is_ok()
     }
 
     fn send_global(

@@ -235,7 +235,10 @@ impl<T: Copy> Deadlines<T> {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeSet;
     use alloc::sync::Arc;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::ticket::Identity;
@@ -271,5 +274,67 @@ mod tests {
         assert_eq!(awaited.take(), Some(('a', false)));
         assert_eq!(awaited.take(), Some(('b', true)));
         assert_eq!(awaited.take(), None);
+    }
+
+    const AFTER: Duration = Duration::from_secs(120);
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_duration(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn deadlines_of_what_is_answered_are_forgotten_behind_one_that_is_not() {
+        let mut deadlines = Deadlines::new(Some(AFTER));
+        for number in 0..100_000_u64 {
+            deadlines.start(number);
+            deadlines.arm(at(number));
+            // The first stays unanswered, any other is answered at once.
+            assert_eq!(deadlines.head(|number| number == 0), Some(Some(at(0) + AFTER)));
+            assert!(deadlines.queue.len() <= FEW_DEADLINES, "{}", deadlines.queue.len());
+        }
+        assert!(deadlines.queue.capacity() <= 2 * FEW_DEADLINES, "{}", deadlines.queue.capacity());
+        assert_eq!(deadlines.take_due(at(119_999)), None);
+        assert_eq!(deadlines.take_due(at(120_000)), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn every_open_deadline_is_due_at_its_own_time_and_in_order(
+            ops in proptest::collection::vec((0u8..8, any::<u16>()), 0..600), keeps in 0usize..300,
+        ) {
+            let mut deadlines = Deadlines::new(Some(AFTER));
+            // What is open, and when it is due: numbers and points in time grow together.
+            let (mut open, mut due) = (BTreeSet::new(), Vec::new());
+            let (mut now, mut most) = (0, 0);
+            for (op, amount) in ops {
+                match op {
+                    0..=4 => for _ in 0..op {
+                        deadlines.start(due.len());
+                        open.insert(due.len());
+                        due.push(at(now) + AFTER);
+                    },
+                    // Anything may be answered, except that so many stay.
+                    5 | 6 => open = open.iter().copied().filter(|number| {
+                        *number < keeps || number % 7 != usize::from(amount) % 7
+                    }).collect(),
+                    _ => {
+                        now += u64::from(amount);
+                        while let Some(number) = deadlines.take_due(at(now)) {
+                            if open.contains(&number) {
+                                prop_assert_eq!(open.pop_first(), Some(number), "the oldest first");
+                                prop_assert!(due[number] <= at(now), "not before its time");
+                            }
+                        }
+                        let overdue = open.iter().find(|number| due[**number] <= at(now));
+                        prop_assert_eq!(overdue, None, "not behind its time");
+                    }
+                }
+                most = most.max(open.len());
+                deadlines.arm(at(now));
+                let head = deadlines.head(|number| open.contains(&number));
+                prop_assert_eq!(head, open.first().map(|number| Some(due[*number])));
+                prop_assert!(deadlines.queue.len() <= FEW_DEADLINES.max(2 * most));
+            }
+        }
     }
 }

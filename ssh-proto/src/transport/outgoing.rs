@@ -253,3 +253,103 @@ impl ServiceSender<'_> {
         self.0.packet(size, write);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct NoEntropy;
+
+    impl Entropy for NoEntropy {
+        fn fill(&mut self, _: &mut [u8]) -> Result<(), EntropyError> {
+            Err(EntropyError)
+        }
+    }
+
+    fn outgoing() -> Outgoing {
+        Outgoing::new(Box::new(NoEntropy), u64::MAX)
+    }
+
+    #[test]
+    fn swapped_bytes_count_as_unsent_and_are_the_first_to_be_consumed() {
+        let (mut out, mut spare) = (outgoing(), BytesMut::new());
+        out.raw(b"abcdef");
+        out.swap(&mut spare);
+        assert_eq!((&spare[..], out.output(), out.pending()), (&b"abcdef"[..], &b""[..], 6));
+        out.raw(b"ghi");
+        out.consume(4);
+        assert_eq!((out.output(), out.pending()), (&b"ghi"[..], 5), "two swapped bytes are left");
+        out.consume(3);
+        assert_eq!((out.output(), out.pending()), (&b"hi"[..], 2));
+        out.consume(usize::MAX);
+        assert_eq!((out.output(), out.pending()), (&b""[..], 0));
+        out.consume(usize::MAX);
+        out.raw(b"j");
+        assert_eq!((out.output(), out.pending()), (&b"j"[..], 1), "what was too much is not owed");
+    }
+
+    #[test]
+    fn a_second_swap_does_nothing_until_the_first_is_consumed() {
+        let (mut out, mut first, mut second) = (outgoing(), BytesMut::new(), BytesMut::new());
+        out.raw(b"first");
+        out.swap(&mut first);
+        out.raw(b"second");
+        out.consume(4);
+        out.swap(&mut second);
+        assert_eq!((&second[..], out.output(), out.pending()), (&b""[..], &b"second"[..], 7));
+        out.consume(1);
+        let mut full = BytesMut::from(&b"full"[..]);
+        out.swap(&mut full);
+        assert_eq!((&full[..], out.output()), (&b"full"[..], &b"second"[..]), "no place for it");
+        out.swap(&mut second);
+        assert_eq!((&second[..], out.output(), out.pending()), (&b"second"[..], &b""[..], 6));
+    }
+
+    #[test]
+    fn what_is_cleared_is_neither_swapped_nor_pending() {
+        let (mut out, mut spare) = (outgoing(), BytesMut::new());
+        out.raw(b"swapped");
+        out.swap(&mut spare);
+        out.raw(b"pending");
+        out.clear();
+        assert_eq!((out.output(), out.pending()), (&b""[..], 0));
+        out.raw(b"new");
+        out.consume(1);
+        assert_eq!((out.output(), out.pending()), (&b"ew"[..], 2), "nothing swapped is left to consume");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_leave_once_and_in_order_however_they_are_taken(
+            ops in proptest::collection::vec((0u8..4, 0usize..40), 0..100),
+        ) {
+            let (mut out, mut held) = (outgoing(), BytesMut::new());
+            let (mut made, mut sent) = (Vec::new(), Vec::new());
+            for (op, n) in ops {
+                match op {
+                    0 => {
+                        let bytes: Vec<u8> = (0..n).map(|at| (made.len() + at) as u8).collect();
+                        out.raw(&bytes);
+                        made.extend(bytes);
+                    }
+                    1 => out.swap(&mut held),
+                    // What is held comes first; behind it, what is shown may be written in the same turn.
+                    _ => {
+                        let from_held = n.min(held.len());
+                        sent.extend_from_slice(&held.split_to(from_held));
+                        let rest = if held.is_empty() { (n - from_held).min(out.output().len()) } else { 0 };
+                        sent.extend_from_slice(&out.output()[..rest]);
+                        out.consume(from_held + rest);
+                    }
+                }
+                prop_assert_eq!(out.pending(), made.len() - sent.len());
+                prop_assert_eq!(out.pending(), held.len() + out.output().len());
+                prop_assert!(made.starts_with(&sent));
+            }
+        }
+    }
+}

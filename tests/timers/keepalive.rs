@@ -1,0 +1,219 @@
+//! Keepalives: who asks, which silence counts against the peer, and what it comes to.
+
+use std::time::Duration;
+
+use ssh_proto::raw::number;
+use ssh_proto::{DisconnectCode, GlobalRequestKind, Limits, ServerEvent, Side, TimeoutReason};
+use ssh_tests::config::null_server_external;
+use ssh_tests::{Answer, Pair, Policy, Scene, hand, null_client, null_server, record, take};
+
+use super::{assert_told, secs, timed_out};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+const MISSES: u32 = 3;
+const MS: Duration = Duration::from_millis(1);
+
+fn asks(limits: &mut Limits) {
+    limits.keepalive_interval = Some(INTERVAL);
+    limits.keepalive_misses = MISSES;
+}
+
+/// How many keepalives a side sent.
+fn asked(pair: &Pair, side: Side) -> usize {
+    let wire = if side == Side::Client { &pair.c2s } else { &pair.s2c };
+    record::count(&wire.sent, number::GLOBAL_REQUEST)
+}
+
+/// The peer of `side` has said its last word just now: three questions, an interval apart, and the end.
+fn assert_left_after_three_questions(pair: &mut Pair, side: Side) {
+    let before = asked(pair, side);
+    // What the peer says from now on does not arrive.
+    if side == Side::Client {
+        pair.s2c.stalled = true
+    } else {
+        pair.c2s.stalled = true
+    }
+    for question in 0..MISSES as usize {
+        pair.advance(INTERVAL - MS);
+        assert_eq!(asked(pair, side), before + question, "not before its time");
+        pair.advance(MS);
+        assert_eq!(asked(pair, side), before + question + 1);
+    }
+    pair.advance(INTERVAL - MS);
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    pair.advance(MS);
+    assert_eq!(asked(pair, side), before + MISSES as usize, "the last look asks nothing more");
+    let (left, told) = match side {
+        Side::Client => (&pair.client.closed, &pair.server.closed),
+        Side::Server => (&pair.server.closed, &pair.client.closed),
+    };
+    assert_eq!(*left, timed_out(TimeoutReason::Keepalive));
+    assert_told(told, DisconnectCode::CONNECTION_LOST);
+}
+
+#[test]
+fn a_silent_peer_of_either_side_is_asked_three_times_and_then_left() {
+    for side in [Side::Client, Side::Server] {
+        let (mut client, mut server) = (null_client(), null_server());
+        match side {
+            Side::Client => client = client.with_limits(asks),
+            Side::Server => server = server.with_limits(asks),
+        }
+        let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
+        pair.login();
+        assert_left_after_three_questions(&mut pair, side);
+    }
+}
+
+#[test]
+fn any_answer_starts_the_count_again() {
+    let (client, server) = (null_client().with_limits(asks), null_server());
+    let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
+    pair.login();
+    for _ in 0..5 {
+        pair.s2c.stalled = true;
+        pair.advance(secs(39));
+        pair.s2c.stalled = false;
+        pair.drive();
+    }
+    assert_eq!(asked(&pair, Side::Client), 15);
+    assert_left_after_three_questions(&mut pair, Side::Client);
+}
+
+/// What keeps a server from listening.
+#[derive(Debug, Clone, Copy)]
+enum Gate {
+    HostSign,
+    Events,
+    Owed,
+}
+
+#[test]
+fn silence_is_not_counted_while_we_do_not_listen_and_counted_again_afterwards() {
+    for gate in [Gate::HostSign, Gate::Events, Gate::Owed] {
+        // The client waits as long as it takes.
+        let client = null_client().with_limits(|limits| {
+            limits.rekey_timeout = secs(100_000);
+            limits.noise_burst = 100_000;
+        });
+        let server = null_server_external().with_limits(|limits| {
+            asks(limits);
+            limits.events = 4;
+            limits.write_stall = secs(100_000);
+        });
+        let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
+        pair.login();
+        // More stays behind than what shuts the gate.
+        match gate {
+            Gate::HostSign => {
+                pair.server.policy.sign = Answer::Keep;
+                pair.client.conn.rekey();
+            }
+            Gate::Events => {
+                pair.server.frozen = true;
+                let kind = GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() };
+                (0..6).for_each(|_| _ = pair.client.conn.global_request(&kind).unwrap());
+            }
+            Gate::Owed => {
+                pair.s2c.stalled = true;
+                (0..2000).for_each(|_| pair.client.conn.send_raw(&hand::ping(1000)));
+            }
+        }
+        pair.drive();
+        assert!(!pair.server.conn.wants_input(), "{gate:?}");
+        let before = asked(&pair, Side::Server);
+        pair.advance(secs(1_005));
+        assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None), "{gate:?}");
+        assert_eq!(asked(&pair, Side::Server), before, "{gate:?}: who does not listen does not ask");
+
+        match gate {
+            Gate::HostSign => drop(pair.server.answer(&Policy::default())),
+            Gate::Events => pair.server.frozen = false,
+            Gate::Owed => pair.s2c.stalled = false,
+        }
+        pair.drive();
+        assert!(pair.server.conn.wants_input(), "{gate:?}");
+        assert_left_after_three_questions(&mut pair, Side::Server);
+    }
+}
+
+#[test]
+fn what_was_missed_before_we_stopped_listening_is_forgotten() {
+    let server = null_server().with_limits(|limits| {
+        asks(limits);
+        limits.events = 4;
+        limits.request_timeout = Some(secs(25));
+    });
+    let mut pair = Pair::new(null_client().build().unwrap(), server.build().unwrap(), 1);
+    pair.login();
+    pair.c2s.stalled = true;
+    pair.server.frozen = true;
+    let kind = GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() };
+    (0..4).for_each(|_| _ = pair.server.conn.global_request(&kind).unwrap());
+    pair.drive();
+    let before = asked(&pair, Side::Server);
+    pair.advance(secs(24));
+    assert!(pair.server.conn.wants_input());
+    assert_eq!(asked(&pair, Side::Server), before + 2);
+    // That those requests came to nothing fills the queue, and nobody empties it.
+    pair.advance(secs(1));
+    assert!(!pair.server.conn.wants_input());
+    pair.advance(secs(1_000));
+    pair.server.frozen = false;
+    pair.drive();
+    assert!(pair.server.conn.wants_input());
+    pair.advance(secs(35) - MS);
+    assert_eq!((asked(&pair, Side::Server), &pair.server.closed), (before + 5, &None));
+    pair.advance(MS);
+    assert_eq!(pair.server.closed, timed_out(TimeoutReason::Keepalive));
+}
+
+#[test]
+fn nothing_is_asked_before_authentication_however_long_its_questions_wait() {
+    let patient = |limits: &mut Limits| {
+        asks(limits);
+        (limits.kex_timeout, limits.login_timeout) = (secs(10_000), secs(10_000));
+    };
+    let (client, server) = (null_client().with_limits(patient), null_server().with_limits(patient));
+    let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
+    pair.client.policy.host_key = Answer::Keep;
+    pair.server.policy.auth = Answer::Keep;
+    pair.client.conn.authenticate("user", ssh_proto::Credential::None).unwrap();
+    pair.advance(secs(1_000));
+    assert!(pair.client.conn.awaits_answer());
+    pair.client.answer(&Policy::default());
+    pair.advance(secs(1_000));
+    assert!(pair.server.conn.awaits_answer());
+    assert_eq!((asked(&pair, Side::Client), asked(&pair, Side::Server)), (0, 0));
+    let request = take!(pair.server, ServerEvent::Auth(request) => request);
+    pair.server.conn.reply_auth(request, ssh_proto::AuthVerdict::Accept).unwrap();
+    pair.drive();
+    assert!(pair.client.authenticated);
+    assert_left_after_three_questions(&mut pair, Side::Client);
+}
+
+#[test]
+fn a_peer_that_answers_no_request_at_all_is_left_all_the_same_once_it_is_silent() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = match side {
+            Side::Client => Scene::of_client(null_client().with_limits(asks).build().unwrap()),
+            Side::Server => Scene::of_server(null_server().with_limits(asks).build().unwrap()),
+        }
+        .authenticated();
+        // It says something each time, but never an answer.
+        let rounds = 2 * Limits::default().pending_globals;
+        for _ in 0..rounds {
+            scene.wait(INTERVAL);
+            scene.say(&hand::ignore(1));
+        }
+        let keepalives = scene.take_heard().len();
+        assert!(keepalives >= Limits::default().pending_globals, "{keepalives}");
+        for _ in 0..MISSES {
+            scene.wait(INTERVAL);
+            assert!(!scene.is_over());
+        }
+        scene.wait(INTERVAL);
+        assert_eq!(Some(scene.closed()), timed_out(TimeoutReason::Keepalive));
+        assert_eq!(scene.disconnects(), [DisconnectCode::CONNECTION_LOST.0]);
+    }
+}

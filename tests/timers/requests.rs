@@ -1,0 +1,198 @@
+//! Requests that the peer answers late or never.
+
+use std::time::Duration;
+
+use ssh_proto::{
+    ChannelEvent, ChannelId, ChannelRequestKind, Connection, DisconnectCode, GlobalRequestKind, Limits, Role,
+    ServerEvent, Side, TimeoutReason,
+};
+use ssh_tests::{Answer, Pair, Policy, take};
+
+use super::{assert_told, logged_in, secs, timed_out};
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+const MS: Duration = Duration::from_millis(1);
+/// So many times the requests that may wait, unanswered in time, are too many.
+const HOPELESS: usize = 4;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    Channel,
+    Global,
+}
+
+fn kind() -> ChannelRequestKind {
+    ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() }
+}
+
+fn global() -> GlobalRequestKind {
+    GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() }
+}
+
+/// A pair with a session, whose sides answer no request by themselves.
+fn unanswered(limits: impl Fn(&mut Limits) + Copy) -> (Pair, [ChannelId; 2]) {
+    let mut pair = logged_in(limits);
+    let (ours, theirs) = pair.open_session();
+    for policy in [&mut pair.client.policy, &mut pair.server.policy] {
+        *policy = Policy { request: Answer::Keep, global: Answer::Keep, ..Policy::default() };
+    }
+    (pair, [ours, theirs])
+}
+
+/// Asks until no more may be asked, and says how often that was.
+fn ask<R: Role>(conn: &mut Connection<R>, what: What, id: ChannelId) -> usize {
+    let mut asked = 0;
+    loop {
+        let result = match what {
+            What::Channel => conn.channel(id).unwrap().request(&kind(), true),
+            What::Global => conn.global_request(&global()).map(drop),
+        };
+        match result {
+            Ok(()) => asked += 1,
+            Err(_) => return asked,
+        }
+    }
+}
+
+/// `side` asks as much as it may.
+fn ask_all(pair: &mut Pair, side: Side, what: What, [ours, theirs]: [ChannelId; 2]) -> usize {
+    let asked = match side {
+        Side::Client => ask(&mut pair.client.conn, what, ours),
+        Side::Server => ask(&mut pair.server.conn, what, theirs),
+    };
+    pair.drive();
+    asked
+}
+
+/// How many requests of `side` came to nothing.
+fn refused(pair: &Pair, side: Side) -> usize {
+    let count =
+        |words| if side == Side::Client { pair.client.count(words) } else { pair.server.count(words) };
+    count(" Reply(false)") + count("None)")
+}
+
+/// The other side says yes to everything it was asked.
+fn answer_all(pair: &mut Pair, side: Side) {
+    match side {
+        Side::Client => drop(pair.server.answer(&Policy::default())),
+        Side::Server => drop(pair.client.answer(&Policy::default())),
+    }
+    pair.drive();
+}
+
+const ALL: [(Side, What); 4] = [
+    (Side::Client, What::Channel),
+    (Side::Client, What::Global),
+    (Side::Server, What::Channel),
+    (Side::Server, What::Global),
+];
+
+fn cap(what: What) -> usize {
+    let limits = Limits::default();
+    if what == What::Channel { limits.pending_requests } else { limits.pending_globals }
+}
+
+#[test]
+fn a_peer_that_leaves_four_times_as_many_requests_as_may_wait_unanswered_is_left() {
+    for (side, what) in ALL {
+        let (mut pair, ids) = unanswered(|_| {});
+        for round in 1..=HOPELESS {
+            assert_eq!(ask_all(&mut pair, side, what, ids), cap(what), "{side:?} {what:?}");
+            pair.advance(TIMEOUT - MS);
+            assert_eq!(refused(&pair, side), (round - 1) * cap(what), "not before their time");
+            assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None), "{side:?} {what:?}");
+            pair.advance(MS);
+            assert_eq!(refused(&pair, side), round * cap(what), "each came to nothing once");
+        }
+        let (left, told) = match side {
+            Side::Client => (&pair.client.closed, &pair.server.closed),
+            Side::Server => (&pair.server.closed, &pair.client.closed),
+        };
+        assert_eq!(*left, timed_out(TimeoutReason::RequestReply), "{side:?} {what:?}");
+        assert_told(told, DisconnectCode::PROTOCOL_ERROR);
+    }
+}
+
+#[test]
+fn one_unanswered_request_less_is_no_reason_to_leave() {
+    let (mut pair, ids) = unanswered(|_| {});
+    for round in 0..HOPELESS {
+        if round == 0 {
+            let mut channel = pair.client.conn.channel(ids[0]).unwrap();
+            (1..cap(What::Channel)).for_each(|_| channel.request(&kind(), true).unwrap());
+        } else {
+            ask_all(&mut pair, Side::Client, What::Channel, ids);
+        }
+        pair.advance(TIMEOUT);
+    }
+    assert_eq!(refused(&pair, Side::Client), HOPELESS * cap(What::Channel) - 1);
+    pair.advance(secs(10_000));
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+}
+
+#[test]
+fn a_peer_that_answers_may_take_as_long_as_it_likes_over_and_over() {
+    for (side, what) in ALL {
+        // In time, and behind its time: a late answer is one that is not owed any more.
+        for late in [TIMEOUT - MS, TIMEOUT + MS] {
+            let (mut pair, ids) = unanswered(|limits| limits.pending_global_tickets = 64);
+            for round in 1..=3 * HOPELESS {
+                assert_eq!(ask_all(&mut pair, side, what, ids), cap(what), "{side:?} {what:?} {round}");
+                pair.advance(late);
+                answer_all(&mut pair, side);
+                let expired = if late > TIMEOUT { round * cap(what) } else { 0 };
+                assert_eq!(refused(&pair, side), expired, "{side:?} {what:?}");
+            }
+            assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None), "{side:?} {what:?}");
+        }
+    }
+}
+
+#[test]
+fn unanswered_requests_count_for_each_channel_alone() {
+    let (mut pair, first) = unanswered(|_| {});
+    let (ours, theirs) = pair.open_session();
+    for round in 1..=HOPELESS {
+        for (ids, times) in [(first, HOPELESS - 1), ([ours, theirs], HOPELESS - 1)] {
+            if round <= times {
+                ask_all(&mut pair, Side::Client, What::Channel, ids);
+            }
+        }
+        pair.advance(TIMEOUT);
+    }
+    assert_eq!(refused(&pair, Side::Client), 2 * (HOPELESS - 1) * cap(What::Channel));
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+}
+
+#[test]
+fn every_request_comes_to_nothing_at_its_own_time_however_many_others_were_answered() {
+    let (mut pair, [ours, _]) = unanswered(|_| {});
+    let (busy, theirs) = pair.open_session();
+    let ask = |pair: &mut Pair, id| pair.client.conn.channel(id).unwrap().request(&kind(), true).unwrap();
+    // Requests on one channel that nobody answers, a second apart; behind each, many on another that are.
+    for _ in 0..10 {
+        ask(&mut pair, ours);
+        pair.drive();
+        for _ in 0..100 {
+            ask(&mut pair, busy);
+            pair.drive();
+            let ticket = take!(pair.server,
+                ServerEvent::Channel(id, ChannelEvent::Request(ticket)) if id == theirs => ticket);
+            pair.server.conn.reply_request(ticket, true).unwrap();
+            pair.drive();
+        }
+        pair.advance(secs(1));
+    }
+    assert_eq!(pair.client.count("Reply(true)"), 1000);
+    pair.client.trace.clear();
+    for expired in 0..10 {
+        pair.advance(secs(if expired == 0 { 110 } else { 1 }) - MS);
+        assert_eq!(pair.client.count("Reply("), expired, "not before its time");
+        assert_eq!(pair.client.conn.timeout_reason(), Some(TimeoutReason::RequestReply));
+        assert_eq!(pair.client.conn.poll_timeout(), Some(pair.now + MS));
+        pair.advance(MS);
+        assert_eq!(pair.client.count("Reply(false)"), expired + 1);
+    }
+    assert_eq!(pair.client.closed, None);
+}
