@@ -17,7 +17,8 @@ use std::time::{Duration, Instant as StdInstant};
 
 use bytes::BytesMut;
 use ssh_proto::{
-    ChannelEvent, ChannelId, CloseReason, Connection, ExitStatus, InputPool, OpenFailure, Role, Stream,
+    ChannelEvent, ChannelId, CloseReason, Connection, ExitStatus, InputPool, Instant, OpenFailure, Role,
+    Stream,
 };
 
 use self::threads::{DRAIN_TIME, MAX_CHUNK};
@@ -71,6 +72,8 @@ pub(crate) struct State<R: EngineRole> {
     /// At home when nobody writes.
     writer: Option<Box<dyn Write + Send>>,
     spare: BytesMut,
+    /// When the writer thread wakes by itself, at the latest. It is to be woken for an earlier deadline.
+    alarm: Option<Instant>,
     /// The transport failed; what the machine then says is only `Eof`.
     io_error: Option<io::Error>,
     /// Nothing can be written any more; so long what is still coming is read.
@@ -167,6 +170,14 @@ impl<R: EngineRole> State<R> {
         self.discard_output();
     }
 
+    /// Whether the writer thread has something to do that it does not know of while it waits.
+    fn has_work(&self) -> bool {
+        let earlier = |at| self.alarm.is_none_or(|alarm| at < alarm);
+        let deadline = self.conn.poll_timeout().is_some_and(earlier);
+        let output = self.writer.is_some() && !self.conn.output().is_empty();
+        deadline || output || self.closed.is_some() || self.broken.is_some()
+    }
+
     fn discard_output(&mut self) {
         let unsent = self.conn.memory_usage().output;
         self.conn.consume_output(unsent);
@@ -210,6 +221,7 @@ impl<R: EngineRole> Shared<R> {
             max_chunk: InputPool::MAX_PRE_AUTH,
             writer: Some(Box::new(writer)),
             spare: BytesMut::new(),
+            alarm: None,
             io_error: None,
             broken: None,
             reader_waits: false,
@@ -258,7 +270,14 @@ impl<R: EngineRole> Shared<R> {
     /// After a command: lets the machine go on and has its output sent by the writer thread.
     pub(crate) fn poke(&self, guard: &mut Guard<'_, R>) {
         guard.process(self);
-        self.work.notify_one();
+        self.wake_writer(guard);
+    }
+
+    /// Wakes the writer thread if it has something to do.
+    fn wake_writer(&self, guard: &Guard<'_, R>) {
+        if guard.has_work() {
+            self.work.notify_one();
+        }
     }
 
     /// After a command: lets the machine go on and sends its output from this thread, unless another one is
@@ -266,8 +285,7 @@ impl<R: EngineRole> Shared<R> {
     pub(crate) fn flush<'a>(&'a self, mut guard: Guard<'a, R>) -> Guard<'a, R> {
         guard.process(self);
         guard = self.write_out(guard);
-        // Deadlines may have moved, or output may be left to whoever is writing.
-        self.work.notify_one();
+        self.wake_writer(&guard);
         guard
     }
 

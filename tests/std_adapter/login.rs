@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, Error, HostKeys};
+use ssh_io_std::{Client, Error, HostKeys, OsEntropy};
+use ssh_proto::crypto::rustcrypto::Ed25519Signer;
 use ssh_proto::keys::HostKeyRejection;
-use ssh_proto::{CloseReason, PeerMisbehaved, PublicKey};
+use ssh_proto::{
+    CloseReason, Entropy, KeyPair, PeerMisbehaved, PublicKey, SignRefused, Signature, Signer, ToSign,
+};
 
-use crate::support::{Echo, PASSWORD, PATIENCE, connect, server_config};
+use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, connect, server_config};
 
 #[test]
 fn two_threads_that_log_in_at_once_both_get_an_answer() {
@@ -26,6 +29,26 @@ fn two_threads_that_log_in_at_once_both_get_an_answer() {
         let results = threads.map(|thread| thread.join().unwrap().is_ok());
         assert!(results.contains(&true) && results.contains(&false), "{results:?}");
     }
+}
+
+/// Signs with zeros.
+struct Forger;
+
+impl Signer for Forger {
+    fn sign(&self, what: &ToSign<'_>, _: &mut dyn Entropy) -> Result<Signature, SignRefused> {
+        Ok(Signature::new(what.algorithm(), [0; 64]))
+    }
+}
+
+#[test]
+fn a_refusal_that_no_handler_makes_leaves_when_its_delay_is_over() {
+    let (client, _closed) = connect();
+    let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let forged = KeyPair::new(key.public, Arc::new(Forger));
+    // Nothing but the delay's end brings the server's writer thread to send it: without that the login's own
+    // time limit ends the connection.
+    let refused = comes_back("the login", move || client.auth_key("me", forged));
+    assert!(matches!(refused, Err(Error::AuthFailed { .. })), "{refused:?}");
 }
 
 /// A directory of this test's own, removed at the end.

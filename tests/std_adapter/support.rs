@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -87,6 +87,20 @@ pub(crate) fn server_config() -> (Arc<ServerConfig>, PublicKey) {
     let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
     let public = key.public.clone();
     (ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap(), public)
+}
+
+/// Runs this on a thread of its own; a panic when it does not come back.
+pub(crate) fn comes_back<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, done) = channel();
+    let thread = thread::spawn(move || sender.send(run()));
+    match done.recv_timeout(PATIENCE) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => panic!("{what} does not come back"),
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(_) => unreachable!("it ended without a result"),
+        },
+    }
 }
 
 /// One connection of a client over a socket pair; what the server says of its end.

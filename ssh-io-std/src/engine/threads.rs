@@ -75,7 +75,8 @@ impl<R: EngineRole> Shared<R> {
                 guard = self.wait_for_work(self.lock(), Some(DRAIN_TIME));
                 continue;
             }
-            let left = guard.conn.poll_timeout().map(until).into_iter().chain(broken).min();
+            guard.alarm = guard.conn.poll_timeout();
+            let left = guard.alarm.map(until).into_iter().chain(broken).min();
             guard = self.wait_for_work(guard, left);
             guard.tick(self);
         }
@@ -141,9 +142,8 @@ impl<R: EngineRole> Shared<R> {
                     let mut guard = self.lock();
                     append(&mut guard.pool, chunk.get(..n).unwrap_or_default());
                     guard.process(self);
-                    if !guard.conn.output().is_empty() {
-                        self.work.notify_one();
-                    }
+                    // Input moves deadlines too: a refusal of the machine's own leaves behind a delay.
+                    self.wake_writer(&guard);
                     let max = guard.max_chunk;
                     drop(guard);
                     if n == chunk.len() && n < max {
