@@ -21,7 +21,7 @@ use ssh_proto::{
     Stream,
 };
 
-use self::threads::{DRAIN_TIME, MAX_CHUNK};
+use self::threads::{DRAIN_TIME, IDLE_BUFFER, MAX_CHUNK};
 use crate::error::Error;
 use crate::os::{now, until};
 use crate::transport::{Split, Transport, Unblock};
@@ -69,6 +69,12 @@ pub(crate) struct State<R: EngineRole> {
     pool: InputPool,
     /// What a read takes at most: little, until the peer is authenticated.
     max_chunk: usize,
+    /// What the reader reads a lot into, while it waits with less.
+    chunk: Vec<u8>,
+    /// More is held than an idle connection needs.
+    warm: bool,
+    /// Bytes came or left since the writer thread looked last.
+    busy: bool,
     /// At home when nobody writes.
     writer: Option<Box<dyn Write + Send>>,
     spare: BytesMut,
@@ -178,6 +184,19 @@ impl<R: EngineRole> State<R> {
         deadline || output || self.closed.is_some() || self.broken.is_some()
     }
 
+    /// Gives back what a busy connection needed.
+    fn cool_down(&mut self) {
+        self.chunk = Vec::new();
+        // At its whole size a buffer can be seen to be large, however little of it is left.
+        let _ = self.pool.reserve();
+        self.pool.idle();
+        self.spare = BytesMut::new();
+        // The machine's own buffer, for one without room.
+        self.conn.swap_output(&mut self.spare);
+        self.spare = BytesMut::new();
+        self.warm = false;
+    }
+
     fn discard_output(&mut self) {
         let unsent = self.conn.memory_usage().output;
         self.conn.consume_output(unsent);
@@ -219,6 +238,9 @@ impl<R: EngineRole> Shared<R> {
             closed: None,
             pool,
             max_chunk: InputPool::MAX_PRE_AUTH,
+            chunk: Vec::new(),
+            warm: false,
+            busy: false,
             writer: Some(Box::new(writer)),
             spare: BytesMut::new(),
             alarm: None,
@@ -271,6 +293,16 @@ impl<R: EngineRole> Shared<R> {
     pub(crate) fn poke(&self, guard: &mut Guard<'_, R>) {
         guard.process(self);
         self.wake_writer(guard);
+    }
+
+    /// Bytes came or left, `held` of them at once.
+    fn heat(&self, guard: &mut Guard<'_, R>, held: usize) {
+        guard.busy = true;
+        if held > IDLE_BUFFER && !guard.warm {
+            guard.warm = true;
+            // It is the one that sees when this is over.
+            self.work.notify_one();
+        }
     }
 
     /// Wakes the writer thread if it has something to do.

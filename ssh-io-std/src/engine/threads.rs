@@ -9,15 +9,38 @@ use std::time::{Duration, Instant as StdInstant};
 use bytes::Buf;
 use ssh_proto::{Disconnect, InputPool};
 
-use super::{EngineRole, Guard, Shared};
+use super::{EngineRole, Guard, Shared, State};
 use crate::os::{now, until};
 
 /// Behind the close, so much is still read so that the peer can read our last words.
 const DRAIN_BYTES: usize = 64 * 1024;
 pub(super) const DRAIN_TIME: Duration = Duration::from_secs(2);
-/// The reader's chunk: what a read takes at most, grown while reads fill it.
-const MIN_CHUNK: usize = 4 * 1024;
+/// What an idle connection reads into, and the size from which on a buffer is worth giving back.
+pub(super) const IDLE_BUFFER: usize = 4 * 1024;
+/// What a read takes at most.
 pub(super) const MAX_CHUNK: usize = 256 * 1024;
+/// After so much time without a byte, and at most twice as much, large buffers are given back.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+
+impl<R: EngineRole> State<R> {
+    /// How long until the next look at whether large buffers are still in use; none when there are none. Not
+    /// a packet is touched for it: between two looks, bytes only leave a mark.
+    fn cooling(&mut self, look: &mut Option<StdInstant>) -> Option<Duration> {
+        let now = StdInstant::now();
+        if !self.warm {
+            *look = None;
+        } else if look.is_none_or(|at| at <= now) {
+            if look.is_some() && !self.busy && self.conn.memory_usage().output == 0 {
+                self.cool_down();
+                *look = None;
+            } else {
+                self.busy = false;
+                *look = Some(now + IDLE_TIME);
+            }
+        }
+        look.map(|at| at - now)
+    }
+}
 
 impl<R: EngineRole> Shared<R> {
     /// Writes until nothing is left, unless another thread does so already.
@@ -30,6 +53,7 @@ impl<R: EngineRole> Shared<R> {
         while guard.broken.is_none() && !guard.conn.output().is_empty() {
             let mut out = std::mem::take(&mut guard.spare);
             guard.conn.swap_output(&mut out);
+            self.heat(&mut guard, out.len());
             while !out.is_empty() {
                 drop(guard);
                 let result = write_some(&mut *writer, &out);
@@ -58,6 +82,7 @@ impl<R: EngineRole> Shared<R> {
 
     pub(super) fn write_loop(&self) {
         let _end = EndOnPanic(self);
+        let mut look = None;
         let mut guard = self.lock();
         loop {
             guard = self.write_out(guard);
@@ -76,7 +101,8 @@ impl<R: EngineRole> Shared<R> {
                 continue;
             }
             guard.alarm = guard.conn.poll_timeout();
-            let left = guard.alarm.map(until).into_iter().chain(broken).min();
+            let cooling = guard.cooling(&mut look);
+            let left = guard.alarm.map(until).into_iter().chain(broken).chain(cooling).min();
             guard = self.wait_for_work(guard, left);
             guard.tick(self);
         }
@@ -118,7 +144,7 @@ impl<R: EngineRole> Shared<R> {
 
     pub(super) fn read_loop(&self, mut reader: impl Read) {
         let _end = EndOnPanic(self);
-        let mut chunk = vec![0; MIN_CHUNK];
+        let mut chunk = Chunk::new();
         let mut drained = 0;
         loop {
             let mut guard = self.lock();
@@ -128,27 +154,25 @@ impl<R: EngineRole> Shared<R> {
             }
             guard.reader_waits = false;
             let closing = guard.closed.is_some();
+            let max = guard.max_chunk;
+            chunk.trade(&mut guard.chunk);
             drop(guard);
-            let result = reader.read(&mut chunk);
-            match result {
+            match chunk.read(&mut reader, max) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Ok(n) if closing => {
-                    drained += n;
-                    if n == 0 || drained > DRAIN_BYTES {
+                Ok(bytes) if closing => {
+                    drained += bytes.len();
+                    if bytes.is_empty() || drained > DRAIN_BYTES {
                         break;
                     }
                 }
-                Ok(n @ 1..) => {
+                Ok(bytes) if !bytes.is_empty() => {
                     let mut guard = self.lock();
-                    append(&mut guard.pool, chunk.get(..n).unwrap_or_default());
+                    append(&mut guard.pool, bytes);
+                    let held = guard.pool.capacity().max(chunk.large.len());
+                    self.heat(&mut guard, held);
                     guard.process(self);
                     // Input moves deadlines too: a refusal of the machine's own leaves behind a delay.
                     self.wake_writer(&guard);
-                    let max = guard.max_chunk;
-                    drop(guard);
-                    if n == chunk.len() && n < max {
-                        chunk = vec![0; n * 2];
-                    }
                 }
                 end => {
                     let mut guard = self.lock();
@@ -176,6 +200,44 @@ impl<R: EngineRole> Shared<R> {
         let mut guard = self.lock();
         guard.reader_done = true;
         self.changed.notify_all();
+    }
+}
+
+/// What the reader reads into. It waits with little at hand. Only behind a read that filled its buffer, so
+/// that more is there, it takes a larger one, which lies ready in between: an idle connection does without it.
+struct Chunk {
+    small: Vec<u8>,
+    /// In hand or empty.
+    large: Vec<u8>,
+    /// The last read filled its buffer.
+    filled: bool,
+    /// That was the large one.
+    grow: bool,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self { small: vec![0; IDLE_BUFFER], large: Vec::new(), filled: false, grow: false }
+    }
+
+    /// Takes up the large buffer, or lays it down.
+    fn trade(&mut self, at_rest: &mut Vec<u8>) {
+        if self.filled == self.large.is_empty() {
+            std::mem::swap(&mut self.large, at_rest);
+        }
+    }
+
+    /// Reads once, at most `max` bytes.
+    fn read(&mut self, reader: &mut impl Read, max: usize) -> io::Result<&[u8]> {
+        let wanted = if self.grow { self.large.len() * 2 } else { 2 * IDLE_BUFFER };
+        if self.filled && self.large.len() < wanted.min(max) {
+            self.large = vec![0; wanted.min(max)];
+        }
+        let buffer = if self.filled { &mut self.large } else { &mut self.small };
+        let n = reader.read(buffer)?;
+        self.grow = self.filled && n == buffer.len();
+        self.filled = n == buffer.len();
+        Ok(buffer.get(..n).unwrap_or_default())
     }
 }
 
@@ -219,6 +281,52 @@ impl<R: EngineRole> Drop for EndOnPanic<'_, R> {
             self.0.unblock(Shutdown::Both);
             self.0.work.notify_all();
             self.0.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Reads give so many bytes each, or less where the buffer is smaller.
+    struct Script<I>(I);
+
+    impl<I: Iterator<Item = usize>> Read for Script<I> {
+        fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
+            Ok(self.0.next().unwrap_or(0).min(dst.len()))
+        }
+    }
+
+    #[test]
+    fn a_chunk_grows_while_reads_fill_it_and_an_idle_one_is_small() {
+        let (mut chunk, mut at_rest) = (Chunk::new(), Vec::new());
+        let mut sizes = Vec::new();
+        let reads = [1, 100, usize::MAX, usize::MAX, usize::MAX, usize::MAX, usize::MAX, 500, 100, 1];
+        let mut reader = Script(reads.into_iter());
+        for _ in reads {
+            chunk.trade(&mut at_rest);
+            chunk.read(&mut reader, 32 * 1024).unwrap();
+            sizes.push((if chunk.large.is_empty() { &chunk.small } else { &chunk.large }).len() / 1024);
+        }
+        assert_eq!(sizes, [4, 4, 4, 8, 16, 32, 32, 32, 4, 4]);
+        assert_eq!(at_rest.len(), 32 * 1024, "ready for more, and free to be given back");
+        chunk.trade(&mut at_rest);
+        assert!(chunk.large.is_empty(), "it is not taken along into a wait");
+    }
+
+    #[test]
+    fn a_stream_in_pieces_keeps_its_large_buffer() {
+        let (mut chunk, mut at_rest) = (Chunk::new(), vec![0; MAX_CHUNK]);
+        let place = at_rest.as_ptr();
+        let mut reader = Script([usize::MAX, 28 * 1024].into_iter().cycle());
+        for _ in 0..10 {
+            chunk.trade(&mut at_rest);
+            assert_eq!(chunk.read(&mut reader, MAX_CHUNK).unwrap().len(), IDLE_BUFFER);
+            chunk.trade(&mut at_rest);
+            assert_eq!(chunk.read(&mut reader, MAX_CHUNK).unwrap().len(), 28 * 1024);
+            assert_eq!(chunk.large.as_ptr(), place);
         }
     }
 }
