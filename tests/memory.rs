@@ -5,16 +5,17 @@
 
 use std::alloc::System;
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ssh_io_std::{Handler, Question, ServerConnection};
+use ssh_io_std::{Handler, HostKeys, Question, ServerChannel, ServerConnection};
 use ssh_proto::{
-    AuthRequest, ChannelEvent, ChannelId, ChannelRequestKind, Client, ClientEvent, Connection, Credential,
-    InputPool, Instant, ReadError, Server, ServerEvent, Stream, TerminalModes, WindowSize, WriteError,
+    AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest, ChannelRequestKind,
+    Client, ClientEvent, Connection, Credential, InputPool, Instant, OpenRequest, ReadError, Server,
+    ServerEvent, Stream, TerminalModes, WindowSize, WriteError,
 };
 use ssh_tests::{
     Answer, Pair, Peer, Seeded, hand, null_client, null_server, rustcrypto_client, rustcrypto_server, take,
@@ -27,6 +28,9 @@ static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 static TURN: Mutex<()> = Mutex::new(());
 
 const NOW: Instant = Instant::ORIGIN;
+
+/// How long anything may take before a test gives up: a bound on failure, not a measure.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -331,7 +335,7 @@ fn an_unauthenticated_connection_costs_at_most_128_kib_with_all_of_its_adapter()
         })
         .collect();
     // All of it is taken in once it is held.
-    let patience = std::time::Instant::now() + Duration::from_secs(30);
+    let patience = std::time::Instant::now() + PATIENCE;
     while live() - before < CONNECTIONS * 34_000 && std::time::Instant::now() < patience {
         std::thread::yield_now();
     }
@@ -341,7 +345,7 @@ fn an_unauthenticated_connection_costs_at_most_128_kib_with_all_of_its_adapter()
     assert!(each <= LIMIT, "{each}");
     for (ours, server) in peers {
         drop(ours);
-        server.join(Duration::from_secs(30));
+        server.join(PATIENCE);
         assert!(server.is_finished());
     }
 }
@@ -462,4 +466,78 @@ fn requests_behind_one_that_nobody_answers_leave_nothing_behind() {
     assert!(grown < 8 * 1024, "{held:?}");
     pair.advance(Duration::from_secs(120));
     assert_eq!(pair.client.count("Reply(false)"), 1);
+}
+
+/// Lets everybody in, and gives back what it gets.
+struct Echo(Option<ServerChannel>);
+
+impl Handler for Echo {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        request.reply(AuthVerdict::Accept).unwrap();
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        self.0 = Some(request.accept(ChannelConfig::default()).unwrap());
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        request.reply(true).unwrap();
+        let channel = self.0.take().unwrap();
+        std::thread::spawn(move || std::io::copy(&mut &channel, &mut &channel));
+    }
+}
+
+const BULK: usize = 16 << 20;
+
+/// A lot of data goes there and back.
+fn bulk(client: &ssh_io_std::Client) {
+    let channel = client.open_session().unwrap();
+    channel.shell().unwrap();
+    let (mut reader, mut writer) = channel.split();
+    let sending = std::thread::spawn(move || {
+        let piece = vec![7; 256 * 1024];
+        (0..BULK / piece.len()).for_each(|_| writer.write_all(&piece).unwrap());
+    });
+    let (mut buffer, mut got) = (vec![0; 256 * 1024], 0);
+    while let n @ 1.. = reader.read(&mut buffer).unwrap() {
+        got += n;
+    }
+    sending.join().unwrap();
+    assert_eq!(got, BULK);
+}
+
+#[test]
+fn an_idle_connection_with_all_of_its_adapter_is_small_again_after_a_bulk_transfer() {
+    const LIMIT: usize = 16 * 1024;
+    let _turn = turn();
+    let config = rustcrypto_server().build().unwrap();
+    let connect = || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = ServerConnection::start(config.clone(), theirs, Echo(None)).unwrap();
+        let client = ssh_io_std::Client::with_config(rustcrypto_client().build().unwrap())
+            .host_keys(HostKeys::DangerousAcceptAny)
+            .connect_over("test", 22, ours)
+            .unwrap();
+        client.auth_password("me", "x").unwrap();
+        (client, server)
+    };
+    let end = |(client, server): (ssh_io_std::Client, ServerConnection)| {
+        client.close();
+        server.join(PATIENCE);
+        assert!(server.is_finished());
+    };
+    // What the process sets up once is none of the connection's. The threads' own ends take a moment.
+    end(connect());
+    let before = (0..1000).map(|_| (std::thread::yield_now(), live()).1).min().unwrap();
+    let both = connect();
+    bulk(&both.0);
+    let busy = (live() - before) / 2;
+    let patience = std::time::Instant::now() + PATIENCE;
+    while live() - before > 2 * LIMIT && std::time::Instant::now() < patience {
+        std::thread::yield_now();
+    }
+    let idle = (live() - before) / 2;
+    println!("ssh-io-std, an end's heap: {busy} bytes at the end of a bulk transfer, {idle} when idle");
+    assert!(idle <= LIMIT, "{idle}");
+    end(both);
 }

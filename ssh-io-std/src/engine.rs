@@ -6,29 +6,25 @@
 //! for its own bytes; for all else the writer thread does. Deadlines are kept by the writer thread: while it
 //! waits, and between its writes, which a socket's write timeout keeps short.
 
+mod threads;
+
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use ssh_proto::{
-    ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, InputPool, OpenFailure, Role,
+    ChannelEvent, ChannelId, CloseReason, Connection, ExitStatus, InputPool, Instant, OpenFailure, Role,
     Stream,
 };
 
+use self::threads::{DRAIN_TIME, IDLE_BUFFER, MAX_CHUNK};
 use crate::error::Error;
 use crate::os::{now, until};
 use crate::transport::{Split, Transport, Unblock};
-
-/// Behind the close, so much is still read so that the peer can read our last words.
-const DRAIN_BYTES: usize = 64 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
-/// The reader's chunk: what a read takes at most, grown while reads fill it.
-const MIN_CHUNK: usize = 4 * 1024;
-const MAX_CHUNK: usize = 256 * 1024;
 
 /// What happened to a channel that its users wait for.
 #[derive(Debug, Default)]
@@ -73,9 +69,17 @@ pub(crate) struct State<R: EngineRole> {
     pool: InputPool,
     /// What a read takes at most: little, until the peer is authenticated.
     max_chunk: usize,
+    /// What the reader reads a lot into, while it waits with less.
+    chunk: Vec<u8>,
+    /// More is held than an idle connection needs.
+    warm: bool,
+    /// Bytes came or left since the writer thread looked last.
+    busy: bool,
     /// At home when nobody writes.
     writer: Option<Box<dyn Write + Send>>,
     spare: BytesMut,
+    /// When the writer thread wakes by itself, at the latest. It is to be woken for an earlier deadline.
+    alarm: Option<Instant>,
     /// The transport failed; what the machine then says is only `Eof`.
     io_error: Option<io::Error>,
     /// Nothing can be written any more; so long what is still coming is read.
@@ -172,6 +176,27 @@ impl<R: EngineRole> State<R> {
         self.discard_output();
     }
 
+    /// Whether the writer thread has something to do that it does not know of while it waits.
+    fn has_work(&self) -> bool {
+        let earlier = |at| self.alarm.is_none_or(|alarm| at < alarm);
+        let deadline = self.conn.poll_timeout().is_some_and(earlier);
+        let output = self.writer.is_some() && !self.conn.output().is_empty();
+        deadline || output || self.closed.is_some() || self.broken.is_some()
+    }
+
+    /// Gives back what a busy connection needed.
+    fn cool_down(&mut self) {
+        self.chunk = Vec::new();
+        // At its whole size a buffer can be seen to be large, however little of it is left.
+        let _ = self.pool.reserve();
+        self.pool.idle();
+        self.spare = BytesMut::new();
+        // The machine's own buffer, for one without room.
+        self.conn.swap_output(&mut self.spare);
+        self.spare = BytesMut::new();
+        self.warm = false;
+    }
+
     fn discard_output(&mut self) {
         let unsent = self.conn.memory_usage().output;
         self.conn.consume_output(unsent);
@@ -213,8 +238,12 @@ impl<R: EngineRole> Shared<R> {
             closed: None,
             pool,
             max_chunk: InputPool::MAX_PRE_AUTH,
+            chunk: Vec::new(),
+            warm: false,
+            busy: false,
             writer: Some(Box::new(writer)),
             spare: BytesMut::new(),
+            alarm: None,
             io_error: None,
             broken: None,
             reader_waits: false,
@@ -263,7 +292,24 @@ impl<R: EngineRole> Shared<R> {
     /// After a command: lets the machine go on and has its output sent by the writer thread.
     pub(crate) fn poke(&self, guard: &mut Guard<'_, R>) {
         guard.process(self);
-        self.work.notify_one();
+        self.wake_writer(guard);
+    }
+
+    /// Bytes came or left, `held` of them at once.
+    fn heat(&self, guard: &mut Guard<'_, R>, held: usize) {
+        guard.busy = true;
+        if held > IDLE_BUFFER && !guard.warm {
+            guard.warm = true;
+            // It is the one that sees when this is over.
+            self.work.notify_one();
+        }
+    }
+
+    /// Wakes the writer thread if it has something to do.
+    fn wake_writer(&self, guard: &Guard<'_, R>) {
+        if guard.has_work() {
+            self.work.notify_one();
+        }
     }
 
     /// After a command: lets the machine go on and sends its output from this thread, unless another one is
@@ -271,8 +317,7 @@ impl<R: EngineRole> Shared<R> {
     pub(crate) fn flush<'a>(&'a self, mut guard: Guard<'a, R>) -> Guard<'a, R> {
         guard.process(self);
         guard = self.write_out(guard);
-        // Deadlines may have moved, or output may be left to whoever is writing.
-        self.work.notify_one();
+        self.wake_writer(&guard);
         guard
     }
 
@@ -281,164 +326,6 @@ impl<R: EngineRole> Shared<R> {
         if let Some(unblock) = &*self.control.lock().unwrap_or_else(PoisonError::into_inner) {
             unblock(how);
         }
-    }
-
-    /// Writes until nothing is left, unless another thread does so already.
-    fn write_out<'a>(&'a self, mut guard: Guard<'a, R>) -> Guard<'a, R> {
-        if guard.broken.is_some() {
-            guard.discard_output();
-            return guard;
-        }
-        let Some(mut writer) = guard.writer.take() else { return guard };
-        while guard.broken.is_none() && !guard.conn.output().is_empty() {
-            let mut out = std::mem::take(&mut guard.spare);
-            guard.conn.swap_output(&mut out);
-            while !out.is_empty() {
-                drop(guard);
-                let result = write_some(&mut *writer, &out);
-                guard = self.lock();
-                match result {
-                    Ok(n) => {
-                        out.advance(n);
-                        guard.conn.consume_output(n);
-                    }
-                    Err(error) if is_timeout(&error) => guard.tick(self),
-                    Err(error) => {
-                        out.clear();
-                        guard.fail(error);
-                    }
-                }
-                if guard.gave_up_output() {
-                    out.clear();
-                }
-            }
-            guard.spare = out;
-            guard.process(self);
-        }
-        guard.writer = Some(writer);
-        guard
-    }
-
-    fn write_loop(&self) {
-        let _end = EndOnPanic(self);
-        let mut guard = self.lock();
-        loop {
-            guard = self.write_out(guard);
-            let closed = guard.conn.is_closed();
-            if closed && guard.conn.output().is_empty() && guard.writer.is_some() {
-                break;
-            }
-            let broken = guard.broken.map(|at| at.saturating_duration_since(StdInstant::now()));
-            if broken.is_some_and(|left| left.is_zero()) || (closed && guard.gave_up_output()) {
-                // What is still blocked in the transport has had its time: a read behind a failed write, or a
-                // write behind the close.
-                guard.broken = broken.map(|_| StdInstant::now() + DRAIN_TIME);
-                drop(guard);
-                self.unblock(Shutdown::Both);
-                guard = self.wait_for_work(self.lock(), Some(DRAIN_TIME));
-                continue;
-            }
-            let left = guard.conn.poll_timeout().map(until).into_iter().chain(broken).min();
-            guard = self.wait_for_work(guard, left);
-            guard.tick(self);
-        }
-        self.finish(guard);
-    }
-
-    fn wait_for_work<'a>(&self, guard: Guard<'a, R>, left: Option<Duration>) -> Guard<'a, R> {
-        match left {
-            Some(left) if left.is_zero() => guard,
-            Some(left) => self.work.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.work.wait(guard).unwrap_or_else(PoisonError::into_inner),
-        }
-    }
-
-    /// Ends the transport so that the peer reads our last words: closing a socket with unread input would
-    /// reset it.
-    fn finish(&self, mut guard: Guard<'_, R>) {
-        guard.writer = None;
-        self.wanted.notify_all();
-        drop(guard);
-        self.unblock(Shutdown::Write);
-        let deadline = StdInstant::now() + DRAIN_TIME;
-        let mut guard = self.lock();
-        while !guard.reader_done {
-            match self.wait(guard, &self.changed, Some(deadline)) {
-                Ok(next) => guard = next,
-                Err((next, _)) => {
-                    guard = next;
-                    break;
-                }
-            }
-        }
-        drop(guard);
-        self.unblock(Shutdown::Both);
-        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.lock().finished = true;
-        self.changed.notify_all();
-    }
-
-    fn read_loop(&self, mut reader: impl Read) {
-        let _end = EndOnPanic(self);
-        let mut chunk = vec![0; MIN_CHUNK];
-        let mut drained = 0;
-        loop {
-            let mut guard = self.lock();
-            while !guard.conn.wants_input() && guard.closed.is_none() {
-                guard.reader_waits = true;
-                guard = self.wanted.wait(guard).unwrap_or_else(PoisonError::into_inner);
-            }
-            guard.reader_waits = false;
-            let closing = guard.closed.is_some();
-            drop(guard);
-            let result = reader.read(&mut chunk);
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Ok(n) if closing => {
-                    drained += n;
-                    if n == 0 || drained > DRAIN_BYTES {
-                        break;
-                    }
-                }
-                Ok(n @ 1..) => {
-                    let mut guard = self.lock();
-                    append(&mut guard.pool, chunk.get(..n).unwrap_or_default());
-                    guard.process(self);
-                    if !guard.conn.output().is_empty() {
-                        self.work.notify_one();
-                    }
-                    let max = guard.max_chunk;
-                    drop(guard);
-                    if n == chunk.len() && n < max {
-                        chunk = vec![0; n * 2];
-                    }
-                }
-                end => {
-                    let mut guard = self.lock();
-                    if let Err(error) = end
-                        && guard.closed.is_none()
-                        && guard.io_error.is_none()
-                    {
-                        guard.io_error = Some(error);
-                    }
-                    guard.conn.handle_eof(now());
-                    guard.process(self);
-                    self.work.notify_one();
-                    if guard.closed.is_some() {
-                        break;
-                    }
-                    // Input is held up by a question; the close comes when it is answered.
-                    while guard.closed.is_none() {
-                        guard.reader_waits = true;
-                        guard = self.wanted.wait(guard).unwrap_or_else(PoisonError::into_inner);
-                    }
-                    break;
-                }
-            }
-        }
-        let mut guard = self.lock();
-        guard.reader_done = true;
-        self.changed.notify_all();
     }
 
     /// Whether the threads are done with the transport.
@@ -455,50 +342,6 @@ impl<R: EngineRole> Shared<R> {
                 Ok(next) => guard = next,
                 Err(_) => return,
             }
-        }
-    }
-}
-
-/// Appends to the input; the one copy of this adapter.
-fn append(pool: &mut InputPool, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let room = pool.reserve();
-        let (now, later) = bytes.split_at(bytes.len().min(room));
-        pool.buffer().extend_from_slice(now);
-        pool.filled(now.len(), room);
-        bytes = later;
-    }
-}
-
-/// Writes once, something, and hands it on.
-fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<usize> {
-    match writer.write(bytes) {
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        Ok(n) => writer.flush().map(|()| n),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether a write only took too long for its socket's timeout.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-/// A thread that panics takes its connection along, and nobody waits for it.
-struct EndOnPanic<'a, R: EngineRole>(&'a Shared<R>);
-
-impl<R: EngineRole> Drop for EndOnPanic<'_, R> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let mut guard = self.0.lock();
-            guard.conn.close(Disconnect::by_application());
-            guard.process(self.0);
-            guard.reader_done = true;
-            drop(guard);
-            self.0.unblock(Shutdown::Both);
-            self.0.work.notify_all();
-            self.0.changed.notify_all();
         }
     }
 }

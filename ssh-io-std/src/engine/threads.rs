@@ -1,0 +1,332 @@
+//! The reader and the writer thread of a connection.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::{Duration, Instant as StdInstant};
+
+use bytes::Buf;
+use ssh_proto::{Disconnect, InputPool};
+
+use super::{EngineRole, Guard, Shared, State};
+use crate::os::{now, until};
+
+/// Behind the close, so much is still read so that the peer can read our last words.
+const DRAIN_BYTES: usize = 64 * 1024;
+pub(super) const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// What an idle connection reads into, and the size from which on a buffer is worth giving back.
+pub(super) const IDLE_BUFFER: usize = 4 * 1024;
+/// What a read takes at most.
+pub(super) const MAX_CHUNK: usize = 256 * 1024;
+/// After so much time without a byte, and at most twice as much, large buffers are given back.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+
+impl<R: EngineRole> State<R> {
+    /// How long until the next look at whether large buffers are still in use; none when there are none. Not
+    /// a packet is touched for it: between two looks, bytes only leave a mark.
+    fn cooling(&mut self, look: &mut Option<StdInstant>) -> Option<Duration> {
+        let now = StdInstant::now();
+        if !self.warm {
+            *look = None;
+        } else if look.is_none_or(|at| at <= now) {
+            if look.is_some() && !self.busy && self.conn.memory_usage().output == 0 {
+                self.cool_down();
+                *look = None;
+            } else {
+                self.busy = false;
+                *look = Some(now + IDLE_TIME);
+            }
+        }
+        look.map(|at| at - now)
+    }
+}
+
+impl<R: EngineRole> Shared<R> {
+    /// Writes until nothing is left, unless another thread does so already.
+    pub(super) fn write_out<'a>(&'a self, mut guard: Guard<'a, R>) -> Guard<'a, R> {
+        if guard.broken.is_some() {
+            guard.discard_output();
+            return guard;
+        }
+        let Some(mut writer) = guard.writer.take() else { return guard };
+        while guard.broken.is_none() && !guard.conn.output().is_empty() {
+            let mut out = std::mem::take(&mut guard.spare);
+            guard.conn.swap_output(&mut out);
+            self.heat(&mut guard, out.len());
+            while !out.is_empty() {
+                drop(guard);
+                let result = write_some(&mut *writer, &out);
+                guard = self.lock();
+                match result {
+                    Ok(n) => {
+                        out.advance(n);
+                        guard.conn.consume_output(n);
+                    }
+                    Err(error) if is_timeout(&error) => guard.tick(self),
+                    Err(error) => {
+                        out.clear();
+                        guard.fail(error);
+                    }
+                }
+                if guard.gave_up_output() {
+                    out.clear();
+                }
+            }
+            guard.spare = out;
+            guard.process(self);
+        }
+        guard.writer = Some(writer);
+        guard
+    }
+
+    pub(super) fn write_loop(&self) {
+        let _end = EndOnPanic(self);
+        let mut look = None;
+        let mut guard = self.lock();
+        loop {
+            guard = self.write_out(guard);
+            let closed = guard.conn.is_closed();
+            if closed && guard.conn.output().is_empty() && guard.writer.is_some() {
+                break;
+            }
+            let broken = guard.broken.map(|at| at.saturating_duration_since(StdInstant::now()));
+            if broken.is_some_and(|left| left.is_zero()) || (closed && guard.gave_up_output()) {
+                // What is still blocked in the transport has had its time: a read behind a failed write, or a
+                // write behind the close.
+                guard.broken = broken.map(|_| StdInstant::now() + DRAIN_TIME);
+                drop(guard);
+                self.unblock(Shutdown::Both);
+                guard = self.wait_for_work(self.lock(), Some(DRAIN_TIME));
+                continue;
+            }
+            guard.alarm = guard.conn.poll_timeout();
+            let cooling = guard.cooling(&mut look);
+            let left = guard.alarm.map(until).into_iter().chain(broken).chain(cooling).min();
+            guard = self.wait_for_work(guard, left);
+            guard.tick(self);
+        }
+        self.finish(guard);
+    }
+
+    fn wait_for_work<'a>(&self, guard: Guard<'a, R>, left: Option<Duration>) -> Guard<'a, R> {
+        match left {
+            Some(left) if left.is_zero() => guard,
+            Some(left) => self.work.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.work.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Ends the transport so that the peer reads our last words: closing a socket with unread input would
+    /// reset it.
+    fn finish(&self, mut guard: Guard<'_, R>) {
+        guard.writer = None;
+        self.wanted.notify_all();
+        drop(guard);
+        self.unblock(Shutdown::Write);
+        let deadline = StdInstant::now() + DRAIN_TIME;
+        let mut guard = self.lock();
+        while !guard.reader_done {
+            match self.wait(guard, &self.changed, Some(deadline)) {
+                Ok(next) => guard = next,
+                Err((next, _)) => {
+                    guard = next;
+                    break;
+                }
+            }
+        }
+        drop(guard);
+        self.unblock(Shutdown::Both);
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.lock().finished = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn read_loop(&self, mut reader: impl Read) {
+        let _end = EndOnPanic(self);
+        let mut chunk = Chunk::new();
+        let mut drained = 0;
+        loop {
+            let mut guard = self.lock();
+            while !guard.conn.wants_input() && guard.closed.is_none() {
+                guard.reader_waits = true;
+                guard = self.wanted.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            guard.reader_waits = false;
+            let closing = guard.closed.is_some();
+            let max = guard.max_chunk;
+            chunk.trade(&mut guard.chunk);
+            drop(guard);
+            match chunk.read(&mut reader, max) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(bytes) if closing => {
+                    drained += bytes.len();
+                    if bytes.is_empty() || drained > DRAIN_BYTES {
+                        break;
+                    }
+                }
+                Ok(bytes) if !bytes.is_empty() => {
+                    let mut guard = self.lock();
+                    append(&mut guard.pool, bytes);
+                    let held = guard.pool.capacity().max(chunk.large.len());
+                    self.heat(&mut guard, held);
+                    guard.process(self);
+                    // Input moves deadlines too: a refusal of the machine's own leaves behind a delay.
+                    self.wake_writer(&guard);
+                }
+                end => {
+                    let mut guard = self.lock();
+                    if let Err(error) = end
+                        && guard.closed.is_none()
+                        && guard.io_error.is_none()
+                    {
+                        guard.io_error = Some(error);
+                    }
+                    guard.conn.handle_eof(now());
+                    guard.process(self);
+                    self.work.notify_one();
+                    if guard.closed.is_some() {
+                        break;
+                    }
+                    // Input is held up by a question; the close comes when it is answered.
+                    while guard.closed.is_none() {
+                        guard.reader_waits = true;
+                        guard = self.wanted.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                    }
+                    break;
+                }
+            }
+        }
+        let mut guard = self.lock();
+        guard.reader_done = true;
+        self.changed.notify_all();
+    }
+}
+
+/// What the reader reads into. It waits with little at hand. Only behind a read that filled its buffer, so
+/// that more is there, it takes a larger one, which lies ready in between: an idle connection does without it.
+struct Chunk {
+    small: Vec<u8>,
+    /// In hand or empty.
+    large: Vec<u8>,
+    /// The last read filled its buffer.
+    filled: bool,
+    /// That was the large one.
+    grow: bool,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self { small: vec![0; IDLE_BUFFER], large: Vec::new(), filled: false, grow: false }
+    }
+
+    /// Takes up the large buffer, or lays it down.
+    fn trade(&mut self, at_rest: &mut Vec<u8>) {
+        if self.filled == self.large.is_empty() {
+            std::mem::swap(&mut self.large, at_rest);
+        }
+    }
+
+    /// Reads once, at most `max` bytes.
+    fn read(&mut self, reader: &mut impl Read, max: usize) -> io::Result<&[u8]> {
+        let wanted = if self.grow { self.large.len() * 2 } else { 2 * IDLE_BUFFER };
+        if self.filled && self.large.len() < wanted.min(max) {
+            self.large = vec![0; wanted.min(max)];
+        }
+        let buffer = if self.filled { &mut self.large } else { &mut self.small };
+        let n = reader.read(buffer)?;
+        self.grow = self.filled && n == buffer.len();
+        self.filled = n == buffer.len();
+        Ok(buffer.get(..n).unwrap_or_default())
+    }
+}
+
+/// Appends to the input; the one copy of this adapter.
+fn append(pool: &mut InputPool, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let room = pool.reserve();
+        let (now, later) = bytes.split_at(bytes.len().min(room));
+        pool.buffer().extend_from_slice(now);
+        pool.filled(now.len(), room);
+        bytes = later;
+    }
+}
+
+/// Writes once, something, and hands it on.
+fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<usize> {
+    match writer.write(bytes) {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(n) => writer.flush().map(|()| n),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a write only took too long for its socket's timeout.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// A thread that panics takes its connection along, and nobody waits for it.
+struct EndOnPanic<'a, R: EngineRole>(&'a Shared<R>);
+
+impl<R: EngineRole> Drop for EndOnPanic<'_, R> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let mut guard = self.0.lock();
+            guard.conn.close(Disconnect::by_application());
+            guard.process(self.0);
+            guard.reader_done = true;
+            drop(guard);
+            self.0.unblock(Shutdown::Both);
+            self.0.work.notify_all();
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Reads give so many bytes each, or less where the buffer is smaller.
+    struct Script<I>(I);
+
+    impl<I: Iterator<Item = usize>> Read for Script<I> {
+        fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
+            Ok(self.0.next().unwrap_or(0).min(dst.len()))
+        }
+    }
+
+    #[test]
+    fn a_chunk_grows_while_reads_fill_it_and_an_idle_one_is_small() {
+        let (mut chunk, mut at_rest) = (Chunk::new(), Vec::new());
+        let mut sizes = Vec::new();
+        let reads = [1, 100, usize::MAX, usize::MAX, usize::MAX, usize::MAX, usize::MAX, 500, 100, 1];
+        let mut reader = Script(reads.into_iter());
+        for _ in reads {
+            chunk.trade(&mut at_rest);
+            chunk.read(&mut reader, 32 * 1024).unwrap();
+            sizes.push((if chunk.large.is_empty() { &chunk.small } else { &chunk.large }).len() / 1024);
+        }
+        assert_eq!(sizes, [4, 4, 4, 8, 16, 32, 32, 32, 4, 4]);
+        assert_eq!(at_rest.len(), 32 * 1024, "ready for more, and free to be given back");
+        chunk.trade(&mut at_rest);
+        assert!(chunk.large.is_empty(), "it is not taken along into a wait");
+    }
+
+    #[test]
+    fn a_stream_in_pieces_keeps_its_large_buffer() {
+        let (mut chunk, mut at_rest) = (Chunk::new(), vec![0; MAX_CHUNK]);
+        let place = at_rest.as_ptr();
+        let mut reader = Script([usize::MAX, 28 * 1024].into_iter().cycle());
+        for _ in 0..10 {
+            chunk.trade(&mut at_rest);
+            assert_eq!(chunk.read(&mut reader, MAX_CHUNK).unwrap().len(), IDLE_BUFFER);
+            chunk.trade(&mut at_rest);
+            assert_eq!(chunk.read(&mut reader, MAX_CHUNK).unwrap().len(), 28 * 1024);
+            assert_eq!(chunk.large.as_ptr(), place);
+        }
+    }
+}

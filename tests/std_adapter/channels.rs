@@ -1,0 +1,127 @@
+//! Channels: streams, refusals, and what is left when handles are dropped.
+
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use ssh_io_std::Error;
+use ssh_proto::{CloseReason, DisconnectCode, ExitStatus, OpenFailureCode, Stderr};
+
+use crate::support::{PASSWORD, PATIENCE, connect, logged_in};
+
+#[test]
+fn many_threads_use_many_channels_of_one_connection_at_once() {
+    let (client, _closed) = logged_in();
+    let threads: Vec<_> = (0..8u8)
+        .map(|seed| {
+            let client = client.clone();
+            thread::spawn(move || {
+                let channel = client.open_session().unwrap();
+                channel.set_timeout(Some(PATIENCE));
+                channel.exec("echo").unwrap();
+                let sent: Vec<u8> = (0..1_000_000u32).map(|i| (i as u8).wrapping_mul(seed | 1)).collect();
+                let (mut reader, mut writer) = channel.split();
+                let expected = sent.clone();
+                let sending = thread::spawn(move || writer.write_all(&sent).unwrap());
+                let mut got = Vec::new();
+                reader.read_to_end(&mut got).unwrap();
+                sending.join().unwrap();
+                assert!(got == expected, "channel {seed}");
+                assert_eq!(reader.channel().wait().unwrap(), Some(ExitStatus::Code(3)));
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    client.close();
+}
+
+#[test]
+fn a_read_that_times_out_leaves_the_channel_usable() {
+    let (client, _closed) = logged_in();
+    let mut channel = client.open_session().unwrap();
+    channel.exec("echo").unwrap();
+    channel.set_read_timeout(Some(Duration::from_millis(1)));
+    let error = channel.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    channel.set_read_timeout(Some(PATIENCE));
+    channel.write_all(b"still here").unwrap();
+    let mut got = [0; 10];
+    channel.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"still here");
+}
+
+#[test]
+fn stderr_is_separate_combined_or_discarded() {
+    let (client, _closed) = logged_in();
+    let output = client.exec("both").unwrap();
+    assert_eq!(output.stdout, b"out 0\nout 1\nout 2\n");
+    assert_eq!(output.stderr, b"err 0\nerr 1\nerr 2\n");
+    assert_eq!(output.status, Some(ExitStatus::Code(0)));
+    for (how, expected) in [
+        (Stderr::Combined, &b"out 0\nerr 0\nout 1\nerr 1\nout 2\nerr 2\n"[..]),
+        (Stderr::Discard, b"out 0\nout 1\nout 2\n"),
+    ] {
+        let mut channel = client.open_session().unwrap();
+        channel.set_timeout(Some(PATIENCE));
+        channel.set_stderr(how);
+        channel.exec("both").unwrap();
+        let mut got = Vec::new();
+        channel.read_to_end(&mut got).unwrap();
+        assert_eq!(got, expected, "{how:?}");
+        assert_eq!(channel.stderr().read(&mut [0; 1]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn refusals_are_errors_and_cost_only_their_request() {
+    let (client, _closed) = connect();
+    match client.auth_password("me", "wrong") {
+        Err(Error::AuthFailed { remaining, partial: false }) => assert_eq!(remaining, ["password"]),
+        other => panic!("{other:?}"),
+    }
+    client.auth_password("me", PASSWORD).unwrap();
+    let channel = client.open_session().unwrap();
+    channel.set_timeout(Some(PATIENCE));
+    assert!(matches!(channel.exec("refuse"), Err(Error::RequestRefused)));
+    channel.exec("echo").unwrap();
+    assert!(matches!(channel.shell(), Err(Error::RequestRefused)), "one program per session");
+}
+
+#[test]
+fn dropping_the_client_ends_the_connection_in_order() {
+    let (client, closed) = logged_in();
+    let mut channel = client.open_session().unwrap();
+    channel.exec("wait").unwrap();
+    drop(client);
+    match closed.recv_timeout(PATIENCE).unwrap() {
+        CloseReason::PeerDisconnected { code, .. } => assert_eq!(code, DisconnectCode::BY_APPLICATION),
+        other => panic!("{other:?}"),
+    }
+    assert!(channel.read(&mut [0; 1]).is_err());
+    assert!(matches!(channel.wait(), Err(Error::Closed(_))));
+}
+
+#[test]
+fn dropping_a_channel_closes_it_and_frees_its_place() {
+    let (client, _closed) = logged_in();
+    // Far more than there are places for at once. The server's places are free when its threads let go of
+    // them, which this waits for by asking again.
+    let mut served = 0;
+    while served < 200 {
+        match client.open_session() {
+            Ok(channel) => {
+                channel.exec("echo").unwrap();
+                served += 1;
+            }
+            Err(Error::OpenFailed(why)) => {
+                assert_eq!(why.code, OpenFailureCode::RESOURCE_SHORTAGE);
+                thread::yield_now();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    while let Err(error) = client.open_session() {
+        assert!(matches!(error, Error::OpenFailed(_)), "{error}");
+    }
+    assert_eq!(client.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
+}

@@ -1,0 +1,124 @@
+//! The server of these tests, and clients of it.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use ssh_io_std::{Client, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection};
+use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_proto::{
+    AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ChannelRequestKind,
+    CloseReason, ExitStatus, KeyPair, OpenRequest, PublicKey, ServerConfig,
+};
+
+/// How long anything may take before a test gives up: a bound on failure, not a measure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// A server that echoes, talks to both streams, and reports how connections end.
+pub(crate) struct Echo {
+    pub(crate) channels: Vec<ServerChannel>,
+    pub(crate) closed: Sender<CloseReason>,
+}
+
+impl Handler for Echo {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        let ok = matches!(request.proof(), AuthProof::Password(password) if password.expose() == PASSWORD);
+        let verdict = match ok {
+            true => AuthVerdict::Accept,
+            false => AuthVerdict::Reject { next: AuthMethods::PASSWORD },
+        };
+        // From another thread, later: questions do not mind.
+        thread::spawn(move || request.reply(verdict)).join().unwrap().unwrap();
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        self.channels.push(request.accept(ChannelConfig::default()).unwrap());
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        let at = self.channels.iter().position(|channel| channel.id() == request.channel()).unwrap();
+        let command = match request.kind() {
+            ChannelRequestKind::Exec(command) => String::from_utf8(command.clone()).unwrap(),
+            _ => return,
+        };
+        match &command[..] {
+            "refuse" => return,
+            "panic" => panic!("a handler panics, as the test asks it to"),
+            _ => request.reply(true).unwrap(),
+        }
+        let channel = self.channels.swap_remove(at);
+        thread::spawn(move || run(&command, &channel));
+    }
+
+    fn closed(&mut self, reason: &CloseReason) {
+        let _ = self.closed.send(reason.clone());
+    }
+}
+
+pub(crate) fn run(command: &str, channel: &ServerChannel) {
+    let mut io = channel;
+    match command {
+        "echo" => {
+            let mut buffer = vec![0; 40_000];
+            while let Ok(n @ 1..) = io.read(&mut buffer) {
+                io.write_all(&buffer[..n]).unwrap();
+            }
+            channel.exit(ExitStatus::Code(3)).unwrap();
+        }
+        "both" => {
+            for round in 0..3 {
+                writeln!(io, "out {round}").unwrap();
+                writeln!(channel.stderr(), "err {round}").unwrap();
+            }
+            channel.exit(ExitStatus::Code(0)).unwrap();
+        }
+        "flood" => while io.write_all(&[0; 100_000]).is_ok() {},
+        // Waits for the client to be gone.
+        _ => drop(channel.wait()),
+    }
+}
+
+/// A key for tests, and a configuration with it.
+pub(crate) fn server_config() -> (Arc<ServerConfig>, PublicKey) {
+    let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let public = key.public.clone();
+    (ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap(), public)
+}
+
+/// Runs this on a thread of its own; a panic when it does not come back.
+pub(crate) fn comes_back<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, done) = channel();
+    let thread = thread::spawn(move || sender.send(run()));
+    match done.recv_timeout(PATIENCE) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => panic!("{what} does not come back"),
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(_) => unreachable!("it ended without a result"),
+        },
+    }
+}
+
+/// One connection of a client over a socket pair; what the server says of its end.
+pub(crate) fn connect() -> (Client, Receiver<CloseReason>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (config, key) = server_config();
+    let (sender, receiver) = channel();
+    ServerConnection::start(config, theirs, Echo { channels: Vec::new(), closed: sender }).unwrap();
+    let client = Client::builder()
+        .host_keys(HostKeys::Fingerprint(key.fingerprint()))
+        .connect_timeout(PATIENCE)
+        .connect_over("test", 22, ours)
+        .unwrap();
+    (client, receiver)
+}
+
+pub(crate) fn logged_in() -> (Client, Receiver<CloseReason>) {
+    let (client, closed) = connect();
+    client.auth_password("me", PASSWORD).unwrap();
+    (client, closed)
+}
