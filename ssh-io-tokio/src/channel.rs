@@ -7,13 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ssh_proto::adapter::Error;
 use ssh_proto::{
     ChannelId, ChannelRequestKind, ExitStatus, ReadError, RequestError, Stderr as StderrMode, Stream,
     WriteError,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::error::Error;
 use crate::shared::Shared;
 
 /// The channel of the last handle on it: dropped, it closes.

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ssh_proto::adapter::{Error, Output};
 use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy};
 use ssh_proto::{
-    ChannelConfig, ChannelKind, ClientConfig, Connection, Credential, Disconnect, ExitStatus, KeyPair,
-    Negotiated, PeerText, PublicKey, Secret,
+    ChannelConfig, ChannelKind, ClientConfig, Connection, Credential, Disconnect, KeyPair, Negotiated,
+    PeerText, PublicKey, Secret,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -14,7 +15,6 @@ use tokio::sync::Mutex;
 
 use crate::channel::Channel;
 use crate::driver::Driver;
-use crate::error::Error;
 use crate::os::{OsEntropy, now};
 use crate::shared::Shared;
 
@@ -144,17 +144,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
-}
-
-/// What a command left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Its standard output.
-    pub stdout: Vec<u8>,
-    /// Its standard error.
-    pub stderr: Vec<u8>,
-    /// How it ended, if the server said so.
-    pub status: Option<ExitStatus>,
 }
 
 impl Client {

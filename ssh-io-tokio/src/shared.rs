@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
+use ssh_proto::adapter::Error;
 use ssh_proto::{
     ChannelEvent, ChannelId, ClientConnection, ClientEvent, CloseReason, ExitStatus, HostKeyCheck,
     OpenFailure, PeerText, Stream,
 };
 use tokio::sync::Notify;
 
-use crate::error::Error;
 use crate::os::now;
 
 /// What happened to a channel, and who waits for more.
