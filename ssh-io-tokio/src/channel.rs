@@ -15,6 +15,7 @@ use ssh_proto::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::shared::Shared;
+use crate::waiters::Waiter;
 
 /// The channel of the last handle on it: dropped, it closes.
 struct Core {
@@ -26,8 +27,10 @@ struct Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        // Dropped behind the guard, as it is declared before it: there may be wakers in it.
+        let _news;
         let mut state = self.shared.lock();
-        state.channels.remove(&self.id);
+        _news = state.channels.remove(&self.id);
         if let Ok(mut channel) = state.conn.channel(self.id) {
             // What was written leaves first; what the peer still sends is nobody's.
             channel.close();
@@ -41,7 +44,11 @@ impl Drop for Core {
 /// A channel. It reads the data stream and writes data; [`stderr`](Self::stderr) reads the other one.
 ///
 /// Reads and writes are cancel-safe: what was not reported as read or written was not.
+///
+/// Any number of tasks may use it through a shared reference. A read or a write takes it whole, and wakes the
+/// task of its last poll; [`tokio::io::split`] gives each direction to a task of its own.
 pub struct Channel {
+    waiter: Waiter,
     core: Arc<Core>,
 }
 
@@ -69,6 +76,8 @@ impl Drop for Asker<'_> {
 }
 
 /// The reading side of a channel's stderr.
+///
+/// There may be several of a channel. Each wakes its own reader, and a byte goes to whoever reads first.
 #[derive(Debug)]
 pub struct Stderr {
     channel: Channel,
@@ -76,7 +85,12 @@ pub struct Stderr {
 
 impl Channel {
     pub(crate) fn new(shared: Arc<Shared>, id: ChannelId) -> Self {
-        Self { core: Arc::new(Core { shared, id, turn: tokio::sync::Mutex::new(()) }) }
+        Self::of(Arc::new(Core { shared, id, turn: tokio::sync::Mutex::new(()) }))
+    }
+
+    /// One more handle on a channel.
+    fn of(core: Arc<Core>) -> Self {
+        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core }
     }
 
     /// The channel's id.
@@ -157,7 +171,7 @@ impl Channel {
 
     /// A handle that reads the other stream.
     pub fn stderr(&self) -> Stderr {
-        Stderr { channel: Self { core: Arc::clone(&self.core) } }
+        Stderr { channel: Self::of(Arc::clone(&self.core)) }
     }
 
     /// Says that no more input follows; everything written leaves before. Saying it again does nothing.
@@ -220,6 +234,8 @@ impl Channel {
         take: impl FnOnce(&mut ssh_proto::Channel<'_>) -> Result<T, ReadError>,
     ) -> Poll<Result<Option<T>, Error>> {
         let Core { shared, id, .. } = &*self.core;
+        // Dropped behind the guard, as it is declared before it.
+        let _stale;
         let mut state = shared.lock();
         let Ok(mut channel) = state.conn.channel(*id) else { return Poll::Ready(Ok(None)) };
         match take(&mut channel) {
@@ -232,10 +248,12 @@ impl Channel {
             }
             Err(ReadError::Eof | ReadError::Reset) => Poll::Ready(Ok(None)),
             Err(ReadError::Blocked) => {
-                // Under the same lock in which nothing was found: no wake-up is lost.
-                if let Some(news) = state.channels.get_mut(id) {
-                    news.await_read(stream, cx);
-                }
+                let Some(news) = state.channels.get_mut(id) else {
+                    return Poll::Ready(Err(state.gone()));
+                };
+                let [data, stderr] = &mut news.waiters.readers;
+                let readers = if stream == Stream::Data { data } else { stderr };
+                _stale = readers.add(&self.waiter, cx);
                 Poll::Pending
             }
             Err(_) => Poll::Ready(Err(state.gone())),
@@ -278,6 +296,8 @@ impl AsyncRead for Stderr {
 impl AsyncWrite for Channel {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
         let Core { shared, id, .. } = &*self.core;
+        // Dropped behind the guard, as it is declared before it.
+        let _stale;
         let mut state = shared.lock();
         let result = match state.conn.channel(*id) {
             Ok(mut channel) => channel.write(Stream::Data, src),
@@ -290,9 +310,10 @@ impl AsyncWrite for Channel {
                 Poll::Ready(Ok(n))
             }
             Err(WriteError::Blocked) => {
-                if let Some(news) = state.channels.get_mut(id) {
-                    news.await_write(cx);
-                }
+                let Some(news) = state.channels.get_mut(id) else {
+                    return Poll::Ready(Err(state.gone().into()));
+                };
+                _stale = news.waiters.writers.add(&self.waiter, cx);
                 Poll::Pending
             }
             Err(_) if state.closed.is_some() => Poll::Ready(Err(state.gone().into())),

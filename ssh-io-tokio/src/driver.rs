@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -30,6 +31,8 @@ pub struct Driver<T> {
     unflushed: bool,
     /// Writing failed; so long what is still coming is read.
     broken: Option<Instant>,
+    /// Kept, so that waking costs no allocation.
+    woken: Vec<Waker>,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
     _end: EndOnDrop,
 }
@@ -46,7 +49,17 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         let end = EndOnDrop(Arc::clone(&shared));
         let (mut pool, output) = (InputPool::new(), BytesMut::new());
         pool.set_max(InputPool::MAX_PRE_AUTH);
-        Self { shared, reader, writer, pool, output, unflushed: false, broken: None, _end: end }
+        Self {
+            shared,
+            reader,
+            writer,
+            pool,
+            output,
+            unflushed: false,
+            broken: None,
+            woken: Vec::new(),
+            _end: end,
+        }
     }
 
     /// Drives the connection to its end, and tells why it ended.
@@ -62,29 +75,9 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         let sleep = sleep_until(at(now()));
         tokio::pin!(sleep);
         loop {
-            let (deadline, wants_input) = {
-                let mut state = self.shared.lock();
-                let before = state.authenticated;
-                state.process(self.pool.buffer());
-                if state.authenticated && !before {
-                    self.pool.set_max(InputPool::MAX);
-                }
-                if self.output.is_empty() {
-                    state.conn.swap_output(&mut self.output);
-                }
-                if self.broken.is_some() || (state.conn.is_closed() && state.conn.memory_usage().output == 0)
-                {
-                    // Nothing can be written any more, or the last words had their time.
-                    let unsent = state.conn.memory_usage().output;
-                    state.conn.consume_output(unsent);
-                    self.output.clear();
-                }
-                if state.conn.is_closed() && self.output.is_empty() {
-                    break;
-                }
-                let deadline = state.conn.poll_timeout().map(at).into_iter().chain(self.broken).min();
-                (deadline, state.conn.wants_input())
-            };
+            let turn = self.turn();
+            self.woken.drain(..).for_each(Waker::wake);
+            let Some((deadline, wants_input)) = turn else { break };
             if let Some(deadline) = deadline
                 && deadline != sleep.deadline()
             {
@@ -140,6 +133,30 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         self.shared.lock().closed.clone().unwrap_or(CloseReason::Eof)
     }
 
+    /// Lets the machine go on, and says until when and for what to wait; `None` at the end.
+    fn turn(&mut self) -> Option<(Option<Instant>, bool)> {
+        let mut state = self.shared.lock();
+        let before = state.authenticated;
+        state.process(self.pool.buffer(), &mut self.woken);
+        if state.authenticated && !before {
+            self.pool.set_max(InputPool::MAX);
+        }
+        if self.output.is_empty() {
+            state.conn.swap_output(&mut self.output);
+        }
+        if self.broken.is_some() || (state.conn.is_closed() && state.conn.memory_usage().output == 0) {
+            // Nothing can be written any more, or the last words had their time.
+            let unsent = state.conn.memory_usage().output;
+            state.conn.consume_output(unsent);
+            self.output.clear();
+        }
+        if state.conn.is_closed() && self.output.is_empty() {
+            return None;
+        }
+        let deadline = state.conn.poll_timeout().map(at).into_iter().chain(self.broken).min();
+        Some((deadline, state.conn.wants_input()))
+    }
+
     /// Nothing can be written any more. What the peer said before is still read, for a while.
     fn lose(&mut self, error: Option<std::io::Error>) {
         let mut state = self.shared.lock();
@@ -164,10 +181,13 @@ struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        let mut woken = Vec::new();
         let mut state = self.0.lock();
         if state.closed.is_none() {
             state.conn.close(Disconnect::by_application());
-            state.process(&mut BytesMut::new());
+            state.process(&mut BytesMut::new(), &mut woken);
         }
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
     }
 }

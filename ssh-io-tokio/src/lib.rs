@@ -27,6 +27,7 @@ mod client;
 mod driver;
 mod os;
 mod shared;
+mod waiters;
 
 pub use channel::{Channel, Stderr};
 pub use client::{Client, ClientBuilder, Connecting};

@@ -1,13 +1,12 @@
-//! One state machine and its waiters behind one lock, which is never held across an await.
-//!
-//! Whoever finds nothing to take leaves a waker under the same lock, so that no wake-up is lost. There is one
-//! slot per channel, stream and direction: of two tasks that read the same stream, the last one is woken.
+//! One state machine and its waiters behind one lock, which is never held across an await, nor while anybody
+//! is woken.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 use ssh_proto::adapter::Error;
@@ -18,6 +17,7 @@ use ssh_proto::{
 use tokio::sync::Notify;
 
 use crate::os::now;
+use crate::waiters::{ChannelWaiters, Waiter, Waiters};
 
 /// What happened to a channel, and who waits for more.
 #[derive(Debug, Default)]
@@ -28,26 +28,7 @@ pub(crate) struct ChannelNews {
     pub(crate) unclaimed: usize,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) closed: bool,
-    readers: [Option<Waker>; 2],
-    writer: Option<Waker>,
-    waiters: Vec<Waker>,
-}
-
-impl ChannelNews {
-    pub(crate) fn await_read(&mut self, stream: Stream, cx: &Context<'_>) {
-        let [data, stderr] = &mut self.readers;
-        let slot = if stream == Stream::Data { data } else { stderr };
-        *slot = Some(cx.waker().clone());
-    }
-
-    pub(crate) fn await_write(&mut self, cx: &Context<'_>) {
-        self.writer = Some(cx.waker().clone());
-    }
-
-    fn wake(&mut self) {
-        self.readers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
-        self.writer.take().into_iter().chain(self.waiters.drain(..)).for_each(Waker::wake);
-    }
+    pub(crate) waiters: ChannelWaiters,
 }
 
 pub(crate) struct State {
@@ -60,7 +41,7 @@ pub(crate) struct State {
     pub(crate) banners: Vec<PeerText>,
     pub(crate) rekeys: u64,
     pub(crate) io_error: Option<(io::ErrorKind, String)>,
-    waiters: Vec<Waker>,
+    pub(crate) waiters: Waiters,
 }
 
 impl State {
@@ -75,18 +56,19 @@ impl State {
             banners: Vec::new(),
             rekeys: 0,
             io_error: None,
-            waiters: Vec::new(),
+            waiters: Waiters::default(),
         }
     }
 
-    /// Takes in what is there, and hands out what happened, until both are exhausted.
-    pub(crate) fn process(&mut self, input: &mut BytesMut) {
+    /// Takes in what is there, and hands out what happened, until both are exhausted. Those in `woken` are to
+    /// be woken when the lock is open.
+    pub(crate) fn process(&mut self, input: &mut BytesMut, woken: &mut Vec<Waker>) {
         loop {
             self.conn.handle_input(now(), input);
             let mut any = false;
             while let Some(event) = self.conn.poll_event() {
                 any = true;
-                self.sort(event);
+                self.sort(event, woken);
             }
             if !any {
                 break;
@@ -94,11 +76,13 @@ impl State {
         }
     }
 
-    fn sort(&mut self, event: ClientEvent) {
+    fn sort(&mut self, event: ClientEvent, woken: &mut Vec<Waker>) {
         match event {
-            ClientEvent::Channel(id, event) => return self.sort_channel(id, event),
-            ClientEvent::Opened(id) => return self.tell(id, |news| news.opened = Some(Ok(()))),
-            ClientEvent::OpenFailed(id, why) => return self.tell(id, |news| news.opened = Some(Err(why))),
+            ClientEvent::Channel(id, event) => return self.sort_channel(id, event, woken),
+            ClientEvent::Opened(id) => return self.tell(id, woken, |news| news.opened = Some(Ok(()))),
+            ClientEvent::OpenFailed(id, why) => {
+                return self.tell(id, woken, |news| news.opened = Some(Err(why)));
+            }
             ClientEvent::HostKey(check) => self.host_key = Some(check),
             ClientEvent::AuthFailed { remaining, partial } => self.auth = Some(Err((remaining, partial))),
             ClientEvent::Authenticated => {
@@ -109,25 +93,25 @@ impl State {
             ClientEvent::Rekeyed => self.rekeys += 1,
             ClientEvent::Closed(reason) => {
                 self.closed = Some(reason);
-                self.channels.values_mut().for_each(ChannelNews::wake);
+                self.channels.values_mut().for_each(|news| news.waiters.wake(woken));
             }
-            ClientEvent::Ready => self.channels.values_mut().for_each(ChannelNews::wake),
+            ClientEvent::Ready => self.channels.values_mut().for_each(|news| news.waiters.wake(woken)),
             // Refused by being dropped: nothing was asked for that a server may open or request.
             ClientEvent::Sign(_)
             | ClientEvent::Open(_)
             | ClientEvent::Global(_)
             | ClientEvent::GlobalReply(..) => {}
         }
-        self.waiters.drain(..).for_each(Waker::wake);
+        self.waiters.wake(woken);
     }
 
-    fn sort_channel(&mut self, id: ChannelId, event: ChannelEvent) {
+    fn sort_channel(&mut self, id: ChannelId, event: ChannelEvent, woken: &mut Vec<Waker>) {
         let Some(news) = self.channels.get_mut(&id) else { return };
-        let [data, stderr] = &mut news.readers;
+        let [data, stderr] = &mut news.waiters.readers;
         match event {
-            ChannelEvent::Readable(Stream::Data) => return data.take().into_iter().for_each(Waker::wake),
-            ChannelEvent::Readable(Stream::Stderr) => return stderr.take().into_iter().for_each(Waker::wake),
-            ChannelEvent::Writable => return news.writer.take().into_iter().for_each(Waker::wake),
+            ChannelEvent::Readable(Stream::Data) => return data.wake(woken),
+            ChannelEvent::Readable(Stream::Stderr) => return stderr.wake(woken),
+            ChannelEvent::Writable => return news.waiters.writers.wake(woken),
             ChannelEvent::Reply(_) if news.unclaimed > 0 => news.unclaimed -= 1,
             ChannelEvent::Reply(ok) => news.replies.push_back(ok),
             ChannelEvent::Exit(status) => news.exit = Some(status),
@@ -136,13 +120,13 @@ impl State {
             // Nobody here can grant it; dropping the ticket refuses.
             ChannelEvent::Request(request) => drop(request),
         }
-        news.wake();
+        news.waiters.wake(woken);
     }
 
-    fn tell(&mut self, id: ChannelId, change: impl FnOnce(&mut ChannelNews)) {
+    fn tell(&mut self, id: ChannelId, woken: &mut Vec<Waker>, change: impl FnOnce(&mut ChannelNews)) {
         if let Some(news) = self.channels.get_mut(&id) {
             change(news);
-            news.wake();
+            news.waiters.wake(woken);
         }
     }
 
@@ -158,25 +142,53 @@ impl State {
 
 pub(crate) struct Shared {
     state: Mutex<State>,
+    waiters: AtomicU64,
     /// For the driver: a handle wrote, answered or closed something.
     pub(crate) work: Notify,
 }
 
 impl Shared {
     pub(crate) fn new(conn: ClientConnection) -> Self {
-        Self { state: Mutex::new(State::new(conn)), work: Notify::new() }
+        Self { state: Mutex::new(State::new(conn)), waiters: AtomicU64::new(0), work: Notify::new() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A number nobody else who waits has.
+    pub(crate) fn next_waiter(&self) -> u64 {
+        self.waiters.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Waits until `take` finds what it looks for in the connection.
     pub(crate) async fn wait_for<T>(
-        &self,
+        self: &Arc<Self>,
+        take: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.wait(None, take).await
+    }
+
+    /// Waits until `take` finds what it looks for in a channel's news.
+    pub(crate) async fn wait_for_channel<T>(
+        self: &Arc<Self>,
+        id: ChannelId,
+        mut take: impl FnMut(&mut ChannelNews) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.wait(Some(id), |state| state.channels.get_mut(&id).and_then(&mut take)).await
+    }
+
+    /// Waits until `take` finds what it looks for, looking whenever something happens to the channel, or to
+    /// the connection as a whole.
+    async fn wait<T>(
+        self: &Arc<Self>,
+        channel: Option<ChannelId>,
         mut take: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<T, Error> {
+        let waiter = Waiter::new(self, channel);
         poll_fn(|cx| {
+            // Dropped behind the guard, as it is declared before it.
+            let _stale;
             let mut state = self.lock();
             if let Some(found) = take(&mut state) {
                 return Poll::Ready(Ok(found));
@@ -184,38 +196,17 @@ impl Shared {
             if state.closed.is_some() {
                 return Poll::Ready(Err(state.gone()));
             }
-            push_waker(&mut state.waiters, cx);
+            let state = &mut *state;
+            let waiters = match channel {
+                None => &mut state.waiters,
+                Some(id) => match state.channels.get_mut(&id) {
+                    Some(news) => &mut news.waiters.others,
+                    None => return Poll::Ready(Err(state.gone())),
+                },
+            };
+            _stale = waiters.add(&waiter, cx);
             Poll::Pending
         })
         .await
-    }
-
-    /// Waits until `take` finds what it looks for in a channel's news.
-    pub(crate) async fn wait_for_channel<T>(
-        &self,
-        id: ChannelId,
-        mut take: impl FnMut(&mut ChannelNews) -> Option<T>,
-    ) -> Result<T, Error> {
-        poll_fn(|cx| {
-            let mut state = self.lock();
-            let state = &mut *state;
-            if let Some(news) = state.channels.get_mut(&id) {
-                if let Some(found) = take(news) {
-                    return Poll::Ready(Ok(found));
-                }
-                if state.closed.is_none() {
-                    push_waker(&mut news.waiters, cx);
-                    return Poll::Pending;
-                }
-            }
-            Poll::Ready(Err(state.gone()))
-        })
-        .await
-    }
-}
-
-fn push_waker(waiters: &mut Vec<Waker>, cx: &Context<'_>) {
-    if !waiters.iter().any(|waker| waker.will_wake(cx.waker())) {
-        waiters.push(cx.waker().clone());
     }
 }
