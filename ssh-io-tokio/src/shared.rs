@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use ssh_proto::adapter::Error;
 use ssh_proto::{
     ChannelEvent, ChannelId, ClientConnection, ClientEvent, CloseReason, ExitStatus, HostKeyCheck,
-    OpenFailure, PeerText, Stream,
+    OpenFailure, PeerText, SignRequest, Stream,
 };
 use tokio::sync::Notify;
 
@@ -31,13 +31,32 @@ pub(crate) struct ChannelNews {
     pub(crate) waiters: ChannelWaiters,
 }
 
+/// The attempt to log in that was made last.
+#[derive(Debug, Default)]
+pub(crate) struct Login {
+    /// It is not decided yet.
+    pub(crate) pending: bool,
+    /// Who made it still waits. For nobody no signature is asked for, and no outcome kept.
+    pub(crate) awaited: bool,
+    pub(crate) sign: Option<SignRequest>,
+    /// What came of it: what is missing, and whether this much was right.
+    pub(crate) outcome: Option<Result<(), (Vec<String>, bool)>>,
+}
+
+impl Login {
+    fn decide(&mut self, outcome: Result<(), (Vec<String>, bool)>) {
+        self.pending = false;
+        self.outcome = self.awaited.then_some(outcome);
+    }
+}
+
 pub(crate) struct State {
     pub(crate) conn: ClientConnection,
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) authenticated: bool,
     pub(crate) host_key: Option<HostKeyCheck>,
-    pub(crate) auth: Option<Result<(), (Vec<String>, bool)>>,
+    pub(crate) login: Login,
     pub(crate) banners: Vec<PeerText>,
     pub(crate) rekeys: u64,
     pub(crate) io_error: Option<(io::ErrorKind, String)>,
@@ -52,7 +71,7 @@ impl State {
             closed: None,
             authenticated: false,
             host_key: None,
-            auth: None,
+            login: Login::default(),
             banners: Vec::new(),
             rekeys: 0,
             io_error: None,
@@ -84,11 +103,12 @@ impl State {
                 return self.tell(id, woken, |news| news.opened = Some(Err(why)));
             }
             ClientEvent::HostKey(check) => self.host_key = Some(check),
-            ClientEvent::AuthFailed { remaining, partial } => self.auth = Some(Err((remaining, partial))),
+            ClientEvent::AuthFailed { remaining, partial } => self.login.decide(Err((remaining, partial))),
             ClientEvent::Authenticated => {
                 self.authenticated = true;
-                self.auth = Some(Ok(()));
+                self.login.decide(Ok(()));
             }
+            ClientEvent::Sign(request) if self.login.awaited => self.login.sign = Some(request),
             ClientEvent::Banner(text) => self.banners.push(text),
             ClientEvent::Rekeyed => self.rekeys += 1,
             ClientEvent::Closed(reason) => {
