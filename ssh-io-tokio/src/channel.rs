@@ -14,7 +14,7 @@ use ssh_proto::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::shared::Shared;
+use crate::shared::{Shared, State};
 use crate::waiters::Waiter;
 
 /// The channel of the last handle on it: dropped, it closes.
@@ -109,7 +109,8 @@ impl Channel {
         let _turn = core.turn.lock().await;
         self.send_request(kind, true).await?;
         let mut asker = Asker { core, answered: false };
-        let reply = |news: &mut crate::shared::ChannelNews| {
+        let reply = |state: &mut State| {
+            let news = state.channels.get_mut(&core.id)?;
             news.replies.pop_front().or_else(|| news.closed.then_some(false))
         };
         let ok = core.shared.wait_for_channel(core.id, reply).await?;
@@ -125,8 +126,12 @@ impl Channel {
     /// [`Error::Request`], [`Error::Closed`].
     pub async fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
         let Core { shared, id, .. } = &*self.core;
+        // `Ready` wakes all channels; an answer makes room too, and the channel's end ends the wait.
         let sent = shared
-            .wait_for(|state| {
+            .wait_for_channel(*id, |state| {
+                if state.closed.is_some() {
+                    return None;
+                }
                 let result = match state.conn.channel(*id) {
                     Ok(mut channel) => channel.request(kind, want_reply),
                     Err(_) => Err(RequestError::Closed),
@@ -199,7 +204,10 @@ impl Channel {
     /// # Errors
     /// [`Error::Closed`] for a lost connection.
     pub async fn wait(&self) -> Result<Option<ExitStatus>, Error> {
-        let ended = |news: &mut crate::shared::ChannelNews| news.closed.then(|| news.exit.clone());
+        let ended = |state: &mut State| {
+            let news = state.channels.get(&self.core.id)?;
+            news.closed.then(|| news.exit.clone())
+        };
         self.core.shared.wait_for_channel(self.core.id, ended).await
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ssh_proto::adapter::{Error, Output};
 use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy};
 use ssh_proto::{
-    AuthError, ChannelConfig, ChannelKind, ClientConfig, Connection, Credential, Disconnect, KeyPair,
-    Negotiated, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
+    AnswerError, AuthError, ChannelConfig, ChannelKind, ClientConfig, CloseReason, Connection, Credential,
+    Disconnect, KeyPair, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -93,29 +93,26 @@ impl Connecting {
         let check = shared.wait_for(|state| state.host_key.take()).await?;
         let key = check.key().clone();
         let decision = self.policy.decide(&self.host, self.port, &key);
-        let mut state = shared.lock();
         let new_host_key = match decision {
-            HostKeyDecision::Accept => {
-                state.conn.accept_host_key(check)?;
-                None
-            }
-            HostKeyDecision::AcceptAndRecord => {
-                state.conn.accept_host_key(check)?;
-                Some(key)
-            }
+            HostKeyDecision::Accept => None,
+            HostKeyDecision::AcceptAndRecord => Some(key),
             decision => {
-                let _ = state.conn.reject_host_key(check);
-                drop(state);
+                let _ = shared.lock().conn.reject_host_key(check);
                 shared.work.notify_one();
                 return Err(match decision {
                     HostKeyDecision::Reject(why) => Error::HostKey(why),
-                    _ => Error::Closed(ssh_proto::CloseReason::HostKeyRejected),
+                    _ => Error::Closed(CloseReason::HostKeyRejected),
                 });
             }
         };
-        drop(state);
+        let accepted = shared.lock().conn.accept_host_key(check);
         shared.work.notify_one();
-        Ok(Client { handle: self.handle, new_host_key })
+        match accepted {
+            Ok(()) => Ok(Client { handle: self.handle, new_host_key }),
+            // The connection ended meanwhile; the reason is there, or on its way.
+            Err(AnswerError::Gone) => shared.wait_for(|_| None).await,
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -306,17 +303,19 @@ impl Client {
     /// As [`open_session`](Self::open_session).
     pub async fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
-        let channel = {
-            let mut state = shared.lock();
-            if state.closed.is_some() {
-                return Err(state.gone());
+        let open = |state: &mut State| match state.conn.open_channel(kind, config) {
+            // The reason is on its way.
+            Err(OpenError::Closed) => None,
+            Err(error) => Some(Err(error)),
+            Ok(id) => {
+                state.channels.entry(id).or_default();
+                Some(Ok(id))
             }
-            let id = state.conn.open_channel(kind, config)?;
-            state.channels.entry(id).or_default();
-            Channel::new(Arc::clone(shared), id)
         };
+        let id = shared.wait_for(open).await??;
+        let channel = Channel::new(Arc::clone(shared), id);
         shared.work.notify_one();
-        let opened = shared.wait_for_channel(channel.id(), |news| news.opened.take()).await?;
+        let opened = shared.wait_for_channel(id, |state| state.channels.get_mut(&id)?.opened.take()).await?;
         opened.map_err(Error::OpenFailed)?;
         Ok(channel)
     }

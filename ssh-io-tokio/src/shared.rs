@@ -181,7 +181,8 @@ impl Shared {
         self.waiters.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Waits until `take` finds what it looks for in the connection.
+    /// Waits until `take` finds what it looks for, looking whenever something happens to the connection as a
+    /// whole.
     pub(crate) async fn wait_for<T>(
         self: &Arc<Self>,
         take: impl FnMut(&mut State) -> Option<T>,
@@ -189,17 +190,15 @@ impl Shared {
         self.wait(None, take).await
     }
 
-    /// Waits until `take` finds what it looks for in a channel's news.
+    /// The same, looking whenever something happens to a channel, or to all of them.
     pub(crate) async fn wait_for_channel<T>(
         self: &Arc<Self>,
         id: ChannelId,
-        mut take: impl FnMut(&mut ChannelNews) -> Option<T>,
+        take: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<T, Error> {
-        self.wait(Some(id), |state| state.channels.get_mut(&id).and_then(&mut take)).await
+        self.wait(Some(id), take).await
     }
 
-    /// Waits until `take` finds what it looks for, looking whenever something happens to the channel, or to
-    /// the connection as a whole.
     async fn wait<T>(
         self: &Arc<Self>,
         channel: Option<ChannelId>,
