@@ -21,8 +21,6 @@ use crate::waiters::Waiter;
 struct Core {
     shared: Arc<Shared>,
     id: ChannelId,
-    /// Requests take turns, so that an answer finds who asked.
-    turn: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Core {
@@ -58,19 +56,16 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// Somebody waits for an answer. One who gives up leaves word, so that it is not taken for another's.
+/// Somebody who waits for an answer, or gives up doing so.
 struct Asker<'a> {
     core: &'a Core,
-    answered: bool,
+    number: u64,
 }
 
 impl Drop for Asker<'_> {
     fn drop(&mut self) {
-        if !self.answered
-            && let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id)
-            && news.replies.pop_front().is_none()
-        {
-            news.unclaimed += 1;
+        if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+            news.give_up(self.number);
         }
     }
 }
@@ -85,7 +80,7 @@ pub struct Stderr {
 
 impl Channel {
     pub(crate) fn new(shared: Arc<Shared>, id: ChannelId) -> Self {
-        Self::of(Arc::new(Core { shared, id, turn: tokio::sync::Mutex::new(()) }))
+        Self::of(Arc::new(Core { shared, id }))
     }
 
     /// One more handle on a channel.
@@ -98,7 +93,7 @@ impl Channel {
         self.core.id
     }
 
-    /// Makes a request and waits for its answer.
+    /// Makes a request and waits for its answer. Several may wait at once; each gets its own.
     ///
     /// Cancel-safe: dropped, its answer goes by unseen.
     ///
@@ -106,39 +101,47 @@ impl Channel {
     /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`].
     pub async fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
         let core = &*self.core;
-        let _turn = core.turn.lock().await;
-        self.send_request(kind, true).await?;
-        let mut asker = Asker { core, answered: false };
-        let reply = |state: &mut State| {
+        let asker = Asker { core, number: core.shared.number() };
+        self.ask(kind, true, Some(asker.number)).await?;
+        let answer = |state: &mut State| {
             let news = state.channels.get_mut(&core.id)?;
-            news.replies.pop_front().or_else(|| news.closed.then_some(false))
+            news.take_answer(asker.number).or_else(|| news.closed.then_some(false))
         };
-        let ok = core.shared.wait_for_channel(core.id, reply).await?;
-        asker.answered = true;
-        if ok { Ok(()) } else { Err(Error::RequestRefused) }
+        if core.shared.wait_for_channel(core.id, answer).await? { Ok(()) } else { Err(Error::RequestRefused) }
     }
 
-    /// Makes a request, waiting for room.
+    /// Makes a request, waiting for room. An answer, if one is wanted, goes by unseen.
     ///
     /// Cancel-safe: dropped before it is ready, nothing was sent.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::Closed`].
     pub async fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
-        let Core { shared, id, .. } = &*self.core;
+        self.ask(kind, want_reply, None).await
+    }
+
+    /// Makes a request, whose answer is for `who`, or for nobody.
+    async fn ask(&self, kind: &ChannelRequestKind, want_reply: bool, who: Option<u64>) -> Result<(), Error> {
+        let Core { shared, id } = &*self.core;
+        let send = |state: &mut State| {
+            let State { conn, channels, closed, .. } = state;
+            if closed.is_some() {
+                return None;
+            }
+            let result = match conn.channel(*id) {
+                Ok(mut channel) => channel.request(kind, want_reply),
+                Err(_) => Err(RequestError::Closed),
+            };
+            if want_reply
+                && result.is_ok()
+                && let Some(news) = channels.get_mut(id)
+            {
+                news.asked.push_back(who);
+            }
+            (result != Err(RequestError::Full)).then_some(result)
+        };
         // `Ready` wakes all channels; an answer makes room too, and the channel's end ends the wait.
-        let sent = shared
-            .wait_for_channel(*id, |state| {
-                if state.closed.is_some() {
-                    return None;
-                }
-                let result = match state.conn.channel(*id) {
-                    Ok(mut channel) => channel.request(kind, want_reply),
-                    Err(_) => Err(RequestError::Closed),
-                };
-                (result != Err(RequestError::Full)).then_some(result)
-            })
-            .await?;
+        let sent = shared.wait_for_channel(*id, send).await?;
         shared.work.notify_one();
         Ok(sent?)
     }
@@ -241,7 +244,7 @@ impl Channel {
         stream: Stream,
         take: impl FnOnce(&mut ssh_proto::Channel<'_>) -> Result<T, ReadError>,
     ) -> Poll<Result<Option<T>, Error>> {
-        let Core { shared, id, .. } = &*self.core;
+        let Core { shared, id } = &*self.core;
         // Dropped behind the guard, as it is declared before it.
         let _stale;
         let mut state = shared.lock();
@@ -303,7 +306,7 @@ impl AsyncRead for Stderr {
 
 impl AsyncWrite for Channel {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
-        let Core { shared, id, .. } = &*self.core;
+        let Core { shared, id } = &*self.core;
         // Dropped behind the guard, as it is declared before it.
         let _stale;
         let mut state = shared.lock();

@@ -23,12 +23,34 @@ use crate::waiters::{ChannelWaiters, Waiter, Waiters};
 #[derive(Debug, Default)]
 pub(crate) struct ChannelNews {
     pub(crate) opened: Option<Result<(), OpenFailure>>,
-    pub(crate) replies: VecDeque<bool>,
-    /// Answers still to come whose askers gave up.
-    pub(crate) unclaimed: usize,
+    /// Who waits for the answers still to come, in the order of the requests; nobody for some.
+    pub(crate) asked: VecDeque<Option<u64>>,
+    /// Answers to those who have not taken them yet.
+    pub(crate) answers: Vec<(u64, bool)>,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) closed: bool,
     pub(crate) waiters: ChannelWaiters,
+}
+
+impl ChannelNews {
+    /// The peer answered the oldest request.
+    fn answer(&mut self, ok: bool) {
+        if let Some(Some(who)) = self.asked.pop_front() {
+            self.answers.push((who, ok));
+        }
+    }
+
+    /// Takes the answer to `who`.
+    pub(crate) fn take_answer(&mut self, who: u64) -> Option<bool> {
+        let at = self.answers.iter().position(|(other, _)| *other == who)?;
+        Some(self.answers.swap_remove(at).1)
+    }
+
+    /// `who` does not wait any more: the answer, when it comes, must not be taken for another's.
+    pub(crate) fn give_up(&mut self, who: u64) {
+        self.take_answer(who);
+        self.asked.iter_mut().filter(|asked| **asked == Some(who)).for_each(|asked| *asked = None);
+    }
 }
 
 /// The attempt to log in that was made last.
@@ -132,8 +154,7 @@ impl State {
             ChannelEvent::Readable(Stream::Data) => return data.wake(woken),
             ChannelEvent::Readable(Stream::Stderr) => return stderr.wake(woken),
             ChannelEvent::Writable => return news.waiters.writers.wake(woken),
-            ChannelEvent::Reply(_) if news.unclaimed > 0 => news.unclaimed -= 1,
-            ChannelEvent::Reply(ok) => news.replies.push_back(ok),
+            ChannelEvent::Reply(ok) => news.answer(ok),
             ChannelEvent::Exit(status) => news.exit = Some(status),
             ChannelEvent::Closed => news.closed = true,
             ChannelEvent::Eof => {}
@@ -162,14 +183,14 @@ impl State {
 
 pub(crate) struct Shared {
     state: Mutex<State>,
-    waiters: AtomicU64,
+    numbers: AtomicU64,
     /// For the driver: a handle wrote, answered or closed something.
     pub(crate) work: Notify,
 }
 
 impl Shared {
     pub(crate) fn new(conn: ClientConnection) -> Self {
-        Self { state: Mutex::new(State::new(conn)), waiters: AtomicU64::new(0), work: Notify::new() }
+        Self { state: Mutex::new(State::new(conn)), numbers: AtomicU64::new(0), work: Notify::new() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,8 +198,8 @@ impl Shared {
     }
 
     /// A number nobody else who waits has.
-    pub(crate) fn next_waiter(&self) -> u64 {
-        self.waiters.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Waits until `take` finds what it looks for, looking whenever something happens to the connection as a

@@ -71,7 +71,7 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// A place in the lists of a channel, or in that of the connection.
     pub(crate) fn new(shared: &Arc<Shared>, channel: Option<ChannelId>) -> Self {
-        Self { shared: Arc::clone(shared), channel, id: shared.next_waiter() }
+        Self { shared: Arc::clone(shared), channel, id: shared.number() }
     }
 }
 
