@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ssh_proto::adapter::{Error, Output};
 use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy};
 use ssh_proto::{
-    AnswerError, AuthError, ChannelConfig, ChannelKind, ClientConfig, CloseReason, Connection, Credential,
-    Disconnect, KeyPair, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
+    AnswerError, AuthError, ChannelConfig, ChannelKind, ClientConfig, CloseReason, Credential, Disconnect,
+    KeyPair, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::channel::Channel;
 use crate::driver::Driver;
-use crate::os::{OsEntropy, now};
+use crate::os::OsEntropy;
 use crate::shared::{Login, Shared, State};
 
 /// How to connect, made by [`Client::builder`].
@@ -55,7 +55,7 @@ impl ClientBuilder {
             true => self.config,
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
-        let shared = Arc::new(Shared::new(Connection::new(config, Box::new(OsEntropy), now())));
+        let shared = Arc::new(Shared::new(config));
         let driver = Driver::new(Arc::clone(&shared), transport);
         let handle = Arc::new(Handle { shared, auth: Mutex::new(()) });
         (Connecting { handle, policy: self.policy, host: host.to_owned(), port }, driver)

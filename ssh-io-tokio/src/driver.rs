@@ -12,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::os::{at, now};
 use crate::shared::Shared;
 
 /// Behind the close, so much is still read so that the peer can read our last words.
@@ -72,7 +71,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
 
     async fn drive(mut self) -> CloseReason {
         // One timer, moved only when the deadline has moved.
-        let sleep = sleep_until(at(now()));
+        let sleep = sleep_until(Instant::now());
         tokio::pin!(sleep);
         loop {
             let turn = self.turn();
@@ -98,18 +97,19 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                     }
                 }
                 result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
-                    Ok(0) => self.shared.lock().conn.handle_eof(now()),
+                    Ok(0) => self.shared.lock().end(),
                     Ok(n) => self.pool.filled(n, room),
                     Err(error) => {
                         self.lose(Some(error));
-                        self.shared.lock().conn.handle_eof(now());
+                        self.shared.lock().end();
                     }
                 },
                 () = &mut sleep, if deadline.is_some() => {
                     let mut state = self.shared.lock();
-                    state.conn.handle_timeout(now());
+                    let now = state.clock.now();
+                    state.conn.handle_timeout(now);
                     if self.broken.is_some_and(|at| at <= Instant::now()) {
-                        state.conn.handle_eof(now());
+                        state.end();
                     }
                     if state.conn.output().is_empty() && self.output.is_empty() {
                         self.pool.idle();
@@ -153,7 +153,8 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         if state.conn.is_closed() && self.output.is_empty() {
             return None;
         }
-        let deadline = state.conn.poll_timeout().map(at).into_iter().chain(self.broken).min();
+        let deadline =
+            state.conn.poll_timeout().and_then(|at| state.clock.at(at)).into_iter().chain(self.broken).min();
         Some((deadline, state.conn.wants_input()))
     }
 

@@ -11,12 +11,12 @@ use std::task::{Poll, Waker};
 use bytes::BytesMut;
 use ssh_proto::adapter::Error;
 use ssh_proto::{
-    ChannelEvent, ChannelId, ClientConnection, ClientEvent, CloseReason, ExitStatus, HostKeyCheck,
-    OpenFailure, PeerText, SignRequest, Stream,
+    ChannelEvent, ChannelId, ClientConfig, ClientConnection, ClientEvent, CloseReason, Connection,
+    ExitStatus, HostKeyCheck, OpenFailure, PeerText, SignRequest, Stream,
 };
 use tokio::sync::Notify;
 
-use crate::os::now;
+use crate::os::{Clock, OsEntropy};
 use crate::waiters::{ChannelWaiters, Waiter, Waiters};
 
 /// What happened to a channel, and who waits for more.
@@ -73,6 +73,7 @@ impl Login {
 }
 
 pub(crate) struct State {
+    pub(crate) clock: Clock,
     pub(crate) conn: ClientConnection,
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
@@ -86,9 +87,11 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(conn: ClientConnection) -> Self {
+    pub(crate) fn new(config: Arc<ClientConfig>) -> Self {
+        let clock = Clock::start();
         Self {
-            conn,
+            conn: Connection::new(config, Box::new(OsEntropy), clock.now()),
+            clock,
             channels: HashMap::new(),
             closed: None,
             authenticated: false,
@@ -105,7 +108,7 @@ impl State {
     /// be woken when the lock is open.
     pub(crate) fn process(&mut self, input: &mut BytesMut, woken: &mut Vec<Waker>) {
         loop {
-            self.conn.handle_input(now(), input);
+            self.conn.handle_input(self.clock.now(), input);
             let mut any = false;
             while let Some(event) = self.conn.poll_event() {
                 any = true;
@@ -171,6 +174,11 @@ impl State {
         }
     }
 
+    /// The transport has ended.
+    pub(crate) fn end(&mut self) {
+        self.conn.handle_eof(self.clock.now());
+    }
+
     /// Why nothing works any more.
     pub(crate) fn gone(&self) -> Error {
         match (&self.io_error, &self.closed) {
@@ -189,8 +197,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(conn: ClientConnection) -> Self {
-        Self { state: Mutex::new(State::new(conn)), numbers: AtomicU64::new(0), work: Notify::new() }
+    pub(crate) fn new(config: Arc<ClientConfig>) -> Self {
+        Self { state: Mutex::new(State::new(config)), numbers: AtomicU64::new(0), work: Notify::new() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
