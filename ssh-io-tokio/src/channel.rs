@@ -124,10 +124,10 @@ impl Channel {
     async fn ask(&self, kind: &ChannelRequestKind, want_reply: bool, who: Option<u64>) -> Result<(), Error> {
         let Core { shared, id } = &*self.core;
         let send = |state: &mut State| {
-            let State { conn, channels, closed, .. } = state;
-            if closed.is_some() {
-                return None;
+            if state.is_mute() {
+                return Some(Err(state.gone()));
             }
+            let State { conn, channels, .. } = state;
             let result = match conn.channel(*id) {
                 Ok(mut channel) => channel.request(kind, want_reply),
                 Err(_) => Err(RequestError::Closed),
@@ -138,12 +138,12 @@ impl Channel {
             {
                 news.asked.push_back(who);
             }
-            (result != Err(RequestError::Full)).then_some(result)
+            (result != Err(RequestError::Full)).then_some(result.map_err(Error::from))
         };
         // `Ready` wakes all channels; an answer makes room too, and the channel's end ends the wait.
-        let sent = shared.wait_for_channel(*id, send).await?;
+        shared.wait_for_channel(*id, send).await??;
         shared.work.notify_one();
-        Ok(sent?)
+        Ok(())
     }
 
     /// Runs a command.
@@ -188,7 +188,7 @@ impl Channel {
     /// [`Error::Closed`] for a lost connection.
     pub fn finish_input(&self) -> Result<(), Error> {
         let mut state = self.core.shared.lock();
-        if state.closed.is_some() {
+        if state.is_mute() {
             return Err(state.gone());
         }
         if let Ok(mut channel) = state.conn.channel(self.core.id) {
@@ -310,6 +310,9 @@ impl AsyncWrite for Channel {
         // Dropped behind the guard, as it is declared before it.
         let _stale;
         let mut state = shared.lock();
+        if state.is_mute() {
+            return Poll::Ready(Err(state.gone().into()));
+        }
         let result = match state.conn.channel(*id) {
             Ok(mut channel) => channel.write(Stream::Data, src),
             Err(_) => Err(WriteError::Closed),
@@ -327,7 +330,6 @@ impl AsyncWrite for Channel {
                 _stale = news.waiters.writers.add(&self.waiter, cx);
                 Poll::Pending
             }
-            Err(_) if state.closed.is_some() => Poll::Ready(Err(state.gone().into())),
             Err(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }

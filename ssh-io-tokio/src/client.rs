@@ -207,14 +207,17 @@ impl Client {
         let _attempt = Attempt(shared);
         let (mut with, mut sign) = (Some(with), Some(sign));
         let begin = |state: &mut State| {
+            if state.is_mute() {
+                return Some(Err(state.gone()));
+            }
             // What comes of one that was given up must not be taken for what comes of this one.
-            if state.login.pending || state.closed.is_some() {
+            if state.login.pending {
                 return None;
             }
             match state.conn.authenticate(user, with.take()?) {
                 // The reason is on its way.
                 Err(AuthError::Closed) => return None,
-                Err(error) => return Some(Err(error)),
+                Err(error) => return Some(Err(error.into())),
                 Ok(()) => {}
             }
             state.login = Login { pending: true, awaited: true, ..Login::default() };
@@ -303,13 +306,18 @@ impl Client {
     /// As [`open_session`](Self::open_session).
     pub async fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
-        let open = |state: &mut State| match state.conn.open_channel(kind, config) {
-            // The reason is on its way.
-            Err(OpenError::Closed) => None,
-            Err(error) => Some(Err(error)),
-            Ok(id) => {
-                state.channels.entry(id).or_default();
-                Some(Ok(id))
+        let open = |state: &mut State| {
+            if state.is_mute() {
+                return Some(Err(state.gone()));
+            }
+            match state.conn.open_channel(kind, config) {
+                // The reason is on its way.
+                Err(OpenError::Closed) => None,
+                Err(error) => Some(Err(error.into())),
+                Ok(id) => {
+                    state.channels.entry(id).or_default();
+                    Some(Ok(id))
+                }
             }
         };
         let id = shared.wait_for(open).await??;

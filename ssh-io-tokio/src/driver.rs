@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -28,8 +29,10 @@ pub struct Driver<T> {
     output: BytesMut,
     /// Something was written that a buffering transport may hold back.
     unflushed: bool,
-    /// Writing failed; so long what is still coming is read.
-    broken: Option<Instant>,
+    /// Nothing can be written any more.
+    broken: bool,
+    /// So long what is still coming is read behind a failed write.
+    read_until: Option<Instant>,
     /// Kept, so that waking costs no allocation.
     woken: Vec<Waker>,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
@@ -55,7 +58,8 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             pool,
             output,
             unflushed: false,
-            broken: None,
+            broken: false,
+            read_until: None,
             woken: Vec::new(),
             _end: end,
         }
@@ -92,29 +96,19 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                             self.shared.lock().conn.consume_output(n);
                         }
                         Ok(None) => self.unflushed = false,
-                        Ok(Some(_)) => self.lose(None),
-                        Err(error) => self.lose(Some(error)),
+                        Ok(Some(_)) => self.lose(&io::ErrorKind::WriteZero.into()),
+                        Err(error) => self.lose(&error),
                     }
                 }
                 result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
                     Ok(0) => self.shared.lock().end(),
                     Ok(n) => self.pool.filled(n, room),
                     Err(error) => {
-                        self.lose(Some(error));
+                        self.lose(&error);
                         self.shared.lock().end();
                     }
                 },
-                () = &mut sleep, if deadline.is_some() => {
-                    let mut state = self.shared.lock();
-                    let now = state.clock.now();
-                    state.conn.handle_timeout(now);
-                    if self.broken.is_some_and(|at| at <= Instant::now()) {
-                        state.end();
-                    }
-                    if state.conn.output().is_empty() && self.output.is_empty() {
-                        self.pool.idle();
-                    }
-                }
+                () = &mut sleep, if deadline.is_some() => self.on_deadline(),
                 () = self.shared.work.notified() => {}
             }
         }
@@ -144,7 +138,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         if self.output.is_empty() {
             state.conn.swap_output(&mut self.output);
         }
-        if self.broken.is_some() || (state.conn.is_closed() && state.conn.memory_usage().output == 0) {
+        if self.broken || (state.conn.is_closed() && state.conn.memory_usage().output == 0) {
             // Nothing can be written any more, or the last words had their time.
             let unsent = state.conn.memory_usage().output;
             state.conn.consume_output(unsent);
@@ -153,27 +147,36 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         if state.conn.is_closed() && self.output.is_empty() {
             return None;
         }
-        let deadline =
-            state.conn.poll_timeout().and_then(|at| state.clock.at(at)).into_iter().chain(self.broken).min();
+        let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
+        let deadline = [due, self.read_until].into_iter().flatten().min();
         Some((deadline, state.conn.wants_input()))
     }
 
-    /// Nothing can be written any more. What the peer said before is still read, for a while.
-    fn lose(&mut self, error: Option<std::io::Error>) {
+    fn on_deadline(&mut self) {
         let mut state = self.shared.lock();
-        if let Some(error) = error
-            && state.io_error.is_none()
-            && state.closed.is_none()
-        {
-            state.io_error = Some((error.kind(), error.to_string()));
+        let now = state.clock.now();
+        state.conn.handle_timeout(now);
+        if self.read_until.is_some_and(|at| at <= Instant::now()) {
+            // Once: when a question holds up the input, the close comes with its answer.
+            self.read_until = None;
+            state.end();
         }
-        self.broken = Some(Instant::now() + DRAIN_TIME);
+        if state.conn.output().is_empty() && self.output.is_empty() {
+            self.pool.idle();
+        }
+    }
+
+    /// Nothing can be written any more. What the peer said before is still read, for a while.
+    fn lose(&mut self, error: &io::Error) {
+        self.shared.lock().fail(error, &mut self.woken);
+        self.broken = true;
+        self.read_until = Some(Instant::now() + DRAIN_TIME);
         self.unflushed = false;
     }
 }
 
 /// Writes once, or flushes when there is nothing left to write (`None`). Cancel-safe, as either is.
-async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> std::io::Result<Option<usize>> {
+async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> io::Result<Option<usize>> {
     if output.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(output).await.map(Some) }
 }
 

@@ -82,7 +82,8 @@ pub(crate) struct State {
     pub(crate) login: Login,
     pub(crate) banners: Vec<PeerText>,
     pub(crate) rekeys: u64,
-    pub(crate) io_error: Option<(io::ErrorKind, String)>,
+    /// The transport failed: nothing can be sent any more, and what the machine will say is only `Eof`.
+    io_error: Option<(io::ErrorKind, String)>,
     pub(crate) waiters: Waiters,
 }
 
@@ -179,11 +180,27 @@ impl State {
         self.conn.handle_eof(self.clock.now());
     }
 
+    /// The transport failed. Who wants to write need not wait any longer.
+    pub(crate) fn fail(&mut self, error: &io::Error, woken: &mut Vec<Waker>) {
+        if self.io_error.is_none() && self.closed.is_none() {
+            self.io_error = Some((error.kind(), error.to_string()));
+            self.channels.values_mut().for_each(|news| news.waiters.writers.wake(woken));
+        }
+    }
+
+    /// Whether nothing can be sent any more. What was received, and is still coming, can be read.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.closed.is_some() || self.io_error.is_some()
+    }
+
     /// Why nothing works any more.
     pub(crate) fn gone(&self) -> Error {
-        match (&self.io_error, &self.closed) {
-            (Some((kind, text)), _) => Error::Io(io::Error::new(*kind, text.clone())),
-            (None, Some(reason)) => Error::Closed(reason.clone()),
+        match (&self.closed, &self.io_error) {
+            // What the peer said of the end counts more.
+            (None | Some(CloseReason::Eof), Some((kind, text))) => {
+                Error::Io(io::Error::new(*kind, text.clone()))
+            }
+            (Some(reason), _) => Error::Closed(reason.clone()),
             (None, None) => Error::Closed(CloseReason::Eof),
         }
     }
