@@ -18,6 +18,8 @@ use crate::shared::Shared;
 /// Behind the close, so much is still read so that the peer can read our last words.
 const DRAIN_BYTES: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// Buffers are given back when for so long, at least, nothing was read or written; at most twice as long.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 
 /// Drives one connection. It must be spawned or polled; dropped, it ends the connection.
 #[must_use = "a connection does nothing unless its driver runs"]
@@ -33,6 +35,9 @@ pub struct Driver<T> {
     broken: bool,
     /// So long what is still coming is read behind a failed write.
     read_until: Option<Instant>,
+    /// When to look if buffers can be given back, and whether there was traffic since the last look.
+    tidy: Option<Instant>,
+    traffic: bool,
     /// Kept, so that waking costs no allocation.
     woken: Vec<Waker>,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
@@ -60,6 +65,8 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             unflushed: false,
             broken: false,
             read_until: None,
+            tidy: None,
+            traffic: false,
             woken: Vec::new(),
             _end: end,
         }
@@ -91,6 +98,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                 result = send(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
                     match result {
                         Ok(Some(n @ 1..)) => {
+                            self.moved();
                             self.output.advance(n);
                             self.unflushed = true;
                             self.shared.lock().conn.consume_output(n);
@@ -102,7 +110,10 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                 }
                 result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
                     Ok(0) => self.shared.lock().end(),
-                    Ok(n) => self.pool.filled(n, room),
+                    Ok(n) => {
+                        self.moved();
+                        self.pool.filled(n, room);
+                    }
                     Err(error) => {
                         self.lose(&error);
                         self.shared.lock().end();
@@ -148,7 +159,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             return None;
         }
         let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
-        let deadline = [due, self.read_until].into_iter().flatten().min();
+        let deadline = [due, self.read_until, self.tidy].into_iter().flatten().min();
         Some((deadline, state.conn.wants_input()))
     }
 
@@ -161,8 +172,25 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
             self.read_until = None;
             state.end();
         }
-        if state.conn.output().is_empty() && self.output.is_empty() {
-            self.pool.idle();
+        if self.tidy.is_some_and(|at| at <= Instant::now()) {
+            self.tidy = None;
+            if std::mem::take(&mut self.traffic) {
+                self.tidy = Some(Instant::now() + IDLE_TIME);
+            } else {
+                self.pool.idle();
+                // The machine gave its own output buffer back just now.
+                if self.output.is_empty() {
+                    self.output = BytesMut::new();
+                }
+            }
+        }
+    }
+
+    /// Bytes moved. The clock is asked only when nobody looks after the buffers yet.
+    fn moved(&mut self) {
+        self.traffic = true;
+        if self.tidy.is_none() {
+            self.tidy = Some(Instant::now() + IDLE_TIME);
         }
     }
 
