@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
+pub use ssh_proto::adapter::Output;
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, ClientEvent, Connection, Credential,
-    Disconnect, ExitStatus, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused,
-    SignRequest,
+    Disconnect, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused, SignRequest,
 };
 
 use crate::channel::{Channel, wait_opened};
@@ -217,17 +217,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
-}
-
-/// What a command left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Its standard output.
-    pub stdout: Vec<u8>,
-    /// Its standard error.
-    pub stderr: Vec<u8>,
-    /// How it ended, if the server said so.
-    pub status: Option<ExitStatus>,
 }
 
 impl Client {

@@ -7,27 +7,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ssh_proto::adapter::Error;
 use ssh_proto::{
     ChannelId, ChannelRequestKind, ExitStatus, ReadError, RequestError, Stderr as StderrMode, Stream,
     WriteError,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::error::Error;
-use crate::shared::Shared;
+use crate::shared::{Shared, State};
+use crate::waiters::Waiter;
 
 /// The channel of the last handle on it: dropped, it closes.
 struct Core {
     shared: Arc<Shared>,
     id: ChannelId,
-    /// Requests take turns, so that an answer finds who asked.
-    turn: tokio::sync::Mutex<()>,
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
+        // Dropped behind the guard, as it is declared before it: there may be wakers in it.
+        let _news;
         let mut state = self.shared.lock();
-        state.channels.remove(&self.id);
+        _news = state.channels.remove(&self.id);
         if let Ok(mut channel) = state.conn.channel(self.id) {
             // What was written leaves first; what the peer still sends is nobody's.
             channel.close();
@@ -41,7 +42,11 @@ impl Drop for Core {
 /// A channel. It reads the data stream and writes data; [`stderr`](Self::stderr) reads the other one.
 ///
 /// Reads and writes are cancel-safe: what was not reported as read or written was not.
+///
+/// Any number of tasks may use it through a shared reference. A read or a write takes it whole, and wakes the
+/// task of its last poll; [`tokio::io::split`] gives each direction to a task of its own.
 pub struct Channel {
+    waiter: Waiter,
     core: Arc<Core>,
 }
 
@@ -51,24 +56,23 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// Somebody waits for an answer. One who gives up leaves word, so that it is not taken for another's.
+/// Somebody who waits for an answer, or gives up doing so.
 struct Asker<'a> {
     core: &'a Core,
-    answered: bool,
+    number: u64,
 }
 
 impl Drop for Asker<'_> {
     fn drop(&mut self) {
-        if !self.answered
-            && let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id)
-            && news.replies.pop_front().is_none()
-        {
-            news.unclaimed += 1;
+        if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+            news.give_up(self.number);
         }
     }
 }
 
 /// The reading side of a channel's stderr.
+///
+/// There may be several of a channel. Each wakes its own reader, and a byte goes to whoever reads first.
 #[derive(Debug)]
 pub struct Stderr {
     channel: Channel,
@@ -76,7 +80,12 @@ pub struct Stderr {
 
 impl Channel {
     pub(crate) fn new(shared: Arc<Shared>, id: ChannelId) -> Self {
-        Self { core: Arc::new(Core { shared, id, turn: tokio::sync::Mutex::new(()) }) }
+        Self::of(Arc::new(Core { shared, id }))
+    }
+
+    /// One more handle on a channel.
+    fn of(core: Arc<Core>) -> Self {
+        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core }
     }
 
     /// The channel's id.
@@ -84,7 +93,7 @@ impl Channel {
         self.core.id
     }
 
-    /// Makes a request and waits for its answer.
+    /// Makes a request and waits for its answer. Several may wait at once; each gets its own.
     ///
     /// Cancel-safe: dropped, its answer goes by unseen.
     ///
@@ -92,36 +101,49 @@ impl Channel {
     /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`].
     pub async fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
         let core = &*self.core;
-        let _turn = core.turn.lock().await;
-        self.send_request(kind, true).await?;
-        let mut asker = Asker { core, answered: false };
-        let reply = |news: &mut crate::shared::ChannelNews| {
-            news.replies.pop_front().or_else(|| news.closed.then_some(false))
+        let asker = Asker { core, number: core.shared.number() };
+        self.ask(kind, true, Some(asker.number)).await?;
+        let answer = |state: &mut State| {
+            let news = state.channels.get_mut(&core.id)?;
+            news.take_answer(asker.number).or_else(|| news.closed.then_some(false))
         };
-        let ok = core.shared.wait_for_channel(core.id, reply).await?;
-        asker.answered = true;
-        if ok { Ok(()) } else { Err(Error::RequestRefused) }
+        if core.shared.wait_for_channel(core.id, answer).await? { Ok(()) } else { Err(Error::RequestRefused) }
     }
 
-    /// Makes a request, waiting for room.
+    /// Makes a request, waiting for room. An answer, if one is wanted, goes by unseen.
     ///
     /// Cancel-safe: dropped before it is ready, nothing was sent.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::Closed`].
     pub async fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
-        let Core { shared, id, .. } = &*self.core;
-        let sent = shared
-            .wait_for(|state| {
-                let result = match state.conn.channel(*id) {
-                    Ok(mut channel) => channel.request(kind, want_reply),
-                    Err(_) => Err(RequestError::Closed),
-                };
-                (result != Err(RequestError::Full)).then_some(result)
-            })
-            .await?;
+        self.ask(kind, want_reply, None).await
+    }
+
+    /// Makes a request, whose answer is for `who`, or for nobody.
+    async fn ask(&self, kind: &ChannelRequestKind, want_reply: bool, who: Option<u64>) -> Result<(), Error> {
+        let Core { shared, id } = &*self.core;
+        let send = |state: &mut State| {
+            if state.is_mute() {
+                return Some(Err(state.gone()));
+            }
+            let State { conn, channels, .. } = state;
+            let result = match conn.channel(*id) {
+                Ok(mut channel) => channel.request(kind, want_reply),
+                Err(_) => Err(RequestError::Closed),
+            };
+            if want_reply
+                && result.is_ok()
+                && let Some(news) = channels.get_mut(id)
+            {
+                news.asked.push_back(who);
+            }
+            (result != Err(RequestError::Full)).then_some(result.map_err(Error::from))
+        };
+        // `Ready` wakes all channels; an answer makes room too, and the channel's end ends the wait.
+        shared.wait_for_channel(*id, send).await??;
         shared.work.notify_one();
-        Ok(sent?)
+        Ok(())
     }
 
     /// Runs a command.
@@ -157,7 +179,7 @@ impl Channel {
 
     /// A handle that reads the other stream.
     pub fn stderr(&self) -> Stderr {
-        Stderr { channel: Self { core: Arc::clone(&self.core) } }
+        Stderr { channel: Self::of(Arc::clone(&self.core)) }
     }
 
     /// Says that no more input follows; everything written leaves before. Saying it again does nothing.
@@ -166,7 +188,7 @@ impl Channel {
     /// [`Error::Closed`] for a lost connection.
     pub fn finish_input(&self) -> Result<(), Error> {
         let mut state = self.core.shared.lock();
-        if state.closed.is_some() {
+        if state.is_mute() {
             return Err(state.gone());
         }
         if let Ok(mut channel) = state.conn.channel(self.core.id) {
@@ -185,7 +207,10 @@ impl Channel {
     /// # Errors
     /// [`Error::Closed`] for a lost connection.
     pub async fn wait(&self) -> Result<Option<ExitStatus>, Error> {
-        let ended = |news: &mut crate::shared::ChannelNews| news.closed.then(|| news.exit.clone());
+        let ended = |state: &mut State| {
+            let news = state.channels.get(&self.core.id)?;
+            news.closed.then(|| news.exit.clone())
+        };
         self.core.shared.wait_for_channel(self.core.id, ended).await
     }
 
@@ -219,7 +244,9 @@ impl Channel {
         stream: Stream,
         take: impl FnOnce(&mut ssh_proto::Channel<'_>) -> Result<T, ReadError>,
     ) -> Poll<Result<Option<T>, Error>> {
-        let Core { shared, id, .. } = &*self.core;
+        let Core { shared, id } = &*self.core;
+        // Dropped behind the guard, as it is declared before it.
+        let _stale;
         let mut state = shared.lock();
         let Ok(mut channel) = state.conn.channel(*id) else { return Poll::Ready(Ok(None)) };
         match take(&mut channel) {
@@ -232,10 +259,12 @@ impl Channel {
             }
             Err(ReadError::Eof | ReadError::Reset) => Poll::Ready(Ok(None)),
             Err(ReadError::Blocked) => {
-                // Under the same lock in which nothing was found: no wake-up is lost.
-                if let Some(news) = state.channels.get_mut(id) {
-                    news.await_read(stream, cx);
-                }
+                let Some(news) = state.channels.get_mut(id) else {
+                    return Poll::Ready(Err(state.gone()));
+                };
+                let [data, stderr] = &mut news.waiters.readers;
+                let readers = if stream == Stream::Data { data } else { stderr };
+                _stale = readers.add(&self.waiter, cx);
                 Poll::Pending
             }
             Err(_) => Poll::Ready(Err(state.gone())),
@@ -277,8 +306,13 @@ impl AsyncRead for Stderr {
 
 impl AsyncWrite for Channel {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
-        let Core { shared, id, .. } = &*self.core;
+        let Core { shared, id } = &*self.core;
+        // Dropped behind the guard, as it is declared before it.
+        let _stale;
         let mut state = shared.lock();
+        if state.is_mute() {
+            return Poll::Ready(Err(state.gone().into()));
+        }
         let result = match state.conn.channel(*id) {
             Ok(mut channel) => channel.write(Stream::Data, src),
             Err(_) => Err(WriteError::Closed),
@@ -290,12 +324,12 @@ impl AsyncWrite for Channel {
                 Poll::Ready(Ok(n))
             }
             Err(WriteError::Blocked) => {
-                if let Some(news) = state.channels.get_mut(id) {
-                    news.await_write(cx);
-                }
+                let Some(news) = state.channels.get_mut(id) else {
+                    return Poll::Ready(Err(state.gone().into()));
+                };
+                _stale = news.waiters.writers.add(&self.waiter, cx);
                 Poll::Pending
             }
-            Err(_) if state.closed.is_some() => Poll::Ready(Err(state.gone().into())),
             Err(_) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }

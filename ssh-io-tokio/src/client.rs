@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ssh_proto::adapter::{Error, Output};
 use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy};
 use ssh_proto::{
-    ChannelConfig, ChannelKind, ClientConfig, Connection, Credential, Disconnect, ExitStatus, KeyPair,
-    Negotiated, PeerText, PublicKey, Secret,
+    AnswerError, AuthError, ChannelConfig, ChannelKind, ClientConfig, CloseReason, Credential, Disconnect,
+    KeyPair, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -14,9 +15,8 @@ use tokio::sync::Mutex;
 
 use crate::channel::Channel;
 use crate::driver::Driver;
-use crate::error::Error;
-use crate::os::{OsEntropy, now};
-use crate::shared::Shared;
+use crate::os::OsEntropy;
+use crate::shared::{Login, Shared, State};
 
 /// How to connect, made by [`Client::builder`].
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl ClientBuilder {
             true => self.config,
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
-        let shared = Arc::new(Shared::new(Connection::new(config, Box::new(OsEntropy), now())));
+        let shared = Arc::new(Shared::new(config));
         let driver = Driver::new(Arc::clone(&shared), transport);
         let handle = Arc::new(Handle { shared, auth: Mutex::new(()) });
         (Connecting { handle, policy: self.policy, host: host.to_owned(), port }, driver)
@@ -93,29 +93,26 @@ impl Connecting {
         let check = shared.wait_for(|state| state.host_key.take()).await?;
         let key = check.key().clone();
         let decision = self.policy.decide(&self.host, self.port, &key);
-        let mut state = shared.lock();
         let new_host_key = match decision {
-            HostKeyDecision::Accept => {
-                state.conn.accept_host_key(check)?;
-                None
-            }
-            HostKeyDecision::AcceptAndRecord => {
-                state.conn.accept_host_key(check)?;
-                Some(key)
-            }
+            HostKeyDecision::Accept => None,
+            HostKeyDecision::AcceptAndRecord => Some(key),
             decision => {
-                let _ = state.conn.reject_host_key(check);
-                drop(state);
+                let _ = shared.lock().conn.reject_host_key(check);
                 shared.work.notify_one();
                 return Err(match decision {
                     HostKeyDecision::Reject(why) => Error::HostKey(why),
-                    _ => Error::Closed(ssh_proto::CloseReason::HostKeyRejected),
+                    _ => Error::Closed(CloseReason::HostKeyRejected),
                 });
             }
         };
-        drop(state);
+        let accepted = shared.lock().conn.accept_host_key(check);
         shared.work.notify_one();
-        Ok(Client { handle: self.handle, new_host_key })
+        match accepted {
+            Ok(()) => Ok(Client { handle: self.handle, new_host_key }),
+            // The connection ended meanwhile; the reason is there, or on its way.
+            Err(AnswerError::Gone) => shared.wait_for(|_| None).await,
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -133,6 +130,20 @@ impl Drop for Handle {
     }
 }
 
+/// A call that logs in. When it ends, by whatever way, a question for a signature that it leaves behind is
+/// dropped, which the driver must see.
+struct Attempt<'a>(&'a Shared);
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.login.awaited = false;
+        (state.login.sign, state.login.outcome) = (None, None);
+        drop(state);
+        self.0.work.notify_one();
+    }
+}
+
 /// A connection to a server. Clones share it; it may be used from many tasks at once.
 #[derive(Clone)]
 pub struct Client {
@@ -144,17 +155,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
-}
-
-/// What a command left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Its standard output.
-    pub stdout: Vec<u8>,
-    /// Its standard error.
-    pub stderr: Vec<u8>,
-    /// How it ended, if the server said so.
-    pub status: Option<ExitStatus>,
 }
 
 impl Client {
@@ -172,26 +172,76 @@ impl Client {
         self.new_host_key.as_ref()
     }
 
-    /// Tries to log in. A signer is called on the driver's task: one that takes its time belongs behind a
-    /// ticket of [`ssh_proto`].
+    /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// Dropped, the attempt goes on; until its answer is there another one is `Busy`.
+    /// A signer is called in this future, with nothing locked: the connection and other calls on it go on
+    /// meanwhile. One that blocks, such as a token that waits to be touched, still holds up the thread it is
+    /// called on; for it there is [`auth_key_with`](Self::auth_key_with).
+    ///
+    /// Dropped before it is ready, a signature not made yet is refused, and an attempt that has left goes on
+    /// unseen. The next call waits for its end, and is told [`AuthError::Done`] if that was a success.
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
     /// [`Error::Closed`].
     pub async fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
+        let (with, signer) = match with {
+            Credential::PublicKey { key, probe } => {
+                let public = KeyPair::external(key.public);
+                (Credential::PublicKey { key: public, probe }, key.signer)
+            }
+            other => (other, None),
+        };
+        let sign = async move |what: ToSign<'_>| signer.ok_or(SignRefused)?.sign(&what, &mut OsEntropy);
+        self.log_in(user, with, sign).await
+    }
+
+    async fn log_in(
+        &self,
+        user: &str,
+        with: Credential,
+        sign: impl AsyncFnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
+    ) -> Result<(), Error> {
         let shared = self.shared();
         let _turn = self.handle.auth.lock().await;
-        {
-            let mut state = shared.lock();
-            state.conn.authenticate(user, with)?;
-            state.auth = None;
-        }
+        let _attempt = Attempt(shared);
+        let (mut with, mut sign) = (Some(with), Some(sign));
+        let begin = |state: &mut State| {
+            if state.is_mute() {
+                return Some(Err(state.gone()));
+            }
+            // What comes of one that was given up must not be taken for what comes of this one.
+            if state.login.pending {
+                return None;
+            }
+            match state.conn.authenticate(user, with.take()?) {
+                // The reason is on its way.
+                Err(AuthError::Closed) => return None,
+                Err(error) => return Some(Err(error.into())),
+                Ok(()) => {}
+            }
+            state.login = Login { pending: true, awaited: true, ..Login::default() };
+            Some(Ok(()))
+        };
+        shared.wait_for(begin).await??;
         shared.work.notify_one();
-        match shared.wait_for(|state| state.auth.take()).await? {
-            Ok(()) => Ok(()),
-            Err((remaining, partial)) => Err(Error::AuthFailed { remaining, partial }),
+        loop {
+            let request = |state: &mut State| match state.login.outcome.take() {
+                Some(outcome) => Some(Err(outcome)),
+                None => state.login.sign.take().map(Ok),
+            };
+            let request = match shared.wait_for(request).await? {
+                Ok(request) => request,
+                Err(Ok(())) => return Ok(()),
+                Err(Err((remaining, partial))) => return Err(Error::AuthFailed { remaining, partial }),
+            };
+            let signature = match sign.take() {
+                Some(sign) => sign(request.to_sign()).await,
+                None => Err(SignRefused),
+            };
+            // The question may be gone with the connection; the wait then says so.
+            let _ = shared.lock().conn.provide_signature(request, signature);
+            shared.work.notify_one();
         }
     }
 
@@ -209,6 +259,33 @@ impl Client {
     /// As [`authenticate`](Self::authenticate).
     pub async fn auth_key(&self, user: &str, key: KeyPair) -> Result<(), Error> {
         self.authenticate(user, Credential::PublicKey { key, probe: false }).await
+    }
+
+    /// Logs in with a key whose signatures take time: those of an agent, a token, a person. The server is
+    /// asked first if the key would do, and only then is `sign` called, with nothing locked.
+    ///
+    /// ```no_run
+    /// # use ssh_io_tokio::{Client, Error, OsEntropy, ssh_proto::KeyPair};
+    /// # async fn log_in(client: Client, key: KeyPair) -> Result<(), Error> {
+    /// let signer = key.signer.unwrap();
+    /// client
+    ///     .auth_key_with("me", key.public, async |what| {
+    ///         tokio::task::block_in_place(|| signer.sign(&what, &mut OsEntropy))
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`authenticate`](Self::authenticate). A signature refused is an [`Error::AuthFailed`].
+    pub async fn auth_key_with(
+        &self,
+        user: &str,
+        key: PublicKey,
+        sign: impl AsyncFnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
+    ) -> Result<(), Error> {
+        let key = KeyPair::external(key);
+        self.log_in(user, Credential::PublicKey { key, probe: true }, sign).await
     }
 
     /// Opens a session, for one program.
@@ -229,17 +306,24 @@ impl Client {
     /// As [`open_session`](Self::open_session).
     pub async fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
-        let channel = {
-            let mut state = shared.lock();
-            if state.closed.is_some() {
-                return Err(state.gone());
+        let open = |state: &mut State| {
+            if state.is_mute() {
+                return Some(Err(state.gone()));
             }
-            let id = state.conn.open_channel(kind, config)?;
-            state.channels.entry(id).or_default();
-            Channel::new(Arc::clone(shared), id)
+            match state.conn.open_channel(kind, config) {
+                // The reason is on its way.
+                Err(OpenError::Closed) => None,
+                Err(error) => Some(Err(error.into())),
+                Ok(id) => {
+                    state.channels.entry(id).or_default();
+                    Some(Ok(id))
+                }
+            }
         };
+        let id = shared.wait_for(open).await??;
+        let channel = Channel::new(Arc::clone(shared), id);
         shared.work.notify_one();
-        let opened = shared.wait_for_channel(channel.id(), |news| news.opened.take()).await?;
+        let opened = shared.wait_for_channel(id, |state| state.channels.get_mut(&id)?.opened.take()).await?;
         opened.map_err(Error::OpenFailed)?;
         Ok(channel)
     }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -11,12 +13,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::os::{at, now};
 use crate::shared::Shared;
 
 /// Behind the close, so much is still read so that the peer can read our last words.
 const DRAIN_BYTES: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// Buffers are given back when for so long, at least, nothing was read or written; at most twice as long.
+const IDLE_TIME: Duration = Duration::from_secs(5);
 
 /// Drives one connection. It must be spawned or polled; dropped, it ends the connection.
 #[must_use = "a connection does nothing unless its driver runs"]
@@ -28,8 +31,15 @@ pub struct Driver<T> {
     output: BytesMut,
     /// Something was written that a buffering transport may hold back.
     unflushed: bool,
-    /// Writing failed; so long what is still coming is read.
-    broken: Option<Instant>,
+    /// Nothing can be written any more.
+    broken: bool,
+    /// So long what is still coming is read behind a failed write.
+    read_until: Option<Instant>,
+    /// When to look if buffers can be given back, and whether there was traffic since the last look.
+    tidy: Option<Instant>,
+    traffic: bool,
+    /// Kept, so that waking costs no allocation.
+    woken: Vec<Waker>,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
     _end: EndOnDrop,
 }
@@ -46,7 +56,20 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         let end = EndOnDrop(Arc::clone(&shared));
         let (mut pool, output) = (InputPool::new(), BytesMut::new());
         pool.set_max(InputPool::MAX_PRE_AUTH);
-        Self { shared, reader, writer, pool, output, unflushed: false, broken: None, _end: end }
+        Self {
+            shared,
+            reader,
+            writer,
+            pool,
+            output,
+            unflushed: false,
+            broken: false,
+            read_until: None,
+            tidy: None,
+            traffic: false,
+            woken: Vec::new(),
+            _end: end,
+        }
     }
 
     /// Drives the connection to its end, and tells why it ended.
@@ -59,32 +82,12 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
 
     async fn drive(mut self) -> CloseReason {
         // One timer, moved only when the deadline has moved.
-        let sleep = sleep_until(at(now()));
+        let sleep = sleep_until(Instant::now());
         tokio::pin!(sleep);
         loop {
-            let (deadline, wants_input) = {
-                let mut state = self.shared.lock();
-                let before = state.authenticated;
-                state.process(self.pool.buffer());
-                if state.authenticated && !before {
-                    self.pool.set_max(InputPool::MAX);
-                }
-                if self.output.is_empty() {
-                    state.conn.swap_output(&mut self.output);
-                }
-                if self.broken.is_some() || (state.conn.is_closed() && state.conn.memory_usage().output == 0)
-                {
-                    // Nothing can be written any more, or the last words had their time.
-                    let unsent = state.conn.memory_usage().output;
-                    state.conn.consume_output(unsent);
-                    self.output.clear();
-                }
-                if state.conn.is_closed() && self.output.is_empty() {
-                    break;
-                }
-                let deadline = state.conn.poll_timeout().map(at).into_iter().chain(self.broken).min();
-                (deadline, state.conn.wants_input())
-            };
+            let turn = self.turn();
+            self.woken.drain(..).for_each(Waker::wake);
+            let Some((deadline, wants_input)) = turn else { break };
             if let Some(deadline) = deadline
                 && deadline != sleep.deadline()
             {
@@ -95,33 +98,28 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                 result = send(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
                     match result {
                         Ok(Some(n @ 1..)) => {
+                            self.moved();
                             self.output.advance(n);
                             self.unflushed = true;
                             self.shared.lock().conn.consume_output(n);
                         }
                         Ok(None) => self.unflushed = false,
-                        Ok(Some(_)) => self.lose(None),
-                        Err(error) => self.lose(Some(error)),
+                        Ok(Some(_)) => self.lose(&io::ErrorKind::WriteZero.into()),
+                        Err(error) => self.lose(&error),
                     }
                 }
                 result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
-                    Ok(0) => self.shared.lock().conn.handle_eof(now()),
-                    Ok(n) => self.pool.filled(n, room),
+                    Ok(0) => self.shared.lock().end(),
+                    Ok(n) => {
+                        self.moved();
+                        self.pool.filled(n, room);
+                    }
                     Err(error) => {
-                        self.lose(Some(error));
-                        self.shared.lock().conn.handle_eof(now());
+                        self.lose(&error);
+                        self.shared.lock().end();
                     }
                 },
-                () = &mut sleep, if deadline.is_some() => {
-                    let mut state = self.shared.lock();
-                    state.conn.handle_timeout(now());
-                    if self.broken.is_some_and(|at| at <= Instant::now()) {
-                        state.conn.handle_eof(now());
-                    }
-                    if state.conn.output().is_empty() && self.output.is_empty() {
-                        self.pool.idle();
-                    }
-                }
+                () = &mut sleep, if deadline.is_some() => self.on_deadline(),
                 () = self.shared.work.notified() => {}
             }
         }
@@ -140,22 +138,73 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         self.shared.lock().closed.clone().unwrap_or(CloseReason::Eof)
     }
 
-    /// Nothing can be written any more. What the peer said before is still read, for a while.
-    fn lose(&mut self, error: Option<std::io::Error>) {
+    /// Lets the machine go on, and says until when and for what to wait; `None` at the end.
+    fn turn(&mut self) -> Option<(Option<Instant>, bool)> {
         let mut state = self.shared.lock();
-        if let Some(error) = error
-            && state.io_error.is_none()
-            && state.closed.is_none()
-        {
-            state.io_error = Some((error.kind(), error.to_string()));
+        let before = state.authenticated;
+        state.process(self.pool.buffer(), &mut self.woken);
+        if state.authenticated && !before {
+            self.pool.set_max(InputPool::MAX);
         }
-        self.broken = Some(Instant::now() + DRAIN_TIME);
+        if self.output.is_empty() {
+            state.conn.swap_output(&mut self.output);
+        }
+        if self.broken || (state.conn.is_closed() && state.conn.memory_usage().output == 0) {
+            // Nothing can be written any more, or the last words had their time.
+            let unsent = state.conn.memory_usage().output;
+            state.conn.consume_output(unsent);
+            self.output.clear();
+        }
+        if state.conn.is_closed() && self.output.is_empty() {
+            return None;
+        }
+        let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
+        let deadline = [due, self.read_until, self.tidy].into_iter().flatten().min();
+        Some((deadline, state.conn.wants_input()))
+    }
+
+    fn on_deadline(&mut self) {
+        let mut state = self.shared.lock();
+        let now = state.clock.now();
+        state.conn.handle_timeout(now);
+        if self.read_until.is_some_and(|at| at <= Instant::now()) {
+            // Once: when a question holds up the input, the close comes with its answer.
+            self.read_until = None;
+            state.end();
+        }
+        if self.tidy.is_some_and(|at| at <= Instant::now()) {
+            self.tidy = None;
+            if std::mem::take(&mut self.traffic) {
+                self.tidy = Some(Instant::now() + IDLE_TIME);
+            } else {
+                self.pool.idle();
+                // The machine gave its own output buffer back just now.
+                if self.output.is_empty() {
+                    self.output = BytesMut::new();
+                }
+            }
+        }
+    }
+
+    /// Bytes moved. The clock is asked only when nobody looks after the buffers yet.
+    fn moved(&mut self) {
+        self.traffic = true;
+        if self.tidy.is_none() {
+            self.tidy = Some(Instant::now() + IDLE_TIME);
+        }
+    }
+
+    /// Nothing can be written any more. What the peer said before is still read, for a while.
+    fn lose(&mut self, error: &io::Error) {
+        self.shared.lock().fail(error, &mut self.woken);
+        self.broken = true;
+        self.read_until = Some(Instant::now() + DRAIN_TIME);
         self.unflushed = false;
     }
 }
 
 /// Writes once, or flushes when there is nothing left to write (`None`). Cancel-safe, as either is.
-async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> std::io::Result<Option<usize>> {
+async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> io::Result<Option<usize>> {
     if output.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(output).await.map(Some) }
 }
 
@@ -164,10 +213,13 @@ struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        let mut woken = Vec::new();
         let mut state = self.0.lock();
         if state.closed.is_none() {
             state.conn.close(Disconnect::by_application());
-            state.process(&mut BytesMut::new());
+            state.process(&mut BytesMut::new(), &mut woken);
         }
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
     }
 }

@@ -25,13 +25,13 @@
 mod channel;
 mod client;
 mod driver;
-mod error;
 mod os;
 mod shared;
+mod waiters;
 
 pub use channel::{Channel, Stderr};
-pub use client::{Client, ClientBuilder, Connecting, Output};
+pub use client::{Client, ClientBuilder, Connecting};
 pub use driver::Driver;
-pub use error::Error;
 pub use os::OsEntropy;
 pub use ssh_proto;
+pub use ssh_proto::adapter::{Error, Output};

@@ -1,7 +1,5 @@
 //! What the state machine leaves to its surroundings: the time, and random bytes.
 
-use std::sync::OnceLock;
-
 use ssh_proto::{Entropy, EntropyError, Instant};
 
 /// The operating system's random generator.
@@ -14,17 +12,23 @@ impl Entropy for OsEntropy {
     }
 }
 
-fn origin() -> tokio::time::Instant {
-    static ORIGIN: OnceLock<tokio::time::Instant> = OnceLock::new();
-    *ORIGIN.get_or_init(tokio::time::Instant::now)
-}
+/// The runtime's time, which stands still in tests that pause it, counted from the start of a connection: a
+/// process may have several runtimes, and each its own time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(tokio::time::Instant);
 
-/// The runtime's time, which stands still in tests that pause it.
-pub(crate) fn now() -> Instant {
-    Instant::from_duration(tokio::time::Instant::now().saturating_duration_since(origin()))
-}
+impl Clock {
+    /// A clock that starts now.
+    pub(crate) fn start() -> Self {
+        Self(tokio::time::Instant::now())
+    }
 
-/// A point of the machine's time as the runtime's.
-pub(crate) fn at(instant: Instant) -> tokio::time::Instant {
-    origin() + instant.as_duration()
+    pub(crate) fn now(self) -> Instant {
+        Instant::from_duration(tokio::time::Instant::now().saturating_duration_since(self.0))
+    }
+
+    /// A point of the machine's time as the runtime's. `None` for one that never comes.
+    pub(crate) fn at(self, instant: Instant) -> Option<tokio::time::Instant> {
+        self.0.checked_add(instant.as_duration())
+    }
 }

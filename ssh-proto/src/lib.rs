@@ -104,14 +104,19 @@
 //! - `rsa`: RSA host and user keys for it. The `rsa` crate is a release candidate, and its signing is not
 //!   hardened against local timing ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071)).
 //! - `keys`: `known_hosts`, key files and `authorized_keys`, as pure functions.
+//! - `std`: with `keys`, what adapters over an operating system have in common: `adapter::Error`.
 //! - `raw`: the inside, for tests and fuzzing; exempt from semantic versioning.
 //!
-//! The crate is `no_std` with `alloc`, and has no `unsafe` code.
+//! The crate is `no_std` with `alloc` unless `std` is asked for, and has no `unsafe` code.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
+#[cfg(all(feature = "std", feature = "keys"))]
+pub mod adapter;
 mod auth;
 mod base64;
 mod commands;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use ssh_io_std::HostKeys;
+use ssh_io_std::ssh_proto::adapter::Error;
 use ssh_io_std::ssh_proto::keys::{HostKeyPolicy, HostKeyRejection, KnownHosts};
 use ssh_io_std::ssh_proto::{ClientConfig, CloseReason, Credential, ExitStatus, Negotiated};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -57,21 +58,15 @@ pub(crate) trait OurClient: Sized {
     fn close(self) -> Result<(), Failure>;
 }
 
-macro_rules! failures {
-    ($($library:ident)+) => {$(
-        impl From<$library::Error> for Failure {
-            fn from(error: $library::Error) -> Self {
-                match error {
-                    $library::Error::HostKey(why) => Self::HostKey(why),
-                    $library::Error::AuthFailed { remaining, partial: false } => Self::Denied { remaining },
-                    other => Self::Other(format!("{other} ({other:?})")),
-                }
-            }
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::HostKey(why) => Self::HostKey(why),
+            Error::AuthFailed { remaining, partial: false } => Self::Denied { remaining },
+            other => Self::Other(format!("{other} ({other:?})")),
         }
-    )+};
+    }
 }
-
-failures! { ssh_io_std ssh_io_tokio }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -161,7 +156,7 @@ impl OurClient for TokioClient {
             let stream = TcpStream::connect(("127.0.0.1", port)).await?;
             let (connecting, driver) = builder.start("127.0.0.1", port, stream);
             let driver = tokio::spawn(driver.run());
-            Ok::<_, ssh_io_tokio::Error>((connecting.finish().await?, driver))
+            Ok::<_, Error>((connecting.finish().await?, driver))
         })?;
         Ok(Self { client, driver, runtime })
     }

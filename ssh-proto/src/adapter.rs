@@ -1,0 +1,155 @@
+//! What adapters over an operating system have in common: why a call failed, what a command left behind.
+//!
+//! Here is nothing that touches an operating system, only the types that speak of one, so that a program
+//! with two adapters meets one [`Error`].
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use std::io;
+
+use crate::config::ConfigError;
+use crate::error::{AnswerError, AuthError, CloseReason, OpenError, RequestError};
+use crate::keys::{HostKeyRejection, PrivateKeyError};
+use crate::msg::request::{ExitStatus, OpenFailure};
+
+/// What a command left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: Vec<u8>,
+    /// How it ended, if the server said so.
+    pub status: Option<ExitStatus>,
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system failed to connect, read or write.
+    Io(io::Error),
+    /// The configuration cannot work.
+    Config(ConfigError),
+    /// The connection is over.
+    Closed(CloseReason),
+    /// The server's host key is not one to trust, by its policy.
+    HostKey(HostKeyRejection),
+    /// The server's host key was turned down by the embedder's own judgement.
+    HostKeyRefused,
+    /// A private key file could not be used.
+    PrivateKey(PrivateKeyError),
+    /// The server did not let us in, or not yet.
+    AuthFailed {
+        /// Methods it takes next.
+        remaining: Vec<String>,
+        /// Whether this attempt succeeded and more is needed.
+        partial: bool,
+    },
+    /// The attempt to log in was not even made.
+    Auth(AuthError),
+    /// The peer refused to open the channel.
+    OpenFailed(OpenFailure),
+    /// The channel was not even asked for.
+    Open(OpenError),
+    /// The peer refused the request.
+    RequestRefused,
+    /// The request was not even made.
+    Request(RequestError),
+    /// The question was not open any more.
+    Answer(AnswerError),
+    /// The time allowed for the call has passed. The channel can go on being used.
+    TimedOut,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Config(error) => write!(f, "{error}"),
+            Self::Closed(reason) => write!(f, "{reason}"),
+            Self::HostKey(why) => write!(f, "host key verification failed: {why}"),
+            Self::HostKeyRefused => f.write_str("the host key was refused"),
+            Self::PrivateKey(error) => write!(f, "{error}"),
+            Self::AuthFailed { remaining, partial } => {
+                let what = if *partial { "more authentication is needed" } else { "permission denied" };
+                // The names come from the peer, but only printable ASCII passes as a name-list.
+                write!(f, "{what} ({})", remaining.join(","))
+            }
+            Self::Auth(error) => write!(f, "{error}"),
+            Self::OpenFailed(why) => {
+                write!(f, "the channel was refused: reason {} ({})", why.code.0, why.description)
+            }
+            Self::Open(error) => write!(f, "{error}"),
+            Self::RequestRefused => f.write_str("the request was refused"),
+            Self::Request(error) => write!(f, "{error}"),
+            Self::Answer(error) => write!(f, "{error}"),
+            Self::TimedOut => f.write_str("timed out"),
+        }
+    }
+}
+
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Closed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! from {
+    ($($type:ty => $variant:ident,)+) => {$(
+        impl From<$type> for Error {
+            fn from(error: $type) -> Self {
+                Self::$variant(error)
+            }
+        }
+    )+};
+}
+
+from! {
+    io::Error => Io,
+    ConfigError => Config,
+    CloseReason => Closed,
+    PrivateKeyError => PrivateKey,
+    AuthError => Auth,
+    OpenError => Open,
+    RequestError => Request,
+    AnswerError => Answer,
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::Io(error) => return error,
+            Error::TimedOut => io::ErrorKind::TimedOut,
+            Error::Closed(_) => io::ErrorKind::ConnectionAborted,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_comes_back_as_it_was_and_others_are_kept_inside() {
+        let system = io::Error::from(Error::Io(io::ErrorKind::ConnectionRefused.into()));
+        assert_eq!(system.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(system.get_ref().is_none());
+        for (error, kind) in [
+            (Error::TimedOut, io::ErrorKind::TimedOut),
+            (Error::Closed(CloseReason::Eof), io::ErrorKind::ConnectionAborted),
+            (Error::RequestRefused, io::ErrorKind::Other),
+        ] {
+            let (text, wrapped) = (error.to_string(), io::Error::from(error));
+            assert_eq!((wrapped.kind(), wrapped.to_string()), (kind, text));
+            assert!(wrapped.get_ref().is_some_and(|inner| inner.is::<Error>()));
+        }
+    }
+}
