@@ -133,6 +133,7 @@ mod mux;
 mod owed;
 mod role;
 mod secret;
+mod startups;
 mod text;
 mod ticket;
 mod time;
@@ -160,6 +161,7 @@ pub use mux::channel::{ChannelConfig, Stderr};
 pub use mux::handle::Channel;
 pub use role::{Client, Role, Server, Side};
 pub use secret::Secret;
+pub use startups::{StartupRefused, Startups};
 pub use text::{MAX_PEER_TEXT, PeerText};
 pub use ticket::{
     AuthProof, AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest,
