@@ -107,6 +107,7 @@
 //! - `raw`: the inside, for tests and fuzzing; exempt from semantic versioning.
 //!
 //! The crate is `no_std` with `alloc`, and has no `unsafe` code.
+#![forbid(unsafe_code)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
