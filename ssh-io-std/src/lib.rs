@@ -17,6 +17,7 @@
 //!
 //! The protocol itself is [`ssh_proto`]; this crate gives it sockets, threads, a clock and random bytes. A
 //! connection costs two threads, a server's one more for its handler. A [`Client`] and its [`Channel`]s may be used from many threads at once.
+#![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
 mod channel;

@@ -13,7 +13,6 @@ use crate::kex::SessionId;
 use crate::kex::negotiate::Negotiated;
 use crate::machine::{Core, MemoryUsage};
 use crate::role::Role;
-use crate::role::sealed::Sealed;
 use crate::text::PeerText;
 use crate::time::Instant;
 use crate::timer::TimeoutReason;
@@ -38,10 +37,7 @@ impl<R: Role> fmt::Debug for Connection<R> {
     }
 }
 
-impl<R: Role> Connection<R>
-where
-    R: Sealed<SealedConfig = <R as Role>::Config, SealedEvent = <R as Role>::Event>,
-{
+impl<R: Role> Connection<R> {
     /// A connection that was just made. Its first output is there already.
     pub fn new(config: Arc<R::Config>, entropy: Box<dyn Entropy + Send>, now: Instant) -> Self {
         Self { core: Core::new(R::SIDE, R::wrap(config), entropy, now), role: PhantomData }

@@ -108,6 +108,7 @@
 //! - `raw`: the inside, for tests and fuzzing; exempt from semantic versioning.
 //!
 //! The crate is `no_std` with `alloc` unless `std` is asked for, and has no `unsafe` code.
+#![forbid(unsafe_code)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
@@ -138,6 +139,7 @@ mod mux;
 mod owed;
 mod role;
 mod secret;
+mod startups;
 mod text;
 mod ticket;
 mod time;
@@ -165,6 +167,7 @@ pub use mux::channel::{ChannelConfig, Stderr};
 pub use mux::handle::Channel;
 pub use role::{Client, Role, Server, Side};
 pub use secret::Secret;
+pub use startups::{StartupRefused, Startups};
 pub use text::{MAX_PEER_TEXT, PeerText};
 pub use ticket::{
     AuthProof, AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest,

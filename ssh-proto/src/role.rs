@@ -17,7 +17,12 @@ pub enum Side {
 }
 
 /// A role, as the type parameter of [`Connection`](crate::Connection): [`Client`] or [`Server`].
-pub trait Role: sealed::Sealed + Debug + Sized + 'static {
+pub trait Role:
+    sealed::Sealed<SealedConfig = <Self as Role>::Config, SealedEvent = <Self as Role>::Event>
+    + Debug
+    + Sized
+    + 'static
+{
     /// The configuration of this role.
     type Config: Debug;
     /// The events of this role.
