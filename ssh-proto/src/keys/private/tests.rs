@@ -2,6 +2,7 @@ use alloc::format;
 
 use proptest::prelude::*;
 
+use super::container::{BEGIN, END};
 use super::*;
 use crate::keys::parse_public_key_line;
 
