@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ssh_proto::raw::number;
 use ssh_proto::{
-    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason, DisconnectCode,
-    ExitStatus, GlobalRequestKind, Limits, PeerMisbehaved, ReadError, RekeyPolicy, ServerEvent, Side, Stream,
-    TimeoutReason, WriteError,
+    ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason,
+    DisconnectCode, ExitStatus, GlobalRequestKind, Limits, PeerMisbehaved, ReadError, RekeyPolicy,
+    ServerEvent, Side, Stream, TimeoutReason, WriteError,
 };
 use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
 
@@ -162,6 +162,40 @@ fn a_rekey_at_one_packet_goes_on_forever_only_while_there_is_something_to_send()
     pair.advance(Duration::from_secs(1));
     assert_eq!(rekeyed(&pair), before);
     assert_clean(&pair);
+}
+
+/// One byte of data each way.
+fn one_byte_each_way(pair: &mut Pair, (ours, theirs): (ChannelId, ChannelId)) {
+    pair.client.conn.channel(ours).unwrap().write(Stream::Data, b"x").unwrap();
+    pair.server.conn.channel(theirs).unwrap().write(Stream::Data, b"x").unwrap();
+    pair.drive();
+}
+
+#[test]
+fn keys_are_renewed_at_their_packets_and_bytes_sent_and_received() {
+    for (packets, bytes) in [((1 << 28) - 1, 0), (0, (1 << 30) - 1)] {
+        for (side, sent) in
+            [(Side::Client, true), (Side::Client, false), (Side::Server, true), (Side::Server, false)]
+        {
+            let mut pair = Pair::logged_in();
+            let ids = pair.open_session();
+            match (side, sent) {
+                (Side::Client, true) => pair.client.conn.set_sent(packets, bytes),
+                (Side::Client, false) => pair.client.conn.set_received(packets, bytes),
+                (Side::Server, true) => pair.server.conn.set_sent(packets, bytes),
+                (Side::Server, false) => pair.server.conn.set_received(packets, bytes),
+            }
+            pair.drive();
+            assert_eq!(rekeyed(&pair), (0, 0), "not yet");
+            one_byte_each_way(&mut pair, ids);
+            assert_eq!(rekeyed(&pair), (1, 1), "{side:?}, sent {sent}");
+            one_byte_each_way(&mut pair, ids);
+            assert_eq!(rekeyed(&pair), (1, 1), "the new keys are fresh");
+            assert_eq!(pair.client.bytes(ids.0, Stream::Data), b"xx");
+            assert_eq!(pair.server.bytes(ids.1, Stream::Data), b"xx");
+            assert_clean(&pair);
+        }
+    }
 }
 
 #[test]

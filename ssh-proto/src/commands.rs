@@ -20,6 +20,8 @@ use crate::ticket::{
     AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest, Ticket,
 };
 use crate::timer::TimeoutReason;
+#[cfg(feature = "raw")]
+use crate::transport::Volume;
 
 impl Core {
     /// Whether a ticket may still be answered here.
@@ -205,6 +207,18 @@ impl<R: Role> Connection<R> {
     #[cfg(feature = "raw")]
     pub fn send_raw(&mut self, payload: &[u8]) {
         self.core.out.transport(|out| out.extend_from_slice(payload));
+    }
+
+    /// Sets what was received under the current key, in packets and bytes. For tests of what wears a key out.
+    #[cfg(feature = "raw")]
+    pub fn set_received(&mut self, packets: u64, bytes: u64) {
+        *self.core.incoming.volume_mut() = Volume { packets, bytes };
+    }
+
+    /// Sets what was sent under the current key, in packets and bytes. For tests of what wears a key out.
+    #[cfg(feature = "raw")]
+    pub fn set_sent(&mut self, packets: u64, bytes: u64) {
+        *self.core.out.volume_mut() = Volume { packets, bytes };
     }
 
     /// Where the connection stands, as its gate sees it. For tests and fuzzing.

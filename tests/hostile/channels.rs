@@ -1,6 +1,6 @@
 //! Channels: numbers that name nothing, states that do not fit, windows.
 
-use ssh_proto::raw::channel::{ChannelFailure, ChannelOpenFailure, ChannelSuccess};
+use ssh_proto::raw::channel::{ChannelFailure, ChannelOpenFailure, ChannelSuccess, ChannelWindowAdjust};
 use ssh_proto::raw::{Message, number};
 use ssh_proto::{
     ChannelConfig, ChannelId, ChannelKind, ClientEvent, PeerMisbehaved, ReadError, ServerEvent, Side, Stderr,
@@ -230,6 +230,40 @@ fn ch_02_not_a_byte_beyond_the_window_and_a_tenth_where_that_is_wanted() {
 }
 
 #[test]
+fn ch_02_a_lenient_window_is_refilled_with_its_tenth_and_what_went_beyond_is_not_granted_again() {
+    const WINDOW: usize = 1000;
+    let config = null_client().with_limits(|limits| limits.lenient_window = true);
+    let mut scene = Scene::of_client(config.build().expect("a client")).authenticated();
+    let config = ChannelConfig::default().with_window(WINDOW as u32);
+    let id = scene.as_client().open_channel(&ChannelKind::Session, config).expect("room");
+    scene.settle();
+    scene.say(&hand::confirmation(0, 7, 100, 100));
+    let mut granted = WINDOW;
+    for round in 1..=20 {
+        scene.heard.clear();
+        scene.say(&hand::data(0, &[0; WINDOW + WINDOW / 10]));
+        assert!(!scene.is_over(), "{round}: {:?}", scene.events);
+        assert_eq!((scene.memory().parked, scene.memory().granted), (WINDOW + WINDOW / 10, 0));
+        assert_eq!(scene.heard, [], "nothing is granted before anything was read");
+        assert_eq!(scene.read_all(id, Stream::Data).0.len(), WINDOW + WINDOW / 10);
+        let adjusts = scene.take_heard().into_iter().map(|heard| {
+            ChannelWindowAdjust::decode(&heard.payload).expect("only that is sent").bytes as usize
+        });
+        granted += adjusts.sum::<usize>();
+        assert_eq!(granted, (round + 1) * WINDOW);
+        assert_eq!((scene.memory().parked, scene.memory().granted), (0, WINDOW));
+    }
+    // The tenth comes with an adjust, not with the reading alone.
+    scene.say(&hand::data(0, &[0; WINDOW + WINDOW / 10]));
+    let mut channel = scene.as_client().channel(id).expect("known");
+    assert_eq!(channel.read(Stream::Data, WINDOW / 10).expect("data").len(), WINDOW / 10);
+    scene.heard.clear();
+    scene.say(&hand::data(0, b"x"));
+    assert_eq!(rule(&mut scene), PeerMisbehaved::WindowExceeded);
+    assert_eq!(scene.disconnects(), [2]);
+}
+
+#[test]
 fn ch_03_ch_18_what_is_thrown_away_gives_its_window_back() {
     // Stderr that nobody wants, and types of data nobody knows.
     for code in [1u32, 0, 2, u32::MAX] {
@@ -244,7 +278,7 @@ fn ch_03_ch_18_what_is_thrown_away_gives_its_window_back() {
             scene.say(&hand::extended(0, code, &[0; 30_000]));
             window -= 30_000;
             for heard in &scene.heard {
-                let adjust = ssh_proto::raw::channel::ChannelWindowAdjust::decode(&heard.payload);
+                let adjust = ChannelWindowAdjust::decode(&heard.payload);
                 window += adjust.expect("only that is sent").bytes;
             }
             assert!(window >= 30_000, "type {code}: stalled");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ssh_proto::raw::{KexStep, State, number};
-use ssh_proto::{CloseReason, PeerMisbehaved, Side, Stream, TimeoutReason, WriteError};
+use ssh_proto::{CloseReason, PeerMisbehaved, ReadError, Side, Stream, TimeoutReason, WriteError};
 use ssh_tests::puppet::null_signature;
 use ssh_tests::scene::Subject;
 use ssh_tests::{Scene, either, hand, null};
@@ -154,4 +154,73 @@ fn idle_rekeys_are_counted_by_the_minute() {
         scene.exchange();
     }
     assert!(!scene.is_over());
+}
+
+/// The most packets under one key.
+const PACKETS: u64 = 1 << 31;
+/// The most bytes under one key: twice of what a re-exchange is started at.
+const BYTES: u64 = 2 << 30;
+
+#[test]
+fn pk_12_a_peer_that_ignores_our_kexinit_is_left_before_its_key_is_worn_out() {
+    for side in [Side::Client, Side::Server] {
+        for by_packets in [true, false] {
+            let mut scene = Scene::of(side).authenticated();
+            let id = scene.open_session(100);
+            let packet = scene.puppet.seal(&hand::data(0, b"x"));
+            // The length field and the tag do not count.
+            let length = (packet.len() - 4 - null::TAG) as u64;
+            let (packets, bytes) = if by_packets { (PACKETS - 3, 0) } else { (0, BYTES - 3 * length) };
+            either!(&mut scene.subject, conn => conn.set_received(packets, bytes));
+            scene.say_bytes(&packet);
+            let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
+            assert_eq!(numbers, [number::KEXINIT], "it was time long ago");
+            (0..2).for_each(|_| scene.say(&hand::data(0, b"x")));
+            assert!(!scene.is_over(), "{side:?} {by_packets}");
+            scene.say(&hand::data(0, b"y"));
+            assert_eq!(scene.closed(), CloseReason::KeyExhausted, "{side:?} {by_packets}");
+            assert_eq!(scene.disconnects(), [2]);
+            assert_eq!(scene.read_all(id, Stream::Data), (b"xxx".to_vec(), ReadError::Lost));
+            scene.assert_silent_after_the_end();
+        }
+    }
+}
+
+#[test]
+fn pk_12_nothing_is_sealed_with_a_key_that_is_worn_out() {
+    for side in [Side::Client, Side::Server] {
+        // KEXINIT, the share or the reply, NEWKEYS: an exchange takes three.
+        for left in 0..=4 {
+            let mut scene = Scene::of(side).authenticated();
+            let id = scene.open_session(100);
+            either!(&mut scene.subject, conn => conn.set_sent(PACKETS - left, 0));
+            scene.settle();
+            let steps: [fn(&mut Scene); 3] = [|scene| scene.kexinit(|_| {}), Scene::method, Scene::new_keys];
+            for step in steps {
+                if !scene.is_over() {
+                    step(&mut scene);
+                }
+            }
+            let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
+            let method = if side == Side::Client { 30 } else { 31 };
+            assert_eq!(numbers, [20, method, 21][..3.min(left as usize)], "{side:?}, {left} left");
+            if left < 3 {
+                assert_eq!(scene.closed(), CloseReason::KeyExhausted, "{side:?}, {left} left");
+                scene.assert_silent_after_the_end();
+                continue;
+            }
+            // The new key is as good as new.
+            let write = either!(&mut scene.subject, conn => {
+                conn.channel(id).expect("known").write(Stream::Data, b"x")
+            });
+            assert_eq!(write, Ok(1));
+            scene.say(&hand::data(0, b"y"));
+            assert_eq!(scene.heard.last().map(|heard| heard.number()), Some(number::CHANNEL_DATA));
+            assert!(!scene.is_over(), "{side:?}, {left} left");
+        }
+        let mut scene = Scene::of(side).authenticated();
+        either!(&mut scene.subject, conn => conn.set_sent(0, BYTES));
+        scene.settle();
+        assert_eq!((scene.closed(), scene.heard.len()), (CloseReason::KeyExhausted, 0));
+    }
 }

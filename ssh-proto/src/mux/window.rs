@@ -195,6 +195,58 @@ mod tests {
     }
 
     proptest! {
+        /// What went beyond the window is taken off what is granted later, and a lenient window is exceeded by
+        /// no more than its tenth at any time.
+        #[test]
+        fn ch_02_no_peer_gets_more_in_sum_than_its_window_and_what_was_consumed(
+            lenient: bool,
+            ops in prop::collection::vec((0..4u8, 0..1000usize), 0..100),
+        ) {
+            const WINDOW: usize = 1000;
+            let tenth = if lenient { WINDOW / 10 } else { 0 };
+            let mut ledger = Ledger::new(1 << 20, 1, WINDOW);
+            let mut recv = RecvWindow::open(&mut ledger, WINDOW, lenient);
+            let (mut granted, mut received, mut beyond, mut consumed) = (recv.credit, 0, 0, 0);
+            // How far this window was exceeded.
+            let mut exceeded = 0;
+            for (op, amount) in ops {
+                match op {
+                    0 | 1 => {
+                        // Somewhere in the window, or about at its end.
+                        let amount = if op == 0 { amount } else { recv.credit + amount % (tenth + 2) };
+                        let over = amount.saturating_sub(recv.credit);
+                        match recv.receive(amount) {
+                            Ok(()) => prop_assert!(exceeded + over <= tenth),
+                            Err(rule) => {
+                                prop_assert_eq!(rule, PeerMisbehaved::WindowExceeded);
+                                prop_assert!(exceeded + over > tenth);
+                                // The connection is over.
+                                return Ok(());
+                            }
+                        }
+                        received += amount;
+                        exceeded += over;
+                        beyond += over;
+                    }
+                    2 => {
+                        let amount = amount.min(recv.held);
+                        recv.consume(&mut ledger, amount);
+                        consumed += amount;
+                    }
+                    _ => {
+                        if let Some(bytes) = recv.adjust() {
+                            granted += bytes as usize;
+                            exceeded = 0;
+                            prop_assert!(granted + beyond <= WINDOW + consumed);
+                        }
+                    }
+                }
+                prop_assert!(received <= WINDOW + consumed + tenth);
+                prop_assert!(lenient || received <= granted);
+                prop_assert!(recv.granted() <= WINDOW + tenth);
+            }
+        }
+
         #[test]
         fn the_ledger_never_grants_more_than_the_budget(ops: Vec<(u8, u16)>) {
             const BUDGET: usize = 200_000;

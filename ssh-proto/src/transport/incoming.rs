@@ -91,6 +91,12 @@ impl Incoming {
         self.volume
     }
 
+    /// For tests: nobody sends 2^31 packets.
+    #[cfg(feature = "raw")]
+    pub(crate) fn volume_mut(&mut self) -> &mut Volume {
+        &mut self.volume
+    }
+
     /// The peer is authenticated: larger packets are taken, and no more passwords come.
     pub(crate) fn authenticated(&mut self) {
         self.max_packet = MAX_PACKET;

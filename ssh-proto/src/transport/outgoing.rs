@@ -107,6 +107,12 @@ impl Outgoing {
         self.volume
     }
 
+    /// For tests: nobody sends 2^31 packets.
+    #[cfg(feature = "raw")]
+    pub(crate) fn volume_mut(&mut self) -> &mut Volume {
+        &mut self.volume
+    }
+
     /// Bytes not reported as sent, swapped ones included.
     pub(crate) fn pending(&self) -> usize {
         self.swapped + self.out.len()
