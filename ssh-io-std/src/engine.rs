@@ -30,9 +30,11 @@ use crate::transport::{Split, Transport, Unblock};
 #[derive(Debug, Default)]
 pub(crate) struct ChannelNews {
     pub(crate) opened: Option<Result<(), OpenFailure>>,
-    pub(crate) replies: VecDeque<bool>,
-    /// Answers still to come whose askers gave up.
-    pub(crate) unclaimed: usize,
+    /// The requests whose answers are still to come, in their order: whether somebody waits for it, which at
+    /// most one does at a time.
+    pub(crate) asked: VecDeque<bool>,
+    /// The answer that is waited for.
+    pub(crate) answer: Option<bool>,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) eof: bool,
     pub(crate) closed: bool,
@@ -131,8 +133,11 @@ impl<R: EngineRole> State<R> {
             News::OpenFailed(id, why) => self.tell(id, |news| news.opened = Some(Err(why))),
             News::Channel(id, event) => self.tell(id, |news| match event {
                 ChannelEvent::Readable(_) | ChannelEvent::Writable => {}
-                ChannelEvent::Reply(_) if news.unclaimed > 0 => news.unclaimed -= 1,
-                ChannelEvent::Reply(ok) => news.replies.push_back(ok),
+                ChannelEvent::Reply(ok) => {
+                    if news.asked.pop_front() == Some(true) {
+                        news.answer = Some(ok);
+                    }
+                }
                 ChannelEvent::Exit(status) => news.exit = Some(status),
                 ChannelEvent::Eof => news.eof = true,
                 ChannelEvent::Closed => news.closed = true,
