@@ -59,7 +59,7 @@ pub(crate) trait EngineRole: Role {
     /// The role's part of the shared state.
     type Extra: Send + Default;
 
-    /// Takes the next event. `None` when there is none, or when the role has no place for more.
+    /// Takes the next event. `None` only when there is none: channels and the close must get through.
     fn next(conn: &mut Connection<Self>, extra: &mut Self::Extra) -> Option<News>;
 }
 

@@ -24,8 +24,10 @@ use crate::transport::Transport;
 /// A server's channel.
 pub type ServerChannel = ChannelOf<ServerRole>;
 
-/// Questions that may wait for a handler; the rest waits in the machine, which then stops reading.
-const MAX_QUESTIONS: usize = 64;
+/// Questions that may wait for a handler.
+///
+/// DoS: more are refused, for input must go on: a handler may itself wait for it, or for the connection's end.
+const MAX_QUESTIONS: usize = 256;
 
 /// What only a server's state has.
 #[derive(Debug, Default)]
@@ -38,9 +40,6 @@ impl EngineRole for ServerRole {
     type Extra = ServerExtra;
 
     fn next(conn: &mut Connection<Self>, extra: &mut ServerExtra) -> Option<News> {
-        if extra.questions.len() >= MAX_QUESTIONS {
-            return None;
-        }
         Some(match conn.poll_event()? {
             ServerEvent::Opened(id) => News::Opened(id),
             ServerEvent::OpenFailed(id, why) => News::OpenFailed(id, why),
@@ -60,8 +59,12 @@ impl EngineRole for ServerRole {
                 extra.questions.push_back(ServerEvent::Authenticated(who));
                 News::Authenticated
             }
-            question => {
+            question if extra.questions.len() < MAX_QUESTIONS => {
                 extra.questions.push_back(question);
+                News::Taken
+            }
+            too_many => {
+                drop(too_many);
                 News::Taken
             }
         })
@@ -186,7 +189,8 @@ impl Question<GlobalRequest> {
 /// Answers the questions of one client, on a thread of its own. What is not overridden refuses.
 ///
 /// A question may be kept, moved to another thread and answered later. Authentication stands still until it
-/// is answered; channels do not.
+/// is answered; channels do not. While a method takes its time, up to 256 questions wait for it; what the client
+/// asks beyond that is refused.
 pub trait Handler: Send + 'static {
     /// Would a signature by this key do?
     fn probe(&mut self, probe: Question<KeyProbe>) {

@@ -1,5 +1,6 @@
 //! Sessions and their requests, as a handler sees them.
 
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -31,22 +32,22 @@ impl Handler for Forwards {
 }
 
 /// A client of this handler, logged in.
-fn client_of(handler: impl Handler) -> Client {
+fn client_of(handler: impl Handler) -> (Client, ServerConnection) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    ServerConnection::start(server_config().0, theirs, handler).unwrap();
+    let server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
     let client = Client::builder()
         .host_keys(HostKeys::DangerousAcceptAny)
         .connect_timeout(PATIENCE)
         .connect_over("test", 22, ours)
         .unwrap();
     client.auth_password("me", "x").unwrap();
-    client
+    (client, server)
 }
 
 /// A session whose requests the test answers.
 fn forwarded() -> (Client, Channel, Receiver<Question<ChannelRequest>>) {
     let (sender, requests) = channel();
-    let client = client_of(Forwards { channel: None, requests: sender });
+    let (client, _server) = client_of(Forwards { channel: None, requests: sender });
     let session = client.open_session().unwrap();
     session.set_timeout(Some(PATIENCE));
     (client, session, requests)
@@ -109,4 +110,39 @@ fn an_answer_that_nobody_waits_for_is_not_taken_for_that_of_a_request() {
     let (asking, question) = ask(&session, &requests);
     question.reply(false).unwrap();
     assert!(!answer(asking));
+}
+
+/// Reads its one channel to the end before it looks at another question.
+struct Reads(Option<ServerChannel>);
+
+impl Handler for Reads {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        request.reply(AuthVerdict::Accept).unwrap();
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        self.0 = Some(request.accept(ChannelConfig::default()).unwrap());
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        request.reply(true).unwrap();
+        if let Some(mut channel) = self.0.take() {
+            let _ = channel.read_to_end(&mut Vec::new());
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_waits_for_its_client_hears_of_the_end_whatever_is_asked_meanwhile() {
+    let (client, server) = client_of(Reads(None));
+    let session = client.open_session().unwrap();
+    session.set_timeout(Some(PATIENCE));
+    session.exec("anything").unwrap();
+    (0..1000).for_each(|_| session.signal("USR1").unwrap());
+    // Nobody has the time to answer.
+    assert!(matches!(session.request(&ChannelRequestKind::env("A", "b")), Err(Error::RequestRefused)));
+    assert!(server.close_reason().is_none());
+    drop(client);
+    server.join(PATIENCE);
+    assert!(server.is_finished());
 }
