@@ -41,6 +41,24 @@ pub(crate) struct ChannelNews {
     pub(crate) wake: Arc<Condvar>,
 }
 
+impl ChannelNews {
+    fn hear(&mut self, event: ChannelEvent) {
+        match event {
+            ChannelEvent::Readable(_) | ChannelEvent::Writable => {}
+            ChannelEvent::Reply(ok) => {
+                if self.asked.pop_front() == Some(true) {
+                    self.answer = Some(ok);
+                }
+            }
+            ChannelEvent::Exit(status) => self.exit = Some(status),
+            ChannelEvent::Eof => self.eof = true,
+            ChannelEvent::Closed => self.closed = true,
+            // Nobody here can grant it; dropping the ticket refuses.
+            ChannelEvent::Request(request) => drop(request),
+        }
+    }
+}
+
 /// An event, sorted into what the engine handles itself and what its role does.
 pub(crate) enum News {
     Opened(ChannelId),
@@ -131,19 +149,13 @@ impl<R: EngineRole> State<R> {
         match news {
             News::Opened(id) => self.tell(id, |news| news.opened = Some(Ok(()))),
             News::OpenFailed(id, why) => self.tell(id, |news| news.opened = Some(Err(why))),
-            News::Channel(id, event) => self.tell(id, |news| match event {
-                ChannelEvent::Readable(_) | ChannelEvent::Writable => {}
-                ChannelEvent::Reply(ok) => {
-                    if news.asked.pop_front() == Some(true) {
-                        news.answer = Some(ok);
-                    }
+            News::Channel(id, event) => {
+                if matches!(event, ChannelEvent::Closed) {
+                    // For the server's handler.
+                    shared.changed.notify_all();
                 }
-                ChannelEvent::Exit(status) => news.exit = Some(status),
-                ChannelEvent::Eof => news.eof = true,
-                ChannelEvent::Closed => news.closed = true,
-                // Nobody here can grant it; dropping the ticket refuses.
-                ChannelEvent::Request(request) => drop(request),
-            }),
+                self.tell(id, |news| news.hear(event));
+            }
             News::Ready => self.channels.values().for_each(|news| news.wake.notify_all()),
             News::Closed(reason) => {
                 self.closed = Some(reason);

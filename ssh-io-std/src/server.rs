@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use ssh_proto::{
-    AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelRequest, ChannelRequestKind,
-    CloseReason, Connection, Disconnect, ExitStatus, GlobalReply, GlobalRequest, KeyProbe, Negotiated,
-    OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
+    AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest,
+    ChannelRequestKind, CloseReason, Connection, Disconnect, ExitStatus, GlobalReply, GlobalRequest,
+    KeyProbe, Negotiated, OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
 };
 
 use crate::channel::ChannelOf;
@@ -52,6 +52,11 @@ impl EngineRole for ServerRole {
             ServerEvent::GlobalReply(..) => News::Taken,
             // Host keys have their signers here; dropping the ticket refuses.
             ServerEvent::Sign(_) => News::Taken,
+            ServerEvent::Channel(id, ChannelEvent::Closed) => {
+                // At most one for each channel that was accepted.
+                extra.questions.push_back(ServerEvent::Channel(id, ChannelEvent::Closed));
+                News::Channel(id, ChannelEvent::Closed)
+            }
             ServerEvent::Channel(id, event) if !matches!(event, ChannelEvent::Request(_)) => {
                 News::Channel(id, event)
             }
@@ -215,6 +220,12 @@ pub trait Handler: Send + 'static {
         drop(request);
     }
 
+    /// The client closed this channel. As long as a handle on it is left it takes the place of another; what
+    /// came before can still be read from it.
+    fn channel_closed(&mut self, id: ChannelId) {
+        let _ = id;
+    }
+
     /// A request to the connection as a whole.
     fn global(&mut self, request: Question<GlobalRequest>) {
         drop(request);
@@ -340,6 +351,7 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
             ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => {
                 handler.request(Question::new(shared, ticket));
             }
+            ServerEvent::Channel(id, ChannelEvent::Closed) => handler.channel_closed(id),
             ServerEvent::Global(ticket) => handler.global(Question::new(shared, ticket)),
             _ => {}
         }

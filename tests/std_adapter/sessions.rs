@@ -1,15 +1,19 @@
 //! Sessions and their requests, as a handler sees them.
 
-use std::io::Read;
+use std::collections::HashMap;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use ssh_io_std::{Channel, Client, Error, Handler, HostKeys, Question, ServerChannel, ServerConnection};
-use ssh_proto::{AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ChannelRequestKind, OpenRequest};
+use ssh_proto::{
+    AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind, ExitStatus,
+    OpenFailureCode, OpenRequest,
+};
 
-use crate::support::{PATIENCE, comes_back, server_config};
+use crate::support::{PATIENCE, client_config, comes_back, server_config};
 
 /// Hands the requests of its one channel to the test.
 struct Forwards {
@@ -145,4 +149,84 @@ fn a_handler_that_waits_for_its_client_hears_of_the_end_whatever_is_asked_meanwh
     drop(client);
     server.join(PATIENCE);
     assert!(server.is_finished());
+}
+
+/// Keeps every channel until its client closes it, as a server of programs does, and tells of each handle that
+/// is gone.
+struct Keeps {
+    sessions: HashMap<ChannelId, ServerChannel>,
+    gone: Sender<()>,
+}
+
+impl Handler for Keeps {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        request.reply(AuthVerdict::Accept).unwrap();
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        let channel = request.accept(ChannelConfig::default()).unwrap();
+        self.sessions.insert(channel.id(), channel);
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        let channel = self.sessions[&request.channel()].clone();
+        request.reply(true).unwrap();
+        let gone = self.gone.clone();
+        thread::spawn(move || {
+            let mut all = Vec::new();
+            (&channel).read_to_end(&mut all).unwrap();
+            (&channel).write_all(&all).unwrap();
+            channel.exit(ExitStatus::Code(0)).unwrap();
+            channel.finish_input().unwrap();
+            // It is the client that closes it.
+            drop(channel);
+            gone.send(()).unwrap();
+        });
+    }
+
+    fn channel_closed(&mut self, id: ChannelId) {
+        self.sessions.remove(&id).unwrap();
+        let _ = self.gone.send(());
+    }
+}
+
+#[test]
+fn places_for_channels_are_all_there_again_after_any_number_of_sessions() {
+    const PLACES: usize = 32;
+    let (gone, closed) = channel();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let handler = Keeps { sessions: HashMap::new(), gone };
+    let _server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
+    // The client has more of them, so that it is the server that says no.
+    let client = Client::with_config(client_config(|limits| limits.max_channels = 4 * PLACES))
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_timeout(PATIENCE)
+        .connect_over("test", 22, ours)
+        .unwrap();
+    client.auth_password("me", "x").unwrap();
+
+    let closed = |count| (0..count).for_each(|_| closed.recv_timeout(PATIENCE).unwrap());
+    for round in 0..3 * PLACES {
+        let session = client.open_session().unwrap();
+        session.set_timeout(Some(PATIENCE));
+        session.exec("cat").unwrap();
+        writeln!(&session, "session {round}").unwrap();
+        session.finish_input().unwrap();
+        let mut back = String::new();
+        (&session).read_to_string(&mut back).unwrap();
+        assert_eq!(back, format!("session {round}\n"));
+        assert_eq!(session.exit_status(), Some(ExitStatus::Code(0)));
+        drop(session);
+        closed(2);
+    }
+    for _ in 0..3 {
+        let open = || client.open_session();
+        let sessions: Vec<_> = (0..PLACES).map(|_| open().unwrap()).collect();
+        match open() {
+            Err(Error::OpenFailed(why)) => assert_eq!(why.code, OpenFailureCode::RESOURCE_SHORTAGE),
+            other => panic!("{other:?}"),
+        }
+        drop(sessions);
+        closed(PLACES);
+    }
 }
