@@ -56,9 +56,10 @@ impl<R: EngineRole> Shared<R> {
             let mut out = std::mem::take(&mut guard.spare);
             guard.conn.swap_output(&mut out);
             self.heat(&mut guard, out.len());
+            let mut unflushed = 0;
             while !out.is_empty() {
                 drop(guard);
-                let result = write_some(&mut *writer, &out);
+                let result = write_some(&mut *writer, &out, &mut unflushed);
                 guard = self.lock();
                 match result {
                     Ok(n) => {
@@ -267,11 +268,20 @@ fn append(pool: &mut InputPool, mut bytes: &[u8]) {
     }
 }
 
-/// Writes once, something, and hands it on.
-fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<usize> {
-    match writer.write(bytes) {
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        Ok(n) => writer.flush().map(|()| n),
+/// Writes once, something, and hands it on: how much. What was written and could not be handed on yet is not
+/// written again.
+fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8], unflushed: &mut usize) -> io::Result<usize> {
+    let result = match *unflushed {
+        0 => writer.write(bytes),
+        n => Ok(n),
+    };
+    let result = result.and_then(|n| {
+        *unflushed = n;
+        writer.flush()
+    });
+    match result {
+        Ok(()) if *unflushed == 0 => Err(io::ErrorKind::WriteZero.into()),
+        Ok(()) => Ok(std::mem::take(unflushed)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         Err(error) => Err(error),
     }
