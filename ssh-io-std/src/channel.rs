@@ -190,20 +190,30 @@ impl<R: Engine> ChannelOf<R> {
         }
     }
 
-    /// Makes a request, waiting for room.
+    /// Makes a request, waiting for room. The answer, if one is wanted, goes by unseen:
+    /// [`request`](Self::request) waits for it.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::TimedOut`], [`Error::Closed`].
     pub fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
+        self.ask(kind, want_reply.then_some(false))
+    }
+
+    /// Makes a request, waiting for room; with `awaited` it wants an answer, and says whether this is waited
+    /// for.
+    fn ask(&self, kind: &ChannelRequestKind, awaited: Option<bool>) -> Result<(), Error> {
         let shared = &self.core.shared;
         self.wait_for(self.timeouts().write, |guard, id| {
             let result = match guard.conn.channel(id) {
-                Ok(mut channel) => channel.request(kind, want_reply),
+                Ok(mut channel) => channel.request(kind, awaited.is_some()),
                 Err(_) => Err(RequestError::Closed),
             };
             match result {
                 Err(RequestError::Full) => None,
                 other => {
+                    if let (Ok(()), Some(news)) = (&other, guard.channels.get_mut(&id)) {
+                        news.asked.extend(awaited);
+                    }
                     shared.poke(guard);
                     Some(other)
                 }
@@ -218,10 +228,10 @@ impl<R: Engine> ChannelOf<R> {
     /// As [`send_request`](Self::send_request), and [`Error::RequestRefused`].
     pub fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
         let _turn = self.core.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.send_request(kind, true)?;
+        self.ask(kind, Some(true))?;
         let answer = self.wait_for(self.timeouts().read, |guard, id| {
             let news = guard.channels.get_mut(&id)?;
-            news.replies.pop_front().or_else(|| news.closed.then_some(false))
+            news.answer.take().or_else(|| news.closed.then_some(false))
         });
         match answer {
             Ok(true) => Ok(()),
@@ -229,9 +239,9 @@ impl<R: Engine> ChannelOf<R> {
             Err(error) => {
                 // The answer may have come since; else nobody will want it.
                 if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id)
-                    && news.replies.pop_front().is_none()
+                    && news.answer.take().is_none()
                 {
-                    news.unclaimed += 1;
+                    news.asked.iter_mut().for_each(|awaited| *awaited = false);
                 }
                 Err(error)
             }

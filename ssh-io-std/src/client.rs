@@ -266,12 +266,16 @@ impl Client {
         loop {
             if let Some(request) = guard.extra.sign.take() {
                 drop(guard);
-                // A signer that panics drops the question, which must be seen.
-                let _seen = PokeOnDrop(shared);
-                let request = request;
-                let refused = Err(SignRefused);
-                let signature =
-                    signer.as_ref().map_or(refused, |signer| signer.sign(&request.to_sign(), &mut OsEntropy));
+                let (request, signature) = {
+                    // A signer that panics drops the question, which must be seen.
+                    let _seen = PokeOnDrop(shared);
+                    let request = request;
+                    let refused = Err(SignRefused);
+                    let signature = signer
+                        .as_ref()
+                        .map_or(refused, |signer| signer.sign(&request.to_sign(), &mut OsEntropy));
+                    (request, signature)
+                };
                 guard = shared.lock();
                 // The question may be gone with the connection; the loop then says so.
                 let _ = guard.conn.provide_signature(request, signature);

@@ -11,14 +11,14 @@ mod threads;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::BytesMut;
 use ssh_proto::{
-    ChannelEvent, ChannelId, CloseReason, Connection, ExitStatus, InputPool, Instant, OpenFailure, Role,
-    Stream,
+    ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, InputPool, Instant,
+    OpenFailure, Role, Stream,
 };
 
 use self::threads::{DRAIN_TIME, IDLE_BUFFER, MAX_CHUNK};
@@ -30,13 +30,33 @@ use crate::transport::{Split, Transport, Unblock};
 #[derive(Debug, Default)]
 pub(crate) struct ChannelNews {
     pub(crate) opened: Option<Result<(), OpenFailure>>,
-    pub(crate) replies: VecDeque<bool>,
-    /// Answers still to come whose askers gave up.
-    pub(crate) unclaimed: usize,
+    /// The requests whose answers are still to come, in their order: whether somebody waits for it, which at
+    /// most one does at a time.
+    pub(crate) asked: VecDeque<bool>,
+    /// The answer that is waited for.
+    pub(crate) answer: Option<bool>,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) eof: bool,
     pub(crate) closed: bool,
     pub(crate) wake: Arc<Condvar>,
+}
+
+impl ChannelNews {
+    fn hear(&mut self, event: ChannelEvent) {
+        match event {
+            ChannelEvent::Readable(_) | ChannelEvent::Writable => {}
+            ChannelEvent::Reply(ok) => {
+                if self.asked.pop_front() == Some(true) {
+                    self.answer = Some(ok);
+                }
+            }
+            ChannelEvent::Exit(status) => self.exit = Some(status),
+            ChannelEvent::Eof => self.eof = true,
+            ChannelEvent::Closed => self.closed = true,
+            // Nobody here can grant it; dropping the ticket refuses.
+            ChannelEvent::Request(request) => drop(request),
+        }
+    }
 }
 
 /// An event, sorted into what the engine handles itself and what its role does.
@@ -57,7 +77,7 @@ pub(crate) trait EngineRole: Role {
     /// The role's part of the shared state.
     type Extra: Send + Default;
 
-    /// Takes the next event. `None` when there is none, or when the role has no place for more.
+    /// Takes the next event. `None` only when there is none: channels and the close must get through.
     fn next(conn: &mut Connection<Self>, extra: &mut Self::Extra) -> Option<News>;
 }
 
@@ -77,6 +97,8 @@ pub(crate) struct State<R: EngineRole> {
     busy: bool,
     /// At home when nobody writes.
     writer: Option<Box<dyn Write + Send>>,
+    /// It panicked, and will not come home.
+    writer_lost: bool,
     spare: BytesMut,
     /// When the writer thread wakes by itself, at the latest. It is to be woken for an earlier deadline.
     alarm: Option<Instant>,
@@ -98,7 +120,7 @@ pub(crate) struct Shared<R: EngineRole> {
     /// For those who wait for the connection as a whole.
     pub(crate) changed: Condvar,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
-    control: Mutex<Option<Unblock>>,
+    control: Mutex<Option<Arc<Unblock>>>,
 }
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
@@ -106,6 +128,7 @@ pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
 impl<R: EngineRole> State<R> {
     /// Takes in what is there, and hands out what happened, until both are exhausted.
     fn process(&mut self, shared: &Shared<R>) {
+        let _wake = WakeOnPanic(shared);
         loop {
             self.conn.handle_input(now(), self.pool.buffer());
             let mut any = false;
@@ -126,16 +149,13 @@ impl<R: EngineRole> State<R> {
         match news {
             News::Opened(id) => self.tell(id, |news| news.opened = Some(Ok(()))),
             News::OpenFailed(id, why) => self.tell(id, |news| news.opened = Some(Err(why))),
-            News::Channel(id, event) => self.tell(id, |news| match event {
-                ChannelEvent::Readable(_) | ChannelEvent::Writable => {}
-                ChannelEvent::Reply(_) if news.unclaimed > 0 => news.unclaimed -= 1,
-                ChannelEvent::Reply(ok) => news.replies.push_back(ok),
-                ChannelEvent::Exit(status) => news.exit = Some(status),
-                ChannelEvent::Eof => news.eof = true,
-                ChannelEvent::Closed => news.closed = true,
-                // Nobody here can grant it; dropping the ticket refuses.
-                ChannelEvent::Request(request) => drop(request),
-            }),
+            News::Channel(id, event) => {
+                if matches!(event, ChannelEvent::Closed) {
+                    // For the server's handler.
+                    shared.changed.notify_all();
+                }
+                self.tell(id, |news| news.hear(event));
+            }
             News::Ready => self.channels.values().for_each(|news| news.wake.notify_all()),
             News::Closed(reason) => {
                 self.closed = Some(reason);
@@ -202,6 +222,11 @@ impl<R: EngineRole> State<R> {
         self.conn.consume_output(unsent);
     }
 
+    /// Whether nothing is left to write and nobody is at it.
+    fn is_written_out(&self) -> bool {
+        self.conn.output().is_empty() && (self.writer.is_some() || self.writer_lost)
+    }
+
     /// Whether the connection is closed and its last words are not worth more time.
     fn gave_up_output(&self) -> bool {
         self.conn.is_closed() && self.conn.memory_usage().output == 0
@@ -242,6 +267,7 @@ impl<R: EngineRole> Shared<R> {
             warm: false,
             busy: false,
             writer: Some(Box::new(writer)),
+            writer_lost: false,
             spare: BytesMut::new(),
             alarm: None,
             io_error: None,
@@ -255,38 +281,62 @@ impl<R: EngineRole> Shared<R> {
             work: Condvar::new(),
             wanted: Condvar::new(),
             changed: Condvar::new(),
-            control: Mutex::new(Some(unblock)),
+            control: Mutex::new(Some(Arc::new(unblock))),
         });
         let (for_reader, for_writer) = (shared.clone(), shared.clone());
-        thread::Builder::new().name("ssh-read".into()).spawn(move || for_reader.read_loop(reader))?;
-        let spawned = thread::Builder::new().name("ssh-write".into()).spawn(move || for_writer.write_loop());
-        if let Err(error) = spawned {
+        let (read, write) = (move || for_reader.run_reader(reader), move || for_writer.run_writer());
+        let started = thread::Builder::new().name("ssh-read".into()).spawn(read);
+        let started = started.and_then(|_| thread::Builder::new().name("ssh-write".into()).spawn(write));
+        if let Err(error) = started {
             shared.unblock(Shutdown::Both);
             return Err(error);
         }
         Ok(shared)
     }
 
-    /// Locks the state. A panic of another thread while it held the lock ends the connection, not this one.
+    /// Locks the state.
     pub(crate) fn lock(&self) -> Guard<'_, R> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recover(self.state.lock())
+    }
+
+    /// A panic of another thread while it held the lock ends the connection, not this thread.
+    fn recover<'a>(&'a self, result: LockResult<Guard<'a, R>>) -> Guard<'a, R> {
+        result.unwrap_or_else(|poisoned| {
+            self.state.clear_poison();
+            let mut guard = poisoned.into_inner();
+            guard.conn.close(Disconnect::by_application());
+            guard
+        })
+    }
+
+    /// Waits on `wake`, at most so long.
+    fn wait_for<'a>(&'a self, guard: Guard<'a, R>, wake: &Condvar, limit: Option<Duration>) -> Guard<'a, R> {
+        match limit {
+            None => self.recover(wake.wait(guard)),
+            Some(limit) => {
+                let result = wake.wait_timeout(guard, limit);
+                self.recover(
+                    result.map(|(guard, _)| guard).map_err(|error| PoisonError::new(error.into_inner().0)),
+                )
+            }
+        }
     }
 
     /// Waits on `wake`, at most until `deadline`; an error when that has passed.
     pub(crate) fn wait<'a>(
-        &self,
+        &'a self,
         guard: Guard<'a, R>,
         wake: &Condvar,
         deadline: Option<StdInstant>,
     ) -> Result<Guard<'a, R>, (Guard<'a, R>, Error)> {
         let Some(deadline) = deadline else {
-            return Ok(wake.wait(guard).unwrap_or_else(PoisonError::into_inner));
+            return Ok(self.wait_for(guard, wake, None));
         };
         let left = deadline.saturating_duration_since(StdInstant::now());
         if left.is_zero() {
             return Err((guard, Error::TimedOut));
         }
-        Ok(wake.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0)
+        Ok(self.wait_for(guard, wake, Some(left)))
     }
 
     /// After a command: lets the machine go on and has its output sent by the writer thread.
@@ -321,9 +371,10 @@ impl<R: EngineRole> Shared<R> {
         guard
     }
 
-    /// Ends halves of the transport. Not to be called with the state locked: it may take its time.
+    /// Ends halves of the transport. To be called with nothing locked: it may take its time.
     fn unblock(&self, how: Shutdown) {
-        if let Some(unblock) = &*self.control.lock().unwrap_or_else(PoisonError::into_inner) {
+        let unblock = self.control.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(unblock) = unblock {
             unblock(how);
         }
     }
@@ -335,13 +386,29 @@ impl<R: EngineRole> Shared<R> {
 
     /// Waits until the threads are done with the transport, at most so long.
     pub(crate) fn join(&self, limit: Duration) {
+        self.wait_until(limit, |state| state.finished);
+    }
+
+    /// Waits for a change of the connection as a whole, at most so long.
+    fn wait_until(&self, limit: Duration, done: impl Fn(&State<R>) -> bool) {
         let deadline = Some(StdInstant::now() + limit);
         let mut guard = self.lock();
-        while !guard.finished {
+        while !done(&guard) {
             match self.wait(guard, &self.changed, deadline) {
                 Ok(next) => guard = next,
                 Err(_) => return,
             }
+        }
+    }
+}
+
+/// The writer thread is to find a lock that a panic left behind, whoever it was.
+struct WakeOnPanic<'a, R: EngineRole>(&'a Shared<R>);
+
+impl<R: EngineRole> Drop for WakeOnPanic<'_, R> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.work.notify_one();
         }
     }
 }

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use ssh_proto::{
-    AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelRequest, ChannelRequestKind,
-    CloseReason, Connection, Disconnect, ExitStatus, GlobalReply, GlobalRequest, KeyProbe, Negotiated,
-    OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
+    AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest,
+    ChannelRequestKind, CloseReason, Connection, Disconnect, ExitStatus, GlobalReply, GlobalRequest,
+    KeyProbe, Negotiated, OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
 };
 
 use crate::channel::ChannelOf;
@@ -24,8 +24,10 @@ use crate::transport::Transport;
 /// A server's channel.
 pub type ServerChannel = ChannelOf<ServerRole>;
 
-/// Questions that may wait for a handler; the rest waits in the machine, which then stops reading.
-const MAX_QUESTIONS: usize = 64;
+/// Questions that may wait for a handler.
+///
+/// DoS: more are refused, for input must go on: a handler may itself wait for it, or for the connection's end.
+const MAX_QUESTIONS: usize = 256;
 
 /// What only a server's state has.
 #[derive(Debug, Default)]
@@ -38,9 +40,6 @@ impl EngineRole for ServerRole {
     type Extra = ServerExtra;
 
     fn next(conn: &mut Connection<Self>, extra: &mut ServerExtra) -> Option<News> {
-        if extra.questions.len() >= MAX_QUESTIONS {
-            return None;
-        }
         Some(match conn.poll_event()? {
             ServerEvent::Opened(id) => News::Opened(id),
             ServerEvent::OpenFailed(id, why) => News::OpenFailed(id, why),
@@ -53,6 +52,11 @@ impl EngineRole for ServerRole {
             ServerEvent::GlobalReply(..) => News::Taken,
             // Host keys have their signers here; dropping the ticket refuses.
             ServerEvent::Sign(_) => News::Taken,
+            ServerEvent::Channel(id, ChannelEvent::Closed) => {
+                // At most one for each channel that was accepted.
+                extra.questions.push_back(ServerEvent::Channel(id, ChannelEvent::Closed));
+                News::Channel(id, ChannelEvent::Closed)
+            }
             ServerEvent::Channel(id, event) if !matches!(event, ChannelEvent::Request(_)) => {
                 News::Channel(id, event)
             }
@@ -60,8 +64,12 @@ impl EngineRole for ServerRole {
                 extra.questions.push_back(ServerEvent::Authenticated(who));
                 News::Authenticated
             }
-            question => {
+            question if extra.questions.len() < MAX_QUESTIONS => {
                 extra.questions.push_back(question);
+                News::Taken
+            }
+            too_many => {
+                drop(too_many);
                 News::Taken
             }
         })
@@ -186,7 +194,8 @@ impl Question<GlobalRequest> {
 /// Answers the questions of one client, on a thread of its own. What is not overridden refuses.
 ///
 /// A question may be kept, moved to another thread and answered later. Authentication stands still until it
-/// is answered; channels do not.
+/// is answered; channels do not. While a method takes its time, up to 256 questions wait for it; what the client
+/// asks beyond that is refused.
 pub trait Handler: Send + 'static {
     /// Would a signature by this key do?
     fn probe(&mut self, probe: Question<KeyProbe>) {
@@ -209,6 +218,12 @@ pub trait Handler: Send + 'static {
     /// A request on a channel.
     fn request(&mut self, request: Question<ChannelRequest>) {
         drop(request);
+    }
+
+    /// The client closed this channel. As long as a handle on it is left it takes the place of another; what
+    /// came before can still be read from it.
+    fn channel_closed(&mut self, id: ChannelId) {
+        let _ = id;
     }
 
     /// A request to the connection as a whole.
@@ -336,6 +351,7 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
             ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => {
                 handler.request(Question::new(shared, ticket));
             }
+            ServerEvent::Channel(id, ChannelEvent::Closed) => handler.channel_closed(id),
             ServerEvent::Global(ticket) => handler.global(Question::new(shared, ticket)),
             _ => {}
         }

@@ -3,5 +3,6 @@
 mod channels;
 mod login;
 mod panics;
+mod sessions;
 mod stuck;
 mod support;

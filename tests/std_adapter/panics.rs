@@ -1,13 +1,127 @@
 //! Embedders' code that panics.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 
-use ssh_io_std::{Client, Error, OsEntropy};
-use ssh_proto::crypto::rustcrypto::Ed25519Signer;
-use ssh_proto::{Entropy, ExitStatus, KeyPair, SignRefused, Signature, Signer, ToSign};
+use ssh_io_std::{
+    Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Split, Transport,
+};
+use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_proto::{
+    AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, CloseReason, Credential,
+    DisconnectCode, Entropy, ExitStatus, KeyPair, KeyProbe, OpenRequest, ServerConfig, SignRefused,
+    Signature, Signer, ToSign,
+};
 
-use crate::support::{PASSWORD, PATIENCE, connect, logged_in};
+use crate::support::{
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, connect, logged_in, logged_in_over, server_config,
+};
+
+/// What is asked of a handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Probe,
+    Auth,
+    Authenticated,
+    Open,
+    Request,
+    Closed,
+}
+
+/// Says yes to all, and panics when it comes to this.
+struct PanicsAt(Asked, Option<ServerChannel>);
+
+impl PanicsAt {
+    fn come_to(&self, here: Asked) {
+        assert!(self.0 != here, "a handler panics, as the test asks it to");
+    }
+}
+
+impl Handler for PanicsAt {
+    fn probe(&mut self, probe: Question<KeyProbe>) {
+        self.come_to(Asked::Probe);
+        probe.reply(true).unwrap();
+    }
+
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        self.come_to(Asked::Auth);
+        request.reply(AuthVerdict::Accept).unwrap();
+    }
+
+    fn authenticated(&mut self, _: AuthIdentity) {
+        self.come_to(Asked::Authenticated);
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        self.come_to(Asked::Open);
+        self.1 = Some(request.accept(ChannelConfig::default()).unwrap());
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        self.come_to(Asked::Request);
+        request.reply(true).unwrap();
+    }
+
+    fn closed(&mut self, _: &CloseReason) {
+        self.come_to(Asked::Closed);
+    }
+}
+
+/// Whether an end was told of by the other side, in order.
+#[track_caller]
+fn assert_disconnected(error: &Error) {
+    match error {
+        Error::Closed(CloseReason::PeerDisconnected { code, .. }) => {
+            assert_eq!(*code, DisconnectCode::BY_APPLICATION);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Why the connection is over, once it is.
+fn end(client: &Client) -> Error {
+    loop {
+        match client.open_session() {
+            Err(error @ (Error::Closed(_) | Error::Io(_))) => return error,
+            _ => thread::yield_now(),
+        }
+    }
+}
+
+#[test]
+fn ad_12_a_panic_of_a_handler_wherever_it_is_ends_its_connection_with_a_disconnect() {
+    for at in [Asked::Probe, Asked::Auth, Asked::Authenticated, Asked::Open, Asked::Request, Asked::Closed] {
+        println!("{at:?}");
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = ServerConnection::start(server_config().0, theirs, PanicsAt(at, None)).unwrap();
+        let client = Client::builder()
+            .host_keys(HostKeys::DangerousAcceptAny)
+            .connect_timeout(PATIENCE)
+            .connect_over("test", 22, ours)
+            .unwrap();
+        let other = client.clone();
+        let result = comes_back("the client", move || {
+            let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+            other.authenticate("me", Credential::PublicKey { key, probe: true })?;
+            other.open_session()?.exec("anything")
+        });
+        if at == Asked::Closed {
+            result.unwrap();
+        } else {
+            // A question that was dropped may have been refused before the end.
+            assert!(result.is_err(), "{at:?}");
+            let other = client.clone();
+            assert_disconnected(&comes_back("the end", move || end(&other)));
+        }
+        client.close();
+        server.join(PATIENCE);
+        assert!(server.is_finished(), "{at:?}");
+    }
+}
 
 #[test]
 fn a_panic_of_a_handler_ends_its_connection_only() {
@@ -19,6 +133,151 @@ fn a_panic_of_a_handler_ends_its_connection_only() {
     assert!(closed.recv_timeout(PATIENCE).is_err(), "the handler is gone, and with it its sender");
     assert!(first.open_session().is_err());
     assert_eq!(second.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
+}
+
+#[test]
+fn ad_12_a_panic_of_the_judge_of_host_keys_ends_the_connection_with_a_disconnect() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (sender, closed) = channel();
+    let handler = Echo { channels: Vec::new(), closed: sender };
+    let server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
+    let panics = HostKeys::ask(|_| panic!("a judge panics, as the test asks it to"));
+    let connecting =
+        thread::spawn(move || Client::builder().host_keys(panics).connect_over("test", 22, ours).map(drop));
+    assert!(connecting.join().is_err());
+    match closed.recv_timeout(PATIENCE).unwrap() {
+        CloseReason::PeerDisconnected { code, .. } => {
+            assert_eq!(code, DisconnectCode::BY_APPLICATION);
+        }
+        other => panic!("{other:?}"),
+    }
+    server.join(PATIENCE);
+    assert!(server.is_finished());
+}
+
+/// Does not come back.
+struct Panics;
+
+impl Signer for Panics {
+    fn sign(&self, _: &ToSign<'_>, _: &mut dyn Entropy) -> Result<Signature, SignRefused> {
+        panic!("a signer panics, as the test asks it to")
+    }
+}
+
+#[test]
+fn ad_12_a_panic_of_a_host_keys_signer_ends_the_connection_with_a_disconnect() {
+    let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let key = KeyPair::new(key.public, Arc::new(Panics));
+    let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (sender, closed) = channel();
+    let handler = Echo { channels: Vec::new(), closed: sender };
+    let server = ServerConnection::start(config, theirs, handler).unwrap();
+    let result = Client::builder()
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_timeout(PATIENCE)
+        .connect_over("test", 22, ours);
+    assert_disconnected(&result.unwrap_err());
+    let reason = closed.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(reason, CloseReason::Local(DisconnectCode::BY_APPLICATION));
+    server.join(PATIENCE);
+    assert!(server.is_finished());
+}
+
+/// A half of a transport that panics once it is told to, and what counts the parts that are left.
+struct PanicsOnce<T> {
+    half: T,
+    panics: Arc<AtomicBool>,
+    _part: Arc<()>,
+}
+
+impl<T> PanicsOnce<T> {
+    fn look(&self) {
+        assert!(!self.panics.load(Ordering::SeqCst), "a transport panics, as the test asks it to");
+    }
+}
+
+impl<T: Read> Read for PanicsOnce<T> {
+    fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.half.read(dst)?;
+        self.look();
+        Ok(n)
+    }
+}
+
+impl<T: Write> Write for PanicsOnce<T> {
+    fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
+        self.look();
+        self.half.write(src)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.half.flush()
+    }
+}
+
+/// Where a transport's panic hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hit {
+    Reader,
+    WriterThread,
+    UsersWrite,
+}
+
+#[test]
+fn ad_12_a_panic_of_the_transport_ends_the_connection_and_leaves_nothing_behind() {
+    for hit in [Hit::Reader, Hit::WriterThread, Hit::UsersWrite] {
+        println!("{hit:?}");
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (reads, writes, parts) = <(Arc<AtomicBool>, Arc<AtomicBool>, Arc<()>)>::default();
+        let Split { reader, writer, unblock } = ours.split().unwrap();
+        let part = Arc::clone(&parts);
+        let split = Split {
+            reader: PanicsOnce { half: reader, panics: Arc::clone(&reads), _part: Arc::clone(&parts) },
+            writer: PanicsOnce { half: writer, panics: Arc::clone(&writes), _part: Arc::clone(&parts) },
+            unblock: Box::new(move |how| {
+                let _ = &part;
+                unblock(how);
+            }),
+        };
+        let (client, _server, closed) = logged_in_over(client_config(|_| {}), split, theirs);
+        let channel = client.open_session().unwrap();
+        channel.exec("echo").unwrap();
+        let waiting = channel.clone();
+        let waiting = thread::spawn(move || (&waiting).read(&mut [0; 1]));
+        match hit {
+            Hit::Reader => {
+                reads.store(true, Ordering::SeqCst);
+                // The answer is what it reads.
+                let _ = client.open_session().map(drop);
+            }
+            Hit::WriterThread => {
+                writes.store(true, Ordering::SeqCst);
+                let _ = client.open_session().map(drop);
+            }
+            Hit::UsersWrite => {
+                writes.store(true, Ordering::SeqCst);
+                let writing = channel.clone();
+                assert!(
+                    thread::spawn(move || (&writing).write(b"x")).join().is_err(),
+                    "it is their transport"
+                );
+            }
+        }
+        assert!(comes_back("a waiting read", move || waiting.join().unwrap()).is_err(), "{hit:?}");
+        let reason = closed.recv_timeout(PATIENCE).unwrap();
+        match hit {
+            Hit::Reader => {
+                assert!(matches!(reason, CloseReason::PeerDisconnected { .. }), "{reason:?}");
+            }
+            _ => assert_eq!(reason, CloseReason::Eof),
+        }
+        assert!(client.is_closed());
+        comes_back("the close", move || client.close());
+        // Nobody has hold of the transport, though the channel's handle is still there.
+        assert_eq!(Arc::strong_count(&parts), 1, "{hit:?}");
+        drop(channel);
+    }
 }
 
 /// Signs while it uses the client, as one that asks over the connection would; or does not come back.

@@ -7,11 +7,11 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use ssh_io_std::{Client, HostKeys, OsEntropy, ServerConnection, Split};
+use ssh_io_std::{Client, HostKeys, OsEntropy, ServerConnection, Split, Transport};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{CloseReason, ExitStatus, KeyPair, ServerConfig, TimeoutReason};
 
-use crate::support::{Echo, PASSWORD, PATIENCE, server_config};
+use crate::support::{Echo, PASSWORD, PATIENCE, client_config, logged_in_over, server_config};
 
 /// A reader that stands still while it is told to, as a peer does that takes nothing any more.
 struct Stoppable<R>(R, Arc<(Mutex<bool>, Condvar)>);
@@ -106,4 +106,39 @@ fn what_came_before_a_failed_write_is_still_read() {
     let _ = channel.read_to_string(&mut got);
     assert_eq!(got, "out 0\nout 1\nout 2\n");
     assert_eq!(channel.exit_status(), Some(ExitStatus::Code(0)));
+}
+
+/// A writer that keeps what it is given until it is flushed, and takes its time for that.
+struct Buffering<W> {
+    inner: W,
+    kept: Vec<u8>,
+    patience: u32,
+}
+
+impl<W: Write> Write for Buffering<W> {
+    fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
+        assert!(self.kept.is_empty(), "written to while it is being flushed");
+        self.kept.extend(src);
+        Ok(src.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.patience = (self.patience + 1) % 3;
+        match self.patience {
+            0 => self.inner.write_all(&std::mem::take(&mut self.kept)),
+            1 => Err(std::io::ErrorKind::TimedOut.into()),
+            _ => Err(std::io::ErrorKind::Interrupted.into()),
+        }
+    }
+}
+
+#[test]
+fn a_flush_that_takes_longer_sends_nothing_twice() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Split { reader, writer, unblock } = ours.split().unwrap();
+    let writer = Buffering { inner: writer, kept: Vec::new(), patience: 0 };
+    let (client, _server, _closed) =
+        logged_in_over(client_config(|_| {}), Split { reader, writer, unblock }, theirs);
+    assert_eq!(client.exec("both").unwrap().stdout, b"out 0\nout 1\nout 2\n");
+    client.close();
 }

@@ -7,11 +7,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection};
+use ssh_io_std::{
+    Client, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Transport,
+};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ChannelRequestKind,
-    CloseReason, ExitStatus, KeyPair, OpenRequest, PublicKey, ServerConfig,
+    ClientConfig, CloseReason, ExitStatus, KeyPair, Limits, OpenRequest, PublicKey, ServerConfig,
 };
 
 /// How long anything may take before a test gives up: a bound on failure, not a measure.
@@ -40,7 +42,7 @@ impl Handler for Echo {
     }
 
     fn request(&mut self, request: Question<ChannelRequest>) {
-        let at = self.channels.iter().position(|channel| channel.id() == request.channel()).unwrap();
+        let at = self.channels.iter().position(|channel| channel.id() == request.channel());
         let command = match request.kind() {
             ChannelRequestKind::Exec(command) => String::from_utf8(command.clone()).unwrap(),
             _ => return,
@@ -50,7 +52,7 @@ impl Handler for Echo {
             "panic" => panic!("a handler panics, as the test asks it to"),
             _ => request.reply(true).unwrap(),
         }
-        let channel = self.channels.swap_remove(at);
+        let channel = self.channels.swap_remove(at.unwrap());
         thread::spawn(move || run(&command, &channel));
     }
 
@@ -67,7 +69,7 @@ pub(crate) fn run(command: &str, channel: &ServerChannel) {
             while let Ok(n @ 1..) = io.read(&mut buffer) {
                 io.write_all(&buffer[..n]).unwrap();
             }
-            channel.exit(ExitStatus::Code(3)).unwrap();
+            let _ = channel.exit(ExitStatus::Code(3));
         }
         "both" => {
             for round in 0..3 {
@@ -87,6 +89,29 @@ pub(crate) fn server_config() -> (Arc<ServerConfig>, PublicKey) {
     let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
     let public = key.public.clone();
     (ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap(), public)
+}
+
+/// A client's configuration with other limits.
+pub(crate) fn client_config(change: impl FnOnce(&mut Limits)) -> Arc<ClientConfig> {
+    ClientConfig::builder(&PROVIDER).with_limits(change).build().unwrap()
+}
+
+/// A client and its server over a transport of the test's own, logged in.
+pub(crate) fn logged_in_over(
+    config: Arc<ClientConfig>,
+    ours: impl Transport,
+    theirs: impl Transport,
+) -> (Client, ServerConnection, Receiver<CloseReason>) {
+    let (sender, closed) = channel();
+    let handler = Echo { channels: Vec::new(), closed: sender };
+    let server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
+    let client = Client::with_config(config)
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_timeout(PATIENCE)
+        .connect_over("test", 22, ours)
+        .unwrap();
+    client.auth_password("me", PASSWORD).unwrap();
+    (client, server, closed)
 }
 
 /// Runs this on a thread of its own; a panic when it does not come back.

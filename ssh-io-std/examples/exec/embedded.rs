@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::{
-    AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ChannelRequestKind,
-    ExitStatus, OpenRequest, PublicKey, ServerConfig,
+    AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelRequest,
+    ChannelRequestKind, ExitStatus, OpenRequest, PublicKey, ServerConfig,
 };
 use ssh_io_std::{Client, Handler, HostKeys, OsEntropy, Question, Server, ServerChannel};
 
@@ -39,7 +39,6 @@ impl Handler for Demo {
     }
 
     fn open(&mut self, request: Question<OpenRequest>) {
-        self.channels.retain(|channel| !channel.is_closed());
         self.channels.extend(request.accept(ChannelConfig::default()));
     }
 
@@ -56,6 +55,10 @@ impl Handler for Demo {
         } else if program::start(channel.clone(), Some(&command), &[]).is_err() {
             channel.close();
         }
+    }
+
+    fn channel_closed(&mut self, id: ChannelId) {
+        self.channels.retain(|channel| channel.id() != id);
     }
 }
 

@@ -67,8 +67,6 @@ impl Handler for Shell {
             return;
         }
         if let Ok(channel) = request.accept(ChannelConfig::default()) {
-            // Sessions that ended are forgotten here, when there is a new one.
-            self.sessions.retain(|_, session| !session.channel.is_closed());
             self.sessions.insert(channel.id(), Session { channel, env: Vec::new(), program: None });
         }
     }
@@ -104,6 +102,10 @@ impl Handler for Shell {
             _ => false,
         };
         let _ = request.reply(ok);
+    }
+
+    fn channel_closed(&mut self, id: ChannelId) {
+        self.sessions.remove(&id);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
@@ -50,13 +51,15 @@ impl<R: EngineRole> Shared<R> {
             return guard;
         }
         let Some(mut writer) = guard.writer.take() else { return guard };
+        let _lost = LoseOnPanic(self);
         while guard.broken.is_none() && !guard.conn.output().is_empty() {
             let mut out = std::mem::take(&mut guard.spare);
             guard.conn.swap_output(&mut out);
             self.heat(&mut guard, out.len());
+            let mut unflushed = 0;
             while !out.is_empty() {
                 drop(guard);
-                let result = write_some(&mut *writer, &out);
+                let result = write_some(&mut *writer, &out, &mut unflushed);
                 guard = self.lock();
                 match result {
                     Ok(n) => {
@@ -69,8 +72,9 @@ impl<R: EngineRole> Shared<R> {
                         guard.fail(error);
                     }
                 }
-                if guard.gave_up_output() {
+                if guard.gave_up_output() && !out.is_empty() {
                     out.clear();
+                    guard.broken.get_or_insert(StdInstant::now());
                 }
             }
             guard.spare = out;
@@ -80,15 +84,41 @@ impl<R: EngineRole> Shared<R> {
         guard
     }
 
-    pub(super) fn write_loop(&self) {
-        let _end = EndOnPanic(self);
+    /// The writer thread.
+    pub(super) fn run_writer(&self) {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.write_loop()));
+        if ran.is_err() {
+            self.end_after_panic();
+        }
+        self.finish();
+    }
+
+    /// The reader thread.
+    pub(super) fn run_reader(&self, reader: impl Read) {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.read_loop(reader)));
+        if ran.is_err() {
+            self.end_after_panic();
+        }
+        // Its half of the transport is gone by now.
+        self.lock().reader_done = true;
+        self.changed.notify_all();
+    }
+
+    /// A thread that panics takes its connection along, and nobody waits for it.
+    fn end_after_panic(&self) {
+        let mut guard = self.lock();
+        guard.conn.close(Disconnect::by_application());
+        self.poke(&mut guard);
+    }
+
+    fn write_loop(&self) {
         let mut look = None;
         let mut guard = self.lock();
         loop {
             guard = self.write_out(guard);
             let closed = guard.conn.is_closed();
-            if closed && guard.conn.output().is_empty() && guard.writer.is_some() {
-                break;
+            if closed && guard.is_written_out() {
+                return;
             }
             let broken = guard.broken.map(|at| at.saturating_duration_since(StdInstant::now()));
             if broken.is_some_and(|left| left.is_zero()) || (closed && guard.gave_up_output()) {
@@ -106,51 +136,40 @@ impl<R: EngineRole> Shared<R> {
             guard = self.wait_for_work(guard, left);
             guard.tick(self);
         }
-        self.finish(guard);
     }
 
-    fn wait_for_work<'a>(&self, guard: Guard<'a, R>, left: Option<Duration>) -> Guard<'a, R> {
-        match left {
-            Some(left) if left.is_zero() => guard,
-            Some(left) => self.work.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0,
-            None => self.work.wait(guard).unwrap_or_else(PoisonError::into_inner),
-        }
+    fn wait_for_work<'a>(&'a self, guard: Guard<'a, R>, left: Option<Duration>) -> Guard<'a, R> {
+        if left.is_some_and(|left| left.is_zero()) { guard } else { self.wait_for(guard, &self.work, left) }
     }
 
     /// Ends the transport so that the peer reads our last words: closing a socket with unread input would
     /// reset it.
-    fn finish(&self, mut guard: Guard<'_, R>) {
+    fn finish(&self) {
+        let mut guard = self.lock();
         guard.writer = None;
         self.wanted.notify_all();
+        // A peer that takes nothing any more has no words of ours to read.
+        let said = guard.broken.is_none();
         drop(guard);
-        self.unblock(Shutdown::Write);
-        let deadline = StdInstant::now() + DRAIN_TIME;
-        let mut guard = self.lock();
-        while !guard.reader_done {
-            match self.wait(guard, &self.changed, Some(deadline)) {
-                Ok(next) => guard = next,
-                Err((next, _)) => {
-                    guard = next;
-                    break;
-                }
-            }
+        if said {
+            self.unblock(Shutdown::Write);
+            self.wait_until(DRAIN_TIME, |state| state.reader_done);
         }
-        drop(guard);
         self.unblock(Shutdown::Both);
+        self.wait_until(DRAIN_TIME, |state| state.reader_done);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.lock().finished = true;
         self.changed.notify_all();
     }
 
-    pub(super) fn read_loop(&self, mut reader: impl Read) {
-        let _end = EndOnPanic(self);
+    fn read_loop(&self, mut reader: impl Read) {
         let mut chunk = Chunk::new();
         let mut drained = 0;
         loop {
             let mut guard = self.lock();
             while !guard.conn.wants_input() && guard.closed.is_none() {
                 guard.reader_waits = true;
-                guard = self.wanted.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                guard = self.wait_for(guard, &self.wanted, None);
             }
             guard.reader_waits = false;
             let closing = guard.closed.is_some();
@@ -191,15 +210,12 @@ impl<R: EngineRole> Shared<R> {
                     // Input is held up by a question; the close comes when it is answered.
                     while guard.closed.is_none() {
                         guard.reader_waits = true;
-                        guard = self.wanted.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                        guard = self.wait_for(guard, &self.wanted, None);
                     }
                     break;
                 }
             }
         }
-        let mut guard = self.lock();
-        guard.reader_done = true;
-        self.changed.notify_all();
     }
 }
 
@@ -252,11 +268,20 @@ fn append(pool: &mut InputPool, mut bytes: &[u8]) {
     }
 }
 
-/// Writes once, something, and hands it on.
-fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<usize> {
-    match writer.write(bytes) {
-        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-        Ok(n) => writer.flush().map(|()| n),
+/// Writes once, something, and hands it on: how much. What was written and could not be handed on yet is not
+/// written again.
+fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8], unflushed: &mut usize) -> io::Result<usize> {
+    let result = match *unflushed {
+        0 => writer.write(bytes),
+        n => Ok(n),
+    };
+    let result = result.and_then(|n| {
+        *unflushed = n;
+        writer.flush()
+    });
+    match result {
+        Ok(()) if *unflushed == 0 => Err(io::ErrorKind::WriteZero.into()),
+        Ok(()) => Ok(std::mem::take(unflushed)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         Err(error) => Err(error),
     }
@@ -267,20 +292,17 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// A thread that panics takes its connection along, and nobody waits for it.
-struct EndOnPanic<'a, R: EngineRole>(&'a Shared<R>);
+/// A writer that panics is gone, whoever called it.
+struct LoseOnPanic<'a, R: EngineRole>(&'a Shared<R>);
 
-impl<R: EngineRole> Drop for EndOnPanic<'_, R> {
+impl<R: EngineRole> Drop for LoseOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
             let mut guard = self.0.lock();
+            guard.writer_lost = true;
+            guard.fail(io::Error::other("the transport's writer panicked"));
             guard.conn.close(Disconnect::by_application());
-            guard.process(self.0);
-            guard.reader_done = true;
-            drop(guard);
-            self.0.unblock(Shutdown::Both);
-            self.0.work.notify_all();
-            self.0.changed.notify_all();
+            self.0.poke(&mut guard);
         }
     }
 }
