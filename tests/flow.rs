@@ -1,5 +1,7 @@
-//! Channels: windows, order, ends; and in a module of their own, requests and floods.
+//! Channels: windows, order, ends; and in modules of their own, the capacity of writers, requests and floods.
 
+#[path = "flow/capacity.rs"]
+mod capacity;
 #[path = "flow/requests.rs"]
 mod requests;
 
