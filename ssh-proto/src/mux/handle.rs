@@ -241,8 +241,10 @@ impl<'a> Channel<'a> {
     /// follows. Its number is used again only after both sides closed it.
     pub fn release(self) {
         let Self { core, id } = self;
-        if let Some((mux, _)) = core.mux_parts() {
+        if let Some((mux, mut cx)) = core.mux_parts() {
+            mux.abandon(&mut cx, id);
             mux.release(id);
+            cx.events.forget(id);
             core.pump();
         }
     }
