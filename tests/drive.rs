@@ -1,8 +1,10 @@
 //! The two drive loops of the crate's documentation, over pipes in memory: a blocking one, and one as it is
 //! written over an async runtime. Each meets input of one packet at a time and of a thousand, the end of the
 //! transport, questions that stop the input, and a close whose DISCONNECT is still to be sent. In modules of
-//! their own: output that is traded away.
+//! their own: the end of the transport, and output that is traded away.
 
+#[path = "drive/eof.rs"]
+mod eof;
 #[path = "drive/swap.rs"]
 mod swap;
 
@@ -32,6 +34,8 @@ struct Pipe {
     record: Vec<u8>,
     at: usize,
     closed: bool,
+    /// The reader learns of the end together with the last bytes, and not from the next read.
+    abrupt: bool,
     reads: Reads,
     writes: usize,
     ends: Vec<usize>,
@@ -39,7 +43,7 @@ struct Pipe {
 
 impl Pipe {
     fn new(reads: Reads, writes: usize) -> Self {
-        Self { record: Vec::new(), at: 0, closed: false, reads, writes, ends: Vec::new() }
+        Self { record: Vec::new(), at: 0, closed: false, abrupt: false, reads, writes, ends: Vec::new() }
     }
 
     fn write(&mut self, bytes: &[u8]) -> usize {
@@ -51,6 +55,11 @@ impl Pipe {
 
     fn is_readable(&self) -> bool {
         self.at < self.record.len() || self.closed
+    }
+
+    /// Whether the end is known already, behind bytes.
+    fn is_over(&self) -> bool {
+        self.abrupt && self.closed && self.at == self.record.len()
     }
 
     /// Nothing at the end.
@@ -76,6 +85,11 @@ impl Pipe {
 
 trait App<R: Peer> {
     fn on(&mut self, conn: &mut Connection<R>, event: R::Event);
+
+    /// Whether it vanishes now: nothing more is read or sent, and nothing was said.
+    fn vanishes(&self) -> bool {
+        false
+    }
 }
 
 /// Logs in, runs a command, reads everything, and closes.
@@ -119,7 +133,7 @@ impl App<Client> for Runner {
                     conn.close(Disconnect::by_application());
                 }
             }
-            ClientEvent::Closed(reason) => self.closed = Some(reason),
+            ClientEvent::Closed(reason) => assert_eq!(self.closed.replace(reason), None),
             _ => {}
         }
     }
@@ -130,7 +144,12 @@ impl App<Client> for Runner {
 struct Replier {
     packets: usize,
     hangs_up: bool,
+    /// Is gone when it has answered, without a word.
+    vanishes: bool,
+    /// Its peer then learns of the end together with the last bytes.
+    abrupt: bool,
     closed: Option<CloseReason>,
+    answered: bool,
     left: usize,
     channel: Option<ChannelId>,
 }
@@ -148,6 +167,7 @@ impl Replier {
         self.channel = None;
         channel.request(&ChannelRequestKind::Exit(ExitStatus::Code(5)), false).unwrap();
         channel.close();
+        self.answered = true;
         if self.hangs_up {
             conn.close(Disconnect::new(DisconnectCode::BY_APPLICATION, "good bye"));
         }
@@ -174,9 +194,13 @@ impl App<Server> for Replier {
             }
             ServerEvent::Channel(_, ChannelEvent::Writable) => self.go_on(conn),
             ServerEvent::Channel(id, ChannelEvent::Closed) => conn.channel(id).unwrap().release(),
-            ServerEvent::Closed(reason) => self.closed = Some(reason),
+            ServerEvent::Closed(reason) => assert_eq!(self.closed.replace(reason), None),
             _ => {}
         }
+    }
+
+    fn vanishes(&self) -> bool {
+        self.vanishes && self.answered
     }
 }
 
@@ -210,7 +234,7 @@ impl<R: Peer, A: App<R>> Task<R, A> {
                 busy = true;
                 app.on(conn, event);
             }
-            if conn.is_closed() && conn.output().is_empty() {
+            if (conn.is_closed() || app.vanishes()) && conn.output().is_empty() {
                 self.finished = true;
                 wr.closed = true;
                 return true;
@@ -224,10 +248,13 @@ impl<R: Peer, A: App<R>> Task<R, A> {
                         let n = wr.write(conn.output());
                         conn.consume_output(n);
                     }
-                    1 if conn.wants_input() && rd.is_readable() => match rd.read() {
-                        [] => conn.handle_eof(now),
-                        bytes => inbuf.extend_from_slice(bytes),
-                    },
+                    1 if conn.wants_input() && rd.is_readable() => {
+                        let bytes = rd.read();
+                        inbuf.extend_from_slice(bytes);
+                        if bytes.is_empty() || rd.is_over() {
+                            conn.handle_eof(now);
+                        }
+                    }
                     2 if armed.is_some_and(|at| at <= now) => conn.handle_timeout(now),
                     _ => continue,
                 }
@@ -309,8 +336,12 @@ fn next_event<R: Peer, O: Peer, A: App<O>>(
         let now = io.now;
         let timeout = conn.poll_timeout().map(|at| at.saturating_since(now).max(Duration::from_millis(1)));
         match io.read(timeout) {
-            Some([]) => conn.handle_eof(io.now),
-            Some(bytes) => inbuf.extend_from_slice(bytes),
+            Some(bytes) => {
+                inbuf.extend_from_slice(bytes);
+                if bytes.is_empty() || io.rd.is_over() {
+                    conn.handle_eof(io.now);
+                }
+            }
             None => conn.handle_timeout(io.now),
         }
     }
@@ -436,7 +467,8 @@ fn blocking_client(mut app: Runner, replier: Replier, reads: Reads, password: &s
     let mut server = server(&server_config, replier);
     let mut conn = Client::connect(client_config, Box::new(Seeded::new(1)));
     conn.authenticate("user", Credential::Password(password.into())).unwrap();
-    let (rd, wr) = (Pipe::new(reads, 5000), Pipe::new(reads, 5000));
+    let (mut rd, wr) = (Pipe::new(reads, 5000), Pipe::new(reads, 5000));
+    rd.abrupt = server.app.abrupt;
     let mut io = Io { other: &mut server, rd, wr, now: Instant::ORIGIN };
     let mut inbuf = BytesMut::new();
     loop {

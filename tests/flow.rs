@@ -1,5 +1,7 @@
-//! Channels: windows, order, ends; and in a module of their own, requests and floods.
+//! Channels: windows, order, ends; and in modules of their own, the capacity of writers, requests and floods.
 
+#[path = "flow/capacity.rs"]
+mod capacity;
 #[path = "flow/requests.rs"]
 mod requests;
 
@@ -385,4 +387,68 @@ fn a_released_channel_gives_its_window_back_and_its_number_only_after_both_close
     pair.drive();
     assert_eq!(pair.client.conn.memory_usage().channels, 1, "only the new one");
     assert!(!pair.client.saw(&format!("{ours:?} ")), "{:?}", pair.client.trace);
+}
+
+#[test]
+fn no_event_of_a_channel_follows_its_release() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    let (other, others) = pair.open_session();
+    client(&mut pair, ours).request(&ChannelRequestKind::Shell, true).unwrap();
+    client(&mut pair, other).request(&ChannelRequestKind::Shell, true).unwrap();
+    let opening = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    pair.drive();
+    pair.client.trace.clear();
+    // Everything there is to tell waits.
+    pair.client.frozen = true;
+    for id in [theirs, others] {
+        let mut channel = server(&mut pair, id);
+        channel.write(Stream::Data, b"data").unwrap();
+        channel
+            .request(&ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: vec![] }, true)
+            .unwrap();
+        channel.request(&ChannelRequestKind::Exit(ExitStatus::Code(7)), false).unwrap();
+        channel.close();
+    }
+    pair.drive();
+    client(&mut pair, ours).release();
+    client(&mut pair, opening).release();
+    pair.client.frozen = false;
+    pair.drive();
+    for released in [ours, opening] {
+        assert!(!pair.client.saw(&format!("{released:?}")), "{:#?}", pair.client.trace);
+    }
+    for words in ["Readable(Data)", "Request", "Exit(Code(7))", "Eof", "Closed"] {
+        assert_eq!(pair.client.count(words), 1, "{words}: {:#?}", pair.client.trace);
+    }
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+}
+
+#[test]
+fn what_was_asked_on_a_released_channel_is_answered_by_its_close_alone() {
+    // Whether the question is kept, dropped at once, or never even looked at.
+    for (polled, dropped) in [(true, true), (true, false), (false, true)] {
+        let mut pair = Pair::logged_in();
+        let (ours, theirs) = pair.open_session();
+        pair.server.policy = Policy { request: ssh_tests::Answer::Keep, ..Policy::default() };
+        pair.server.frozen = !polled;
+        client(&mut pair, ours).request(&ChannelRequestKind::Shell, true).unwrap();
+        client(&mut pair, ours).request(&ChannelRequestKind::env("A", "b"), true).unwrap();
+        pair.drive();
+        let kept: Vec<_> = pair.server.events.drain(..).collect();
+        // The CLOSE waits for the exchange; what is dropped is noticed before that.
+        pair.server.conn.rekey();
+        server(&mut pair, theirs).release();
+        let kept = if dropped { Vec::new() } else { kept };
+        pair.server.frozen = false;
+        pair.drive();
+        assert_eq!(record::count(&pair.s2c.sent, number::CHANNEL_FAILURE), 0);
+        assert_eq!(record::count(&pair.s2c.sent, number::CHANNEL_CLOSE), 1);
+        assert_eq!(pair.client.count("Reply(false)"), 2);
+        assert_eq!(pair.server.conn.memory_usage().owed, 0);
+        assert_eq!(pair.server.count("Request "), if polled { 2 } else { 0 });
+        drop(kept);
+        pair.drive();
+        assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    }
 }

@@ -1,4 +1,7 @@
-//! Tickets: answered, dropped, misdirected, late.
+//! Tickets: answered, dropped, misdirected, late; and in a module of their own, between other things.
+
+#[path = "tickets/between.rs"]
+mod between;
 
 use ssh_proto::{
     AnswerError, AuthMethods, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind,

@@ -288,6 +288,20 @@ impl EventQueue {
         self.queue.push_back(Queued::Flag(id, flag));
     }
 
+    /// A channel was released: nothing of it is told any more.
+    pub(crate) fn forget(&mut self, id: ChannelId) {
+        let Self { queue, events, bytes, .. } = self;
+        queue.retain(|queued| match queued {
+            Queued::Event(event @ (CoreEvent::Channel(of, _) | CoreEvent::Opened(of))) if *of == id => {
+                *events -= 1;
+                *bytes -= event.weight();
+                false
+            }
+            // A flag is looked up at the channel when its turn comes.
+            Queued::Event(_) | Queued::Flag(..) => true,
+        });
+    }
+
     /// The last event. The first reason stands.
     pub(crate) fn close(&mut self, reason: CloseReason) {
         if self.closed.is_none() && !self.over {

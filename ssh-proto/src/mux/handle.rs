@@ -11,6 +11,11 @@ use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
 use crate::msg::request::ChannelRequestKind;
 
+/// What CHANNEL_DATA has before its data.
+const DATA_HEAD: usize = 9;
+/// What CHANNEL_EXTENDED_DATA has before its data.
+const EXTENDED_DATA_HEAD: usize = 13;
+
 /// A channel of a connection, borrowed for a few calls.
 ///
 /// Reading is what gives the peer its window back; a channel nobody reads stalls only itself.
@@ -156,10 +161,13 @@ impl<'a> Channel<'a> {
     }
 
     /// How many bytes a write would take now. Both streams share window and room.
-    pub fn capacity(&self, _stream: Stream) -> usize {
-        let Some(channel) = self.state() else { return 0 };
-        let room = self.core.output_room();
-        if channel.may_write() { channel.send.available().min(room) } else { 0 }
+    pub fn capacity(&self, stream: Stream) -> usize {
+        let Some(channel) = self.state().filter(|channel| channel.may_write()) else { return 0 };
+        // As `write` does it: packets of the largest size, as long as there is any room.
+        let head = if stream == Stream::Data { DATA_HEAD } else { EXTENDED_DATA_HEAD };
+        let packet = self.core.out.packet_len(head + channel.max_packet);
+        let packets = self.core.output_room().div_ceil(packet);
+        channel.send.available().min(packets.saturating_mul(channel.max_packet))
     }
 
     /// Makes a request. Before the channel is confirmed it waits, and leaves behind the confirmation.
@@ -233,8 +241,10 @@ impl<'a> Channel<'a> {
     /// follows. Its number is used again only after both sides closed it.
     pub fn release(self) {
         let Self { core, id } = self;
-        if let Some((mux, _)) = core.mux_parts() {
+        if let Some((mux, mut cx)) = core.mux_parts() {
+            mux.abandon(&mut cx, id);
             mux.release(id);
+            cx.events.forget(id);
             core.pump();
         }
     }

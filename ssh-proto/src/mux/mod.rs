@@ -375,6 +375,14 @@ impl Mux {
         }
     }
 
+    /// Nobody answers what the peer asked on a channel any more: it learns from the CLOSE. When the questions
+    /// are dropped makes no difference then.
+    fn abandon(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let Some(channel) = self.find(id) else { return };
+        let forgotten = channel.owed.abandon();
+        cx.owed.forgive(forgotten * REPLY_COST);
+    }
+
     fn drop_parked(&mut self, id: ChannelId) -> usize {
         let Self { slots, borrow, ledger, .. } = self;
         let Some(channel) = slot(slots, id) else { return 0 };

@@ -106,8 +106,18 @@ impl<T> OwedReplies<T> {
 
     /// Forgets all of them, and says how many were decided.
     pub(crate) fn clear(&mut self) -> usize {
+        self.forget_from(0)
+    }
+
+    /// Forgets the oldest question and all behind it, and says how many of those were decided.
+    pub(crate) fn abandon(&mut self) -> usize {
+        let first = self.queue.iter().position(|owed| matches!(owed, Owed::Undecided(..)));
+        first.map_or(0, |first| self.forget_from(first))
+    }
+
+    fn forget_from(&mut self, first: usize) -> usize {
         self.undecided = 0;
-        let counts = self.queue.drain(..).map(|owed| match owed {
+        let counts = self.queue.drain(first..).map(|owed| match owed {
             Owed::Undecided(..) => 0,
             Owed::Decided(_) => 1,
             Owed::Refusals(count) => count as usize,

@@ -205,6 +205,19 @@ impl Outgoing {
         }
     }
 
+    /// The padding of a packet with so many bytes of payload: as little as there may be.
+    fn padding_of(&self, payload: usize) -> usize {
+        let head = if self.shape.length_in_block { 5 } else { 1 };
+        let block = self.shape.block;
+        let padding = block - (head + payload) % block;
+        if padding < 4 { padding + block } else { padding }
+    }
+
+    /// The bytes of a packet with so many bytes of payload.
+    pub(crate) fn packet_len(&self, payload: usize) -> usize {
+        5 + payload + self.padding_of(payload) + self.shape.tag
+    }
+
     /// One packet. `size` is how many payload bytes `write` will append, as far as known.
     fn packet(&mut self, size: usize, write: impl FnOnce(&mut BytesMut)) {
         if self.fault().is_some() {
@@ -220,12 +233,7 @@ impl Outgoing {
         self.out.put_bytes(0, 5);
         write(&mut self.out);
         let payload = self.out.len() - start - 5;
-        let head = if self.shape.length_in_block { 5 } else { 1 };
-        let block = self.shape.block;
-        let mut padding = block - (head + payload) % block;
-        if padding < 4 {
-            padding += block;
-        }
+        let padding = self.padding_of(payload);
         if self.random.padding(&mut self.out, padding).is_err() {
             self.out.truncate(start);
             return;
