@@ -104,7 +104,7 @@
 //! - `rsa`: RSA host and user keys for it. The `rsa` crate is a release candidate, and its signing is not
 //!   hardened against local timing ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071)).
 //! - `keys`: `known_hosts`, key files and `authorized_keys`, as pure functions.
-//! - `std`: with `keys`, what adapters over an operating system have in common: `adapter::Error`.
+//! - `std`: with `keys`, the module `adapter`: what adapters over an operating system have in common.
 //! - `raw`: the inside, for tests and fuzzing; exempt from semantic versioning.
 //!
 //! The crate is `no_std` with `alloc` unless `std` is asked for, and has no `unsafe` code.
@@ -139,7 +139,6 @@ mod mux;
 mod owed;
 mod role;
 mod secret;
-mod startups;
 mod text;
 mod ticket;
 mod time;
@@ -167,7 +166,6 @@ pub use mux::channel::{ChannelConfig, Stderr};
 pub use mux::handle::Channel;
 pub use role::{Client, Role, Server, Side};
 pub use secret::Secret;
-pub use startups::{StartupRefused, Startups};
 pub use text::{MAX_PEER_TEXT, PeerText};
 pub use ticket::{
     AuthProof, AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest,

@@ -1,7 +1,11 @@
-//! What adapters over an operating system have in common: why a call failed, what a command left behind.
+//! What adapters over an operating system have in common: why a call failed, what a command left behind, whose
+//! an answer is, how many clients may knock at once.
 //!
 //! Here is nothing that touches an operating system, only the types that speak of one, so that a program
 //! with two adapters meets one [`Error`].
+
+mod replies;
+mod startups;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,6 +16,9 @@ use crate::config::ConfigError;
 use crate::error::{AnswerError, AuthError, CloseReason, OpenError, RequestError};
 use crate::keys::{HostKeyRejection, PrivateKeyError};
 use crate::msg::request::{ExitStatus, OpenFailure};
+
+pub use replies::{Asker, Replies};
+pub use startups::{StartupRefused, Startups};
 
 /// What a command left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
