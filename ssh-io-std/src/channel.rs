@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
+use ssh_proto::adapter::Replies;
 use ssh_proto::{
     ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Stderr, Stream,
     TerminalModes, WindowSize, WriteError,
@@ -12,6 +13,7 @@ use ssh_proto::{
 
 use crate::engine::{EngineRole, Guard, STREAMS, Shared};
 use crate::error::Error;
+use crate::os::after;
 
 /// The channel of the last handle on it: dropped, it closes.
 pub(crate) struct ChannelCore<R: EngineRole> {
@@ -19,8 +21,6 @@ pub(crate) struct ChannelCore<R: EngineRole> {
     pub(crate) id: ChannelId,
     pub(crate) wake: Arc<Condvar>,
     timeouts: Mutex<Timeouts>,
-    /// Requests take turns, so that an answer finds who asked.
-    turn: Mutex<()>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,15 +82,7 @@ pub(crate) fn wait_opened(channel: Channel) -> Result<Channel, Error> {
 
 impl<R: Engine> ChannelOf<R> {
     pub(crate) fn new(shared: Arc<Shared<R>>, id: ChannelId, wake: Arc<Condvar>) -> Self {
-        Self {
-            core: Arc::new(ChannelCore {
-                shared,
-                id,
-                wake,
-                timeouts: Mutex::default(),
-                turn: Mutex::default(),
-            }),
-        }
+        Self { core: Arc::new(ChannelCore { shared, id, wake, timeouts: Mutex::default() }) }
     }
 
     /// The channel's id.
@@ -124,7 +116,7 @@ impl<R: Engine> ChannelOf<R> {
         timeout: Option<Duration>,
         mut take: impl FnMut(&mut Guard<'_, R>, ChannelId) -> Option<T>,
     ) -> Result<T, Error> {
-        let deadline = timeout.map(|timeout| StdInstant::now() + timeout);
+        let deadline = timeout.and_then(after);
         let core = &*self.core;
         let mut guard = core.shared.lock();
         loop {
@@ -163,7 +155,7 @@ impl<R: Engine> ChannelOf<R> {
 
     /// Writes to a stream as much as there is room for, waiting for some.
     pub(crate) fn write_stream(&self, stream: Stream, src: &[u8]) -> Result<usize, Error> {
-        let deadline = self.timeouts().write.map(|timeout| StdInstant::now() + timeout);
+        let deadline = self.timeouts().write.and_then(after);
         let core = &*self.core;
         let mut guard = core.shared.lock();
         loop {
@@ -196,30 +188,39 @@ impl<R: Engine> ChannelOf<R> {
     /// # Errors
     /// [`Error::Request`], [`Error::TimedOut`], [`Error::Closed`].
     pub fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
-        self.ask(kind, want_reply.then_some(false))
+        let unseen = |replies: &mut Replies| {
+            if want_reply {
+                replies.expect_unseen()
+            }
+        };
+        self.ask(kind, want_reply, unseen)
     }
 
-    /// Makes a request, waiting for room; with `awaited` it wants an answer, and says whether this is waited
-    /// for.
-    fn ask(&self, kind: &ChannelRequestKind, awaited: Option<bool>) -> Result<(), Error> {
+    /// Makes a request, waiting for room, and says who waits for the answer.
+    fn ask<T>(
+        &self,
+        kind: &ChannelRequestKind,
+        want_reply: bool,
+        expect: impl Fn(&mut Replies) -> T,
+    ) -> Result<T, Error> {
         let shared = &self.core.shared;
         self.wait_for(self.timeouts().write, |guard, id| {
             let result = match guard.conn.channel(id) {
-                Ok(mut channel) => channel.request(kind, awaited.is_some()),
+                Ok(mut channel) => channel.request(kind, want_reply),
                 Err(_) => Err(RequestError::Closed),
             };
-            match result {
-                Err(RequestError::Full) => None,
-                other => {
-                    if let (Ok(()), Some(news)) = (&other, guard.channels.get_mut(&id)) {
-                        news.asked.extend(awaited);
-                    }
-                    shared.poke(guard);
-                    Some(other)
-                }
-            }
-        })??;
-        Ok(())
+            let asked = match result {
+                Err(RequestError::Full) => return None,
+                Err(RequestError::Closed) if guard.closed.is_some() => Err(guard.gone()),
+                Err(error) => Err(error.into()),
+                Ok(()) => match guard.channels.get_mut(&id) {
+                    Some(news) => Ok(expect(&mut news.replies)),
+                    None => Err(RequestError::Closed.into()),
+                },
+            };
+            shared.poke(guard);
+            Some(asked)
+        })?
     }
 
     /// Makes a request and waits for its answer.
@@ -227,21 +228,17 @@ impl<R: Engine> ChannelOf<R> {
     /// # Errors
     /// As [`send_request`](Self::send_request), and [`Error::RequestRefused`].
     pub fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
-        let _turn = self.core.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.ask(kind, Some(true))?;
+        let asker = self.ask(kind, true, Replies::expect)?;
         let answer = self.wait_for(self.timeouts().read, |guard, id| {
             let news = guard.channels.get_mut(&id)?;
-            news.answer.take().or_else(|| news.closed.then_some(false))
+            news.replies.take(asker).or_else(|| news.closed.then_some(false))
         });
         match answer {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::RequestRefused),
             Err(error) => {
-                // The answer may have come since; else nobody will want it.
-                if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id)
-                    && news.answer.take().is_none()
-                {
-                    news.asked.iter_mut().for_each(|awaited| *awaited = false);
+                if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+                    news.replies.give_up(asker);
                 }
                 Err(error)
             }
@@ -342,7 +339,8 @@ impl<R: Engine> ChannelOf<R> {
     }
 
     /// Waits until the peer closed the channel, and tells how the program ended, if the peer said so. Output
-    /// that nobody reads can keep a program from ending.
+    /// that nobody reads can keep a program from ending, and a program left behind with the same output keeps
+    /// the channel open: [`wait_exit`](Self::wait_exit) does not wait for that.
     ///
     /// # Errors
     /// [`Error::TimedOut`], [`Error::Closed`] for a lost connection.
@@ -350,6 +348,18 @@ impl<R: Engine> ChannelOf<R> {
         self.wait_for(self.timeouts().read, |guard, id| {
             let news = guard.channels.get(&id)?;
             news.closed.then(|| news.exit.clone())
+        })
+    }
+
+    /// Waits until the peer says how the program ended, or closed the channel without saying it (`None`). Its
+    /// output may still be coming, as that of a program it left behind.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_exit(&self) -> Result<Option<ExitStatus>, Error> {
+        self.wait_for(self.timeouts().read, |guard, id| {
+            let news = guard.channels.get(&id)?;
+            (news.exit.is_some() || news.closed).then(|| news.exit.clone())
         })
     }
 

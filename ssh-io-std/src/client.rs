@@ -17,7 +17,7 @@ use crate::channel::{Channel, wait_opened};
 use crate::engine::{EngineRole, Guard, News, Shared};
 use crate::error::Error;
 use crate::host_key::{HostKeyQuestion, HostKeys};
-use crate::os::{OsEntropy, now};
+use crate::os::{OsEntropy, after, now};
 use crate::transport::Transport;
 
 /// What only a client's state has.
@@ -103,7 +103,7 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::Io`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::TimedOut`].
     pub fn connect(self, host: &str, port: u16) -> Result<Client, Error> {
-        let deadline = self.timeout.map(|timeout| StdInstant::now() + timeout);
+        let deadline = self.timeout.and_then(after);
         let mut last = None;
         for address in (host, port).to_socket_addrs()? {
             let result = match deadline {
@@ -130,7 +130,7 @@ impl ClientBuilder {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn connect_over(self, host: &str, port: u16, transport: impl Transport) -> Result<Client, Error> {
-        let deadline = self.timeout.map(|timeout| StdInstant::now() + timeout);
+        let deadline = self.timeout.and_then(after);
         self.connect_until(host, port, transport, deadline)
     }
 

@@ -8,7 +8,7 @@
 
 mod threads;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError};
@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::BytesMut;
+use ssh_proto::adapter::Replies;
 use ssh_proto::{
     ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, InputPool, Instant,
     OpenFailure, Role, Stream,
@@ -23,18 +24,14 @@ use ssh_proto::{
 
 use self::threads::{DRAIN_TIME, IDLE_BUFFER, MAX_CHUNK};
 use crate::error::Error;
-use crate::os::{now, until};
+use crate::os::{after, now, until};
 use crate::transport::{Split, Transport, Unblock};
 
 /// What happened to a channel that its users wait for.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelNews {
     pub(crate) opened: Option<Result<(), OpenFailure>>,
-    /// The requests whose answers are still to come, in their order: whether somebody waits for it, which at
-    /// most one does at a time.
-    pub(crate) asked: VecDeque<bool>,
-    /// The answer that is waited for.
-    pub(crate) answer: Option<bool>,
+    pub(crate) replies: Replies,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) eof: bool,
     pub(crate) closed: bool,
@@ -45,11 +42,7 @@ impl ChannelNews {
     fn hear(&mut self, event: ChannelEvent) {
         match event {
             ChannelEvent::Readable(_) | ChannelEvent::Writable => {}
-            ChannelEvent::Reply(ok) => {
-                if self.asked.pop_front() == Some(true) {
-                    self.answer = Some(ok);
-                }
-            }
+            ChannelEvent::Reply(ok) => self.replies.answer(ok),
             ChannelEvent::Exit(status) => self.exit = Some(status),
             ChannelEvent::Eof => self.eof = true,
             ChannelEvent::Closed => self.closed = true,
@@ -102,7 +95,7 @@ pub(crate) struct State<R: EngineRole> {
     spare: BytesMut,
     /// When the writer thread wakes by itself, at the latest. It is to be woken for an earlier deadline.
     alarm: Option<Instant>,
-    /// The transport failed; what the machine then says is only `Eof`.
+    /// The transport failed. It is the reason of the end unless the machine has a better one.
     io_error: Option<io::Error>,
     /// Nothing can be written any more; so long what is still coming is read.
     broken: Option<StdInstant>,
@@ -233,14 +226,13 @@ impl<R: EngineRole> State<R> {
     }
 
     /// Why nothing works any more.
-    pub(crate) fn gone(&mut self) -> Error {
-        match (self.io_error.take(), &self.closed) {
-            (Some(error), _) => {
-                let copy = io::Error::new(error.kind(), error.to_string());
-                self.io_error = Some(error);
-                Error::Io(copy)
+    pub(crate) fn gone(&self) -> Error {
+        match (&self.closed, &self.io_error) {
+            // What the peer said of the end counts more.
+            (None | Some(CloseReason::Eof), Some(error)) => {
+                Error::Io(io::Error::new(error.kind(), error.to_string()))
             }
-            (None, Some(reason)) => Error::Closed(reason.clone()),
+            (Some(reason), _) => Error::Closed(reason.clone()),
             (None, None) => Error::Closed(CloseReason::Eof),
         }
     }
@@ -391,7 +383,7 @@ impl<R: EngineRole> Shared<R> {
 
     /// Waits for a change of the connection as a whole, at most so long.
     fn wait_until(&self, limit: Duration, done: impl Fn(&State<R>) -> bool) {
-        let deadline = Some(StdInstant::now() + limit);
+        let deadline = after(limit);
         let mut guard = self.lock();
         while !done(&guard) {
             match self.wait(guard, &self.changed, deadline) {

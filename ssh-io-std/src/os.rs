@@ -21,6 +21,11 @@ pub(crate) fn now() -> Instant {
     Instant::from_duration(ORIGIN.get_or_init(StdInstant::now).elapsed())
 }
 
+/// When `timeout` will have passed; `None` when that is too far away to ever be.
+pub(crate) fn after(timeout: Duration) -> Option<StdInstant> {
+    StdInstant::now().checked_add(timeout)
+}
+
 /// How long to wait until `at`.
 pub(crate) fn until(at: Instant) -> Duration {
     at.saturating_since(now())
