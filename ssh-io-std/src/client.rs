@@ -10,11 +10,11 @@ pub use ssh_proto::adapter::Output;
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, ClientEvent, Connection, Credential,
-    Disconnect, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused, SignRequest,
+    HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused, SignRequest,
 };
 
 use crate::channel::{Channel, wait_opened};
-use crate::engine::{EngineRole, Guard, News, Shared};
+use crate::engine::{EngineRole, News, Shared};
 use crate::error::Error;
 use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::{OsEntropy, after, now};
@@ -190,9 +190,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut guard = self.shared.lock();
-        guard.conn.close(Disconnect::by_application());
-        self.shared.poke(&mut guard);
+        self.shared.close();
     }
 }
 
@@ -408,15 +406,13 @@ impl Client {
         self.shared().lock().closed.is_some()
     }
 
-    /// Ends the connection and waits until the server had the chance to read so.
+    /// Ends the connection and waits until the server had the chance to read so and the transport is let go: at
+    /// most [`Limits::linger`](ssh_proto::Limits) and some seconds.
     pub fn close(self) {
         let shared = Arc::clone(self.shared());
-        let mut guard: Guard<'_, ClientRole> = shared.lock();
-        guard.conn.close(Disconnect::by_application());
-        shared.poke(&mut guard);
-        drop(guard);
+        let limit = shared.close();
         drop(self);
-        shared.join(Duration::from_secs(5));
+        shared.end_within(limit);
     }
 }
 

@@ -10,6 +10,7 @@ mod threads;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::mem;
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -22,7 +23,7 @@ use ssh_proto::{
     OpenFailure, Role, Stream,
 };
 
-use self::threads::{DRAIN_TIME, IDLE_BUFFER, MAX_CHUNK};
+use self::threads::{DRAIN_TIME, END_TIME, IDLE_BUFFER, MAX_CHUNK};
 use crate::error::Error;
 use crate::os::{after, now, until};
 use crate::transport::{Split, Transport, Unblock};
@@ -74,6 +75,15 @@ pub(crate) trait EngineRole: Role {
     fn next(conn: &mut Connection<Self>, extra: &mut Self::Extra) -> Option<News>;
 }
 
+/// Where the writing half of the transport is.
+enum Writer {
+    Home(Box<dyn Write + Send>),
+    /// With the thread that writes.
+    Away,
+    /// Dropped, at the end or by a panic.
+    Gone,
+}
+
 pub(crate) struct State<R: EngineRole> {
     pub(crate) conn: Connection<R>,
     pub(crate) extra: R::Extra,
@@ -88,10 +98,7 @@ pub(crate) struct State<R: EngineRole> {
     warm: bool,
     /// Bytes came or left since the writer thread looked last.
     busy: bool,
-    /// At home when nobody writes.
-    writer: Option<Box<dyn Write + Send>>,
-    /// It panicked, and will not come home.
-    writer_lost: bool,
+    writer: Writer,
     spare: BytesMut,
     /// When the writer thread wakes by itself, at the latest. It is to be woken for an earlier deadline.
     alarm: Option<Instant>,
@@ -101,6 +108,8 @@ pub(crate) struct State<R: EngineRole> {
     broken: Option<StdInstant>,
     reader_waits: bool,
     reader_done: bool,
+    /// Somebody sees to it that a closed connection ends.
+    watched: bool,
     finished: bool,
 }
 
@@ -193,7 +202,7 @@ impl<R: EngineRole> State<R> {
     fn has_work(&self) -> bool {
         let earlier = |at| self.alarm.is_none_or(|alarm| at < alarm);
         let deadline = self.conn.poll_timeout().is_some_and(earlier);
-        let output = self.writer.is_some() && !self.conn.output().is_empty();
+        let output = matches!(self.writer, Writer::Home(_)) && !self.conn.output().is_empty();
         deadline || output || self.closed.is_some() || self.broken.is_some()
     }
 
@@ -217,7 +226,23 @@ impl<R: EngineRole> State<R> {
 
     /// Whether nothing is left to write and nobody is at it.
     fn is_written_out(&self) -> bool {
-        self.conn.output().is_empty() && (self.writer.is_some() || self.writer_lost)
+        self.conn.output().is_empty() && !matches!(self.writer, Writer::Away)
+    }
+
+    /// Takes the writer along, if it is at home.
+    fn take_writer(&mut self) -> Option<Box<dyn Write + Send>> {
+        match mem::replace(&mut self.writer, Writer::Away) {
+            Writer::Home(writer) => Some(writer),
+            elsewhere => {
+                self.writer = elsewhere;
+                None
+            }
+        }
+    }
+
+    /// How long a connection that is closed takes at most until its transport is let go.
+    fn time_to_end(&self) -> Duration {
+        self.conn.poll_timeout().map(until).unwrap_or_default() + END_TIME
     }
 
     /// Whether the connection is closed and its last words are not worth more time.
@@ -258,14 +283,14 @@ impl<R: EngineRole> Shared<R> {
             chunk: Vec::new(),
             warm: false,
             busy: false,
-            writer: Some(Box::new(writer)),
-            writer_lost: false,
+            writer: Writer::Home(Box::new(writer)),
             spare: BytesMut::new(),
             alarm: None,
             io_error: None,
             broken: None,
             reader_waits: false,
             reader_done: false,
+            watched: false,
             finished: false,
         };
         let shared = Arc::new(Self {
@@ -361,6 +386,31 @@ impl<R: EngineRole> Shared<R> {
         guard = self.write_out(guard);
         self.wake_writer(&guard);
         guard
+    }
+
+    /// Ends the connection, and makes sure that the transport ends too. Says how long that takes at most.
+    pub(crate) fn close(self: &Arc<Self>) -> Duration {
+        let mut guard = self.lock();
+        guard.conn.close(Disconnect::by_application());
+        self.poke(&mut guard);
+        let limit = guard.time_to_end();
+        // While a write does not come back, nobody keeps time.
+        let watch = matches!(guard.writer, Writer::Away) && !mem::replace(&mut guard.watched, true);
+        drop(guard);
+        if watch {
+            let shared = Arc::clone(self);
+            let _ = thread::Builder::new().name("ssh-end".into()).spawn(move || shared.end_within(limit));
+        }
+        limit
+    }
+
+    /// Waits until the threads are done with the transport, and ends it under them when the time is over.
+    pub(crate) fn end_within(&self, limit: Duration) {
+        self.join(limit);
+        if !self.is_finished() {
+            self.unblock(Shutdown::Both);
+            self.join(DRAIN_TIME);
+        }
     }
 
     /// Ends halves of the transport. To be called with nothing locked: it may take its time.

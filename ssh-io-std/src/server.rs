@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ssh_proto::{
     AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest,
-    ChannelRequestKind, CloseReason, Connection, Disconnect, ExitStatus, GlobalReply, GlobalRequest,
-    KeyProbe, Negotiated, OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
+    ChannelRequestKind, CloseReason, Connection, ExitStatus, GlobalReply, GlobalRequest, KeyProbe,
+    Negotiated, OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
 };
 
 use crate::channel::ChannelOf;
@@ -274,9 +274,7 @@ impl ServerConnection {
 
     /// Ends the connection.
     pub fn close(&self) {
-        let mut guard = self.shared.lock();
-        guard.conn.close(Disconnect::by_application());
-        self.shared.poke(&mut guard);
+        self.shared.close();
     }
 
     /// Asks for new keys.
@@ -317,10 +315,8 @@ struct CloseOnDrop<'a>(&'a Arc<Shared<ServerRole>>);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        let mut guard = self.0.lock();
-        guard.conn.close(Disconnect::by_application());
-        guard.extra.questions.clear();
-        self.0.poke(&mut guard);
+        self.0.close();
+        self.0.lock().extra.questions.clear();
     }
 }
 

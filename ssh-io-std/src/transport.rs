@@ -19,9 +19,10 @@ pub struct Split<R, W> {
     pub reader: R,
     /// Where ours go. Used by one thread at a time. A write that cannot go on should fail with `TimedOut` or
     /// `WouldBlock` after a second or so, as a socket with a write timeout does: deadlines run only in between.
+    /// What a flush could not hand on it tries again when it is called again.
     pub writer: W,
     /// Ends the halves from any thread. [`Shutdown::Write`] tells the peer that nothing follows;
-    /// [`Shutdown::Both`] must make a blocked read return.
+    /// [`Shutdown::Both`] must make a blocked read return, and a blocked write.
     pub unblock: Unblock,
 }
 
@@ -79,7 +80,7 @@ impl Transport for std::os::unix::net::UnixStream {
 /// A process whose standard input and output carry the connection, such as a proxy command.
 ///
 /// It must have been spawned with both piped. It is killed and reaped when the connection ends; a shell in
-/// between should `exec` it. While it does not take its input, deadlines stand still.
+/// between should `exec` it. While it does not take its input, all deadlines but that of a close stand still.
 impl Transport for Child {
     type Reader = ChildStdout;
     type Writer = ChildStdin;

@@ -3,6 +3,7 @@
 mod channels;
 mod login;
 mod panics;
+mod pipe;
 mod sessions;
 mod stuck;
 mod support;

@@ -5,13 +5,20 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, HostKeys, OsEntropy, ServerConnection, Split, Transport};
+use ssh_io_std::{Channel, Client, Error, HostKeys, OsEntropy, ServerConnection, Split, Transport};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
-use ssh_proto::{CloseReason, ExitStatus, KeyPair, ServerConfig, TimeoutReason};
+use ssh_proto::{
+    ChannelRequestKind, CloseReason, DisconnectCode, ExitStatus, KeyPair, Limits, ServerConfig, TimeoutReason,
+};
 
-use crate::support::{Echo, PASSWORD, PATIENCE, client_config, logged_in_over, server_config};
+use crate::pipe::{Hold, Side, pair};
+use crate::support::{
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, logged_in_over, server_config,
+    server_config_with,
+};
 
 /// A reader that stands still while it is told to, as a peer does that takes nothing any more.
 struct Stoppable<R>(R, Arc<(Mutex<bool>, Condvar)>);
@@ -108,6 +115,151 @@ fn what_came_before_a_failed_write_is_still_read() {
     assert_eq!(channel.exit_status(), Some(ExitStatus::Code(0)));
 }
 
+/// Little time for the last words.
+fn in_haste(limits: &mut Limits) {
+    limits.linger = Duration::from_millis(50);
+}
+
+/// A client over a transport of memory, with a session that echoes; its end and its limits.
+fn held(change: impl FnOnce(&mut Limits)) -> (Side, Client, Channel, ServerConnection) {
+    let (ours, theirs) = pair();
+    let (client, server, _closed) =
+        logged_in_over((client_config(change), server_config_with(in_haste).0), ours.split(), theirs.split());
+    let session = client.open_session().unwrap();
+    session.exec("echo").unwrap();
+    (ours, client, session, server)
+}
+
+/// Holds writes back, and brings the writer thread into one.
+fn stick_the_writer_thread(side: &Side, session: &Channel, hold: Hold) {
+    side.outgoing.hold(hold);
+    session.env("A", "b").unwrap();
+    assert_eq!(side.outgoing.stuck().name(), Some("ssh-write"));
+}
+
+/// A call that is to fail.
+type Call = Box<dyn FnOnce(Client, Channel) -> Error + Send>;
+
+#[test]
+fn deadlines_run_and_all_waiting_calls_return_while_the_writer_thread_is_stuck() {
+    for reason in [TimeoutReason::Keepalive, TimeoutReason::WriteStall] {
+        let (ours, client, session, _server) = held(|limits| {
+            in_haste(limits);
+            if reason == TimeoutReason::Keepalive {
+                limits.keepalive_interval = Some(Duration::from_millis(20));
+                limits.keepalive_misses = 2;
+            } else {
+                limits.write_stall = Duration::from_millis(50);
+            }
+        });
+        stick_the_writer_thread(&ours, &session, Hold::TimeOut);
+        let calls: [(&str, Call); 5] = [
+            ("a read", Box::new(|_, session| (&session).read(&mut [0; 1]).unwrap_err().into())),
+            ("a write", Box::new(|_, session| (&session).write_all(&[0; 1 << 20]).unwrap_err().into())),
+            ("a wait", Box::new(|_, session| session.wait().unwrap_err())),
+            (
+                "a request",
+                Box::new(|_, session| session.request(&ChannelRequestKind::env("A", "b")).unwrap_err()),
+            ),
+            ("an open", Box::new(|client, _| client.open_session().unwrap_err())),
+        ];
+        let calls = calls.map(|(what, call)| {
+            let (client, session) = (client.clone(), session.clone());
+            (what, thread::spawn(move || call(client, session)))
+        });
+        for (what, call) in calls {
+            let error = comes_back(what, move || call.join().unwrap());
+            let error = match error {
+                Error::Io(error) => *error.into_inner().unwrap().downcast::<Error>().unwrap(),
+                error => error,
+            };
+            match error {
+                Error::Closed(why) => assert_eq!(why, CloseReason::TimedOut(reason), "{what}"),
+                error => panic!("{what}: {error:?}"),
+            }
+        }
+        // The last words are given up as well.
+        assert!(ours.incoming.is_let_go() && ours.outgoing.is_let_go());
+    }
+}
+
+#[test]
+fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() {
+    let end = |hold, close: bool| {
+        let (ours, client, session, server) = held(in_haste);
+        stick_the_writer_thread(&ours, &session, hold);
+        match close {
+            true => comes_back("the close", move || client.close()),
+            false => drop(client),
+        }
+        assert!(ours.incoming.is_let_go() && ours.outgoing.is_let_go());
+        assert!(session.is_closed());
+        server.join(PATIENCE);
+        assert!(server.is_finished());
+    };
+    thread::scope(|scope| {
+        for hold in [Hold::TimeOut, Hold::ForEver] {
+            scope.spawn(move || end(hold, true));
+            scope.spawn(move || end(hold, false));
+        }
+    });
+}
+
+#[test]
+fn a_server_that_is_closed_while_its_writer_thread_is_stuck_lets_go() {
+    let end = |hold, peer_leaves: bool| {
+        let (ours, theirs) = pair();
+        let (client, server, closed) = logged_in_over(configs(in_haste), ours.split(), theirs.split());
+        theirs.outgoing.hold(hold);
+        let opening = client.clone();
+        let opening = thread::spawn(move || opening.open_session().map(drop));
+        assert_eq!(theirs.outgoing.stuck().name(), Some("ssh-write"));
+        match peer_leaves {
+            true => comes_back("the close", move || client.close()),
+            false => server.close(),
+        }
+        server.join(PATIENCE);
+        assert!(server.is_finished());
+        match closed.recv_timeout(PATIENCE).unwrap() {
+            CloseReason::PeerDisconnected { .. } => assert!(peer_leaves),
+            reason => assert_eq!(reason, CloseReason::Local(DisconnectCode::BY_APPLICATION)),
+        }
+        assert!(comes_back("the open", move || opening.join().unwrap()).is_err());
+        assert!(theirs.incoming.is_let_go() && theirs.outgoing.is_let_go());
+    };
+    thread::scope(|scope| {
+        for hold in [Hold::TimeOut, Hold::ForEver] {
+            scope.spawn(move || end(hold, true));
+            scope.spawn(move || end(hold, false));
+        }
+    });
+}
+
+#[test]
+fn the_reader_never_writes_and_the_writer_never_reads() {
+    let (ours, theirs) = pair();
+    let (client, server, _closed) = logged_in_over(configs(|_| {}), ours.split(), theirs.split());
+    let session = client.open_session().unwrap();
+    session.set_timeout(Some(PATIENCE));
+    session.exec("echo").unwrap();
+    let (mut reader, mut writer) = session.split();
+    let writing = thread::spawn(move || writer.write_all(&[7; 1 << 20]).unwrap());
+    client.rekey();
+    let mut back = Vec::new();
+    reader.read_to_end(&mut back).unwrap();
+    assert_eq!(back.len(), 1 << 20);
+    assert!(client.rekeys() > 0);
+    writing.join().unwrap();
+    client.close();
+    server.join(PATIENCE);
+    for side in [&ours, &theirs] {
+        let (readers, _) = side.incoming.users();
+        let (_, writers) = side.outgoing.users();
+        assert_eq!(readers.len(), 1, "one thread reads");
+        assert!(readers.is_disjoint(&writers), "and it does not write");
+    }
+}
+
 /// A writer that keeps what it is given until it is flushed, and takes its time for that.
 struct Buffering<W> {
     inner: W,
@@ -138,7 +290,7 @@ fn a_flush_that_takes_longer_sends_nothing_twice() {
     let Split { reader, writer, unblock } = ours.split().unwrap();
     let writer = Buffering { inner: writer, kept: Vec::new(), patience: 0 };
     let (client, _server, _closed) =
-        logged_in_over(client_config(|_| {}), Split { reader, writer, unblock }, theirs);
+        logged_in_over(configs(|_| {}), Split { reader, writer, unblock }, theirs);
     assert_eq!(client.exec("both").unwrap().stdout, b"out 0\nout 1\nout 2\n");
     client.close();
 }

@@ -86,9 +86,14 @@ pub(crate) fn run(command: &str, channel: &ServerChannel) {
 
 /// A key for tests, and a configuration with it.
 pub(crate) fn server_config() -> (Arc<ServerConfig>, PublicKey) {
+    server_config_with(|_| {})
+}
+
+/// The same with other limits.
+pub(crate) fn server_config_with(change: impl FnOnce(&mut Limits)) -> (Arc<ServerConfig>, PublicKey) {
     let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
     let public = key.public.clone();
-    (ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap(), public)
+    (ServerConfig::builder(&PROVIDER).host_key(key).with_limits(change).build().unwrap(), public)
 }
 
 /// A client's configuration with other limits.
@@ -96,15 +101,20 @@ pub(crate) fn client_config(change: impl FnOnce(&mut Limits)) -> Arc<ClientConfi
     ClientConfig::builder(&PROVIDER).with_limits(change).build().unwrap()
 }
 
+/// Both configurations, with the same limits.
+pub(crate) fn configs(change: impl Fn(&mut Limits)) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    (client_config(&change), server_config_with(&change).0)
+}
+
 /// A client and its server over a transport of the test's own, logged in.
 pub(crate) fn logged_in_over(
-    config: Arc<ClientConfig>,
+    (config, server): (Arc<ClientConfig>, Arc<ServerConfig>),
     ours: impl Transport,
     theirs: impl Transport,
 ) -> (Client, ServerConnection, Receiver<CloseReason>) {
     let (sender, closed) = channel();
     let handler = Echo { channels: Vec::new(), closed: sender };
-    let server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
+    let server = ServerConnection::start(server, theirs, handler).unwrap();
     let client = Client::with_config(config)
         .host_keys(HostKeys::DangerousAcceptAny)
         .connect_timeout(PATIENCE)

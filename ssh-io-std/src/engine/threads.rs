@@ -10,12 +10,14 @@ use std::time::{Duration, Instant as StdInstant};
 use bytes::Buf;
 use ssh_proto::{Disconnect, InputPool};
 
-use super::{EngineRole, Guard, Shared, State};
+use super::{EngineRole, Guard, Shared, State, Writer};
 use crate::os::{now, until};
 
 /// Behind the close, so much is still read so that the peer can read our last words.
 const DRAIN_BYTES: usize = 64 * 1024;
 pub(super) const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// What the threads need to end behind the linger: a write's timeout and the drain.
+pub(super) const END_TIME: Duration = Duration::from_secs(3);
 /// What an idle connection reads into, and the size from which on a buffer is worth giving back.
 pub(super) const IDLE_BUFFER: usize = 4 * 1024;
 /// What a read takes at most.
@@ -50,7 +52,7 @@ impl<R: EngineRole> Shared<R> {
             guard.discard_output();
             return guard;
         }
-        let Some(mut writer) = guard.writer.take() else { return guard };
+        let Some(mut writer) = guard.take_writer() else { return guard };
         let _lost = LoseOnPanic(self);
         while guard.broken.is_none() && !guard.conn.output().is_empty() {
             let mut out = std::mem::take(&mut guard.spare);
@@ -80,7 +82,7 @@ impl<R: EngineRole> Shared<R> {
             guard.spare = out;
             guard.process(self);
         }
-        guard.writer = Some(writer);
+        guard.writer = Writer::Home(writer);
         guard
     }
 
@@ -100,8 +102,15 @@ impl<R: EngineRole> Shared<R> {
             self.end_after_panic();
         }
         // Its half of the transport is gone by now.
-        self.lock().reader_done = true;
+        let mut guard = self.lock();
+        guard.reader_done = true;
         self.changed.notify_all();
+        // A write that does not come back keeps the writer thread, which would end the transport.
+        if matches!(guard.writer, Writer::Away) {
+            let limit = guard.time_to_end();
+            drop(guard);
+            self.end_within(limit);
+        }
     }
 
     /// A thread that panics takes its connection along, and nobody waits for it.
@@ -146,7 +155,7 @@ impl<R: EngineRole> Shared<R> {
     /// reset it.
     fn finish(&self) {
         let mut guard = self.lock();
-        guard.writer = None;
+        guard.writer = Writer::Gone;
         self.wanted.notify_all();
         // A peer that takes nothing any more has no words of ours to read.
         let said = guard.broken.is_none();
@@ -299,7 +308,7 @@ impl<R: EngineRole> Drop for LoseOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
             let mut guard = self.0.lock();
-            guard.writer_lost = true;
+            guard.writer = Writer::Gone;
             guard.fail(io::Error::other("the transport's writer panicked"));
             guard.conn.close(Disconnect::by_application());
             self.0.poke(&mut guard);

@@ -70,7 +70,7 @@ mod tests {
         let first = replies.expect();
         replies.expect_unseen();
         let second = replies.expect();
-        [true, true, false].map(|ok| replies.answer(ok));
+        [true, true, false].into_iter().for_each(|ok| replies.answer(ok));
         assert_eq!(replies.take(second), Some(false));
         assert_eq!(replies.take(second), None);
         assert_eq!(replies.take(first), Some(true));
