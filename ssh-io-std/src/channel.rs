@@ -73,9 +73,9 @@ impl<R: Engine> fmt::Debug for ChannelOf<R> {
 }
 
 /// Waits for the answer to an open.
-pub(crate) fn wait_opened(channel: Channel) -> Result<Channel, Error> {
+pub(crate) fn wait_opened(channel: Channel, timeout: Option<Duration>) -> Result<Channel, Error> {
     channel
-        .wait_for(None, |guard, id| guard.channels.get_mut(&id)?.opened.take())?
+        .wait_for(timeout, |guard, id| guard.channels.get_mut(&id)?.opened.take())?
         .map_err(Error::OpenFailed)?;
     Ok(channel)
 }

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
 pub use ssh_proto::adapter::Output;
+use ssh_proto::adapter::{Login, LoginStep};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, ClientEvent, Connection, Credential,
-    HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused, SignRequest,
+    HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused,
 };
 
 use crate::channel::{Channel, wait_opened};
@@ -23,9 +24,8 @@ use crate::transport::Transport;
 /// What only a client's state has.
 #[derive(Debug, Default)]
 pub(crate) struct ClientExtra {
-    sign: Option<SignRequest>,
+    login: Login,
     host_key: Option<HostKeyCheck>,
-    auth: Option<Result<(), (Vec<String>, bool)>>,
     banners: Vec<PeerText>,
     rekeys: u64,
 }
@@ -44,11 +44,11 @@ impl EngineRole for ClientRole {
                 News::Taken
             }
             ClientEvent::AuthFailed { remaining, partial } => {
-                extra.auth = Some(Err((remaining, partial)));
+                extra.login.failed(remaining, partial);
                 News::Taken
             }
             ClientEvent::Authenticated => {
-                extra.auth = Some(Ok(()));
+                extra.login.accepted();
                 News::Authenticated
             }
             ClientEvent::Rekeyed => {
@@ -61,7 +61,7 @@ impl EngineRole for ClientRole {
             ClientEvent::Ready => News::Ready,
             ClientEvent::Closed(reason) => News::Closed(reason),
             ClientEvent::Sign(request) => {
-                extra.sign = Some(request);
+                extra.login.asked(request);
                 News::Taken
             }
             // Refused by being dropped: nothing was asked for that a server may open or request.
@@ -92,7 +92,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long connecting may take in all: the TCP connection and the key exchange.
+    /// Sets how long connecting may take in all, up to the host key's proof. The system's name lookup is
+    /// not bounded by it.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -141,6 +142,8 @@ impl ClientBuilder {
         transport: impl Transport,
         deadline: Option<StdInstant>,
     ) -> Result<Client, Error> {
+        // From here on an early return ends it.
+        let transport = transport.split()?;
         let known = self.host_keys.key_types(host, port)?;
         let config = match known.is_empty() {
             true => self.config,
@@ -148,7 +151,7 @@ impl ClientBuilder {
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
         let shared = Shared::start(conn, transport, ClientExtra::default())?;
-        let client = Client { handle: Arc::new(Handle { shared, auth: Mutex::default() }) };
+        let client = Client { handle: Arc::new(Handle { shared, timeout: Mutex::default() }) };
         let shared = &client.handle.shared;
         let mut guard = shared.lock();
         let check = loop {
@@ -181,11 +184,10 @@ impl ClientBuilder {
     }
 }
 
-/// Closes the connection when the last client is dropped; channels end with it.
+/// Closes the connection when the last client is dropped.
 struct Handle {
     shared: Arc<Shared<ClientRole>>,
-    /// Attempts to log in take turns.
-    auth: Mutex<()>,
+    timeout: Mutex<Option<Duration>>,
 }
 
 impl Drop for Handle {
@@ -194,18 +196,21 @@ impl Drop for Handle {
     }
 }
 
-/// Lets the machine see that a ticket was dropped.
-struct PokeOnDrop<'a>(&'a Shared<ClientRole>);
+/// Whoever tries to log in stops waiting, whatever the reason.
+struct Attempt<'a>(&'a Shared<ClientRole>);
 
-impl Drop for PokeOnDrop<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poke(&mut self.0.lock());
-        }
+        let mut guard = self.0.lock();
+        guard.extra.login.give_up();
+        // A question that was dropped must be seen, and the next one in turn.
+        self.0.poke(&mut guard);
+        self.0.changed.notify_all();
     }
 }
 
-/// A connection to a server. Clones share it; it may be used from many threads at once.
+/// A connection to a server. Clones share it; it may be used from many threads at once. When the last one is
+/// dropped the connection ends, and its channels with it.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -238,14 +243,28 @@ impl Client {
         &self.handle.shared
     }
 
+    /// Sets how long each wait of a call may last: of logging in, of opening a channel, and of
+    /// [`exec`](Self::exec). Without it, only the limits of the configuration bound them. A channel that was
+    /// opened has [timeouts of its own](crate::ChannelOf::set_timeout).
+    pub fn set_timeout(&self, timeout: Option<Duration>) {
+        *self.handle.timeout.lock().unwrap_or_else(PoisonError::into_inner) = timeout;
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        *self.handle.timeout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
+    ///
+    /// A signer is called on this thread, with nothing locked. After [`Error::TimedOut`] the attempt goes on
+    /// unseen; the next call waits for its end, and is told [`AuthError::Done`](ssh_proto::AuthError) if that
+    /// was a success.
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], [`Error::TimedOut`].
     pub fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
-        let _turn = self.handle.auth.lock().unwrap_or_else(PoisonError::into_inner);
-        // A signer may ask an agent or a person: it is called from here, with nothing locked.
+        // A signer may ask an agent or a person: it is called from here.
         let (with, signer) = match with {
             Credential::PublicKey { key, probe } => {
                 let public = KeyPair::external(key.public);
@@ -254,39 +273,38 @@ impl Client {
             other => (other, None),
         };
         let shared = self.shared();
+        let deadline = self.timeout().and_then(after);
+        let wait = |guard| shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error);
         let mut guard = shared.lock();
+        // What comes of an attempt that was given up must not be taken for what comes of this one.
+        while guard.closed.is_none() && !guard.extra.login.is_free() {
+            guard = wait(guard)?;
+        }
         if guard.closed.is_some() {
             return Err(guard.gone());
         }
         guard.conn.authenticate(user, with)?;
-        guard.extra.auth = None;
+        guard.extra.login.begin();
+        drop(guard);
+        let _attempt = Attempt(shared);
+        let mut guard = shared.lock();
         shared.poke(&mut guard);
         loop {
-            if let Some(request) = guard.extra.sign.take() {
-                drop(guard);
-                let (request, signature) = {
-                    // A signer that panics drops the question, which must be seen.
-                    let _seen = PokeOnDrop(shared);
-                    let request = request;
+            match guard.extra.login.take_step() {
+                Some(LoginStep::Done(outcome)) => return outcome,
+                Some(LoginStep::Sign(request)) => {
+                    drop(guard);
                     let refused = Err(SignRefused);
                     let signature = signer
                         .as_ref()
                         .map_or(refused, |signer| signer.sign(&request.to_sign(), &mut OsEntropy));
-                    (request, signature)
-                };
-                guard = shared.lock();
-                // The question may be gone with the connection; the loop then says so.
-                let _ = guard.conn.provide_signature(request, signature);
-                shared.poke(&mut guard);
-            }
-            match guard.extra.auth.take() {
-                Some(Ok(())) => return Ok(()),
-                Some(Err((remaining, partial))) => return Err(Error::AuthFailed { remaining, partial }),
-                None if guard.closed.is_some() => return Err(guard.gone()),
-                None if guard.extra.sign.is_some() => {}
-                None => {
-                    guard = shared.wait(guard, &shared.changed, None).map_err(|(_, error)| error)?;
+                    guard = shared.lock();
+                    // The question may be gone with the connection; the loop then says so.
+                    let _ = guard.conn.provide_signature(request, signature);
+                    shared.poke(&mut guard);
                 }
+                None if guard.closed.is_some() => return Err(guard.gone()),
+                None => guard = wait(guard)?,
             }
         }
     }
@@ -323,7 +341,7 @@ impl Client {
     /// Opens a session, for one program.
     ///
     /// # Errors
-    /// [`Error::Open`], [`Error::OpenFailed`], [`Error::Closed`].
+    /// [`Error::Open`], [`Error::OpenFailed`], [`Error::Closed`], [`Error::TimedOut`].
     pub fn open_session(&self) -> Result<Channel, Error> {
         self.open(&ChannelKind::Session, ChannelConfig::default())
     }
@@ -352,15 +370,16 @@ impl Client {
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
         shared.poke(&mut guard);
         drop(guard);
-        wait_opened(Channel::new(Arc::clone(shared), id, wake))
+        wait_opened(Channel::new(Arc::clone(shared), id, wake), self.timeout())
     }
 
-    /// Runs a command without input, and collects what it says.
+    /// Runs a command without input, and collects what it says, however much that is.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session), and [`Error::RequestRefused`].
     pub fn exec(&self, command: impl AsRef<[u8]>) -> Result<Output, Error> {
         let channel = self.open_session()?;
+        channel.set_timeout(self.timeout());
         channel.exec(command)?;
         channel.finish_input()?;
         let (stdout, stderr) = channel.read_both()?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a write may block before deadlines get their turn.
@@ -86,19 +86,35 @@ impl Transport for Child {
     type Writer = ChildStdin;
 
     fn split(mut self) -> io::Result<Split<ChildStdout, ChildStdin>> {
+        let (reader, writer) = (self.stdout.take(), self.stdin.take());
+        let child = KillOnDrop(Mutex::new(self));
         let piped = |what| io::Error::new(io::ErrorKind::InvalidInput, format!("the {what} is not piped"));
-        let reader = self.stdout.take().ok_or_else(|| piped("stdout"))?;
-        let writer = self.stdin.take().ok_or_else(|| piped("stdin"))?;
-        let child = Mutex::new(self);
+        let (reader, writer) =
+            (reader.ok_or_else(|| piped("stdout"))?, writer.ok_or_else(|| piped("stdin"))?);
         let unblock = Box::new(move |how| {
-            if how == Shutdown::Both
-                && let Ok(mut child) = child.lock()
-            {
-                let _ = child.kill();
-                let _ = child.wait();
+            if how == Shutdown::Both {
+                child.kill();
             }
         });
         Ok(Split { reader, writer, unblock })
+    }
+}
+
+/// A process that does not outlive its connection, nor stay a zombie.
+struct KillOnDrop(Mutex<Child>);
+
+impl KillOnDrop {
+    fn kill(&self) {
+        let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // For one that was reaped before, these do nothing.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ssh_proto::adapter::Error;
+use ssh_proto::adapter::{Asker, Error, Replies};
 use ssh_proto::{
     ChannelId, ChannelRequestKind, ExitStatus, ReadError, RequestError, Stderr as StderrMode, Stream,
     WriteError,
@@ -57,15 +57,15 @@ impl fmt::Debug for Channel {
 }
 
 /// Somebody who waits for an answer, or gives up doing so.
-struct Asker<'a> {
+struct Waiting<'a> {
     core: &'a Core,
-    number: u64,
+    asker: Asker,
 }
 
-impl Drop for Asker<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
-            news.give_up(self.number);
+            news.replies.give_up(self.asker);
         }
     }
 }
@@ -101,11 +101,11 @@ impl Channel {
     /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`].
     pub async fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
         let core = &*self.core;
-        let asker = Asker { core, number: core.shared.number() };
-        self.ask(kind, true, Some(asker.number)).await?;
+        let asker = self.ask(kind, true, Replies::expect).await?;
+        let _waiting = Waiting { core, asker };
         let answer = |state: &mut State| {
             let news = state.channels.get_mut(&core.id)?;
-            news.take_answer(asker.number).or_else(|| news.closed.then_some(false))
+            news.replies.take(asker).or_else(|| news.closed.then_some(false))
         };
         if core.shared.wait_for_channel(core.id, answer).await? { Ok(()) } else { Err(Error::RequestRefused) }
     }
@@ -117,11 +117,21 @@ impl Channel {
     /// # Errors
     /// [`Error::Request`], [`Error::Closed`].
     pub async fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
-        self.ask(kind, want_reply, None).await
+        self.ask(kind, want_reply, |replies| {
+            if want_reply {
+                replies.expect_unseen()
+            }
+        })
+        .await
     }
 
-    /// Makes a request, whose answer is for `who`, or for nobody.
-    async fn ask(&self, kind: &ChannelRequestKind, want_reply: bool, who: Option<u64>) -> Result<(), Error> {
+    /// Makes a request, waiting for room, and says who waits for the answer.
+    async fn ask<T>(
+        &self,
+        kind: &ChannelRequestKind,
+        want_reply: bool,
+        expect: impl Fn(&mut Replies) -> T,
+    ) -> Result<T, Error> {
         let Core { shared, id } = &*self.core;
         let send = |state: &mut State| {
             if state.is_mute() {
@@ -132,18 +142,17 @@ impl Channel {
                 Ok(mut channel) => channel.request(kind, want_reply),
                 Err(_) => Err(RequestError::Closed),
             };
-            if want_reply
-                && result.is_ok()
-                && let Some(news) = channels.get_mut(id)
-            {
-                news.asked.push_back(who);
-            }
-            (result != Err(RequestError::Full)).then_some(result.map_err(Error::from))
+            Some(match (result, channels.get_mut(id)) {
+                (Err(RequestError::Full), _) => return None,
+                (Err(error), _) => Err(error.into()),
+                (Ok(()), Some(news)) => Ok(expect(&mut news.replies)),
+                (Ok(()), None) => Err(RequestError::Closed.into()),
+            })
         };
         // `Ready` wakes all channels; an answer makes room too, and the channel's end ends the wait.
-        shared.wait_for_channel(*id, send).await??;
+        let asked = shared.wait_for_channel(*id, send).await??;
         shared.work.notify_one();
-        Ok(())
+        Ok(asked)
     }
 
     /// Runs a command.

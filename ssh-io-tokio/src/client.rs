@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 
-use ssh_proto::adapter::{Error, Output};
+use ssh_proto::adapter::{Error, LoginStep, Output};
 use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy};
 use ssh_proto::{
     AnswerError, AuthError, ChannelConfig, ChannelKind, ClientConfig, CloseReason, Credential, Disconnect,
@@ -11,12 +12,11 @@ use ssh_proto::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
 
 use crate::channel::Channel;
 use crate::driver::Driver;
 use crate::os::OsEntropy;
-use crate::shared::{Login, Shared, State};
+use crate::shared::{Shared, State};
 
 /// How to connect, made by [`Client::builder`].
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl ClientBuilder {
         };
         let shared = Arc::new(Shared::new(config));
         let driver = Driver::new(Arc::clone(&shared), transport);
-        let handle = Arc::new(Handle { shared, auth: Mutex::new(()) });
+        let handle = Arc::new(Handle { shared });
         (Connecting { handle, policy: self.policy, host: host.to_owned(), port }, driver)
     }
 }
@@ -119,8 +119,6 @@ impl Connecting {
 /// Closes the connection when the last client is dropped; channels end with it.
 struct Handle {
     shared: Arc<Shared>,
-    /// Attempts to log in take turns.
-    auth: Mutex<()>,
 }
 
 impl Drop for Handle {
@@ -131,15 +129,17 @@ impl Drop for Handle {
 }
 
 /// A call that logs in. When it ends, by whatever way, a question for a signature that it leaves behind is
-/// dropped, which the driver must see.
+/// dropped, which the driver must see, and the next call has its turn.
 struct Attempt<'a>(&'a Shared);
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
+        let mut woken = Vec::new();
         let mut state = self.0.lock();
-        state.login.awaited = false;
-        (state.login.sign, state.login.outcome) = (None, None);
+        state.login.give_up();
+        state.waiters.wake(&mut woken);
         drop(state);
+        woken.into_iter().for_each(Waker::wake);
         self.0.work.notify_one();
     }
 }
@@ -203,15 +203,13 @@ impl Client {
         sign: impl AsyncFnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
     ) -> Result<(), Error> {
         let shared = self.shared();
-        let _turn = self.handle.auth.lock().await;
-        let _attempt = Attempt(shared);
         let (mut with, mut sign) = (Some(with), Some(sign));
         let begin = |state: &mut State| {
             if state.is_mute() {
                 return Some(Err(state.gone()));
             }
             // What comes of one that was given up must not be taken for what comes of this one.
-            if state.login.pending {
+            if !state.login.is_free() {
                 return None;
             }
             match state.conn.authenticate(user, with.take()?) {
@@ -220,20 +218,16 @@ impl Client {
                 Err(error) => return Some(Err(error.into())),
                 Ok(()) => {}
             }
-            state.login = Login { pending: true, awaited: true, ..Login::default() };
+            state.login.begin();
             Some(Ok(()))
         };
         shared.wait_for(begin).await??;
+        let _attempt = Attempt(shared);
         shared.work.notify_one();
         loop {
-            let request = |state: &mut State| match state.login.outcome.take() {
-                Some(outcome) => Some(Err(outcome)),
-                None => state.login.sign.take().map(Ok),
-            };
-            let request = match shared.wait_for(request).await? {
-                Ok(request) => request,
-                Err(Ok(())) => return Ok(()),
-                Err(Err((remaining, partial))) => return Err(Error::AuthFailed { remaining, partial }),
+            let request = match shared.wait_for(|state| state.login.take_step()).await? {
+                LoginStep::Done(outcome) => return outcome,
+                LoginStep::Sign(request) => request,
             };
             let signature = match sign.take() {
                 Some(sign) => sign(request.to_sign()).await,

@@ -1,7 +1,7 @@
 //! One state machine and its waiters behind one lock, which is never held across an await, nor while anybody
 //! is woken.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
-use ssh_proto::adapter::Error;
+use ssh_proto::adapter::{Error, Login, Replies};
 use ssh_proto::{
     ChannelEvent, ChannelId, ClientConfig, ClientConnection, ClientEvent, CloseReason, Connection,
-    ExitStatus, HostKeyCheck, OpenFailure, PeerText, SignRequest, Stream,
+    ExitStatus, HostKeyCheck, OpenFailure, PeerText, Stream,
 };
 use tokio::sync::Notify;
 
@@ -23,53 +23,10 @@ use crate::waiters::{ChannelWaiters, Waiter, Waiters};
 #[derive(Debug, Default)]
 pub(crate) struct ChannelNews {
     pub(crate) opened: Option<Result<(), OpenFailure>>,
-    /// Who waits for the answers still to come, in the order of the requests; nobody for some.
-    pub(crate) asked: VecDeque<Option<u64>>,
-    /// Answers to those who have not taken them yet.
-    pub(crate) answers: Vec<(u64, bool)>,
+    pub(crate) replies: Replies,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) closed: bool,
     pub(crate) waiters: ChannelWaiters,
-}
-
-impl ChannelNews {
-    /// The peer answered the oldest request.
-    fn answer(&mut self, ok: bool) {
-        if let Some(Some(who)) = self.asked.pop_front() {
-            self.answers.push((who, ok));
-        }
-    }
-
-    /// Takes the answer to `who`.
-    pub(crate) fn take_answer(&mut self, who: u64) -> Option<bool> {
-        let at = self.answers.iter().position(|(other, _)| *other == who)?;
-        Some(self.answers.swap_remove(at).1)
-    }
-
-    /// `who` does not wait any more: the answer, when it comes, must not be taken for another's.
-    pub(crate) fn give_up(&mut self, who: u64) {
-        self.take_answer(who);
-        self.asked.iter_mut().filter(|asked| **asked == Some(who)).for_each(|asked| *asked = None);
-    }
-}
-
-/// The attempt to log in that was made last.
-#[derive(Debug, Default)]
-pub(crate) struct Login {
-    /// It is not decided yet.
-    pub(crate) pending: bool,
-    /// Who made it still waits. For nobody no signature is asked for, and no outcome kept.
-    pub(crate) awaited: bool,
-    pub(crate) sign: Option<SignRequest>,
-    /// What came of it: what is missing, and whether this much was right.
-    pub(crate) outcome: Option<Result<(), (Vec<String>, bool)>>,
-}
-
-impl Login {
-    fn decide(&mut self, outcome: Result<(), (Vec<String>, bool)>) {
-        self.pending = false;
-        self.outcome = self.awaited.then_some(outcome);
-    }
 }
 
 pub(crate) struct State {
@@ -129,12 +86,12 @@ impl State {
                 return self.tell(id, woken, |news| news.opened = Some(Err(why)));
             }
             ClientEvent::HostKey(check) => self.host_key = Some(check),
-            ClientEvent::AuthFailed { remaining, partial } => self.login.decide(Err((remaining, partial))),
+            ClientEvent::AuthFailed { remaining, partial } => self.login.failed(remaining, partial),
             ClientEvent::Authenticated => {
                 self.authenticated = true;
-                self.login.decide(Ok(()));
+                self.login.accepted();
             }
-            ClientEvent::Sign(request) if self.login.awaited => self.login.sign = Some(request),
+            ClientEvent::Sign(request) => self.login.asked(request),
             ClientEvent::Banner(text) => self.banners.push(text),
             ClientEvent::Rekeyed => self.rekeys += 1,
             ClientEvent::Closed(reason) => {
@@ -143,10 +100,7 @@ impl State {
             }
             ClientEvent::Ready => self.channels.values_mut().for_each(|news| news.waiters.wake(woken)),
             // Refused by being dropped: nothing was asked for that a server may open or request.
-            ClientEvent::Sign(_)
-            | ClientEvent::Open(_)
-            | ClientEvent::Global(_)
-            | ClientEvent::GlobalReply(..) => {}
+            ClientEvent::Open(_) | ClientEvent::Global(_) | ClientEvent::GlobalReply(..) => {}
         }
         self.waiters.wake(woken);
     }
@@ -158,7 +112,7 @@ impl State {
             ChannelEvent::Readable(Stream::Data) => return data.wake(woken),
             ChannelEvent::Readable(Stream::Stderr) => return stderr.wake(woken),
             ChannelEvent::Writable => return news.waiters.writers.wake(woken),
-            ChannelEvent::Reply(ok) => news.answer(ok),
+            ChannelEvent::Reply(ok) => news.replies.answer(ok),
             ChannelEvent::Exit(status) => news.exit = Some(status),
             ChannelEvent::Closed => news.closed = true,
             ChannelEvent::Eof => {}

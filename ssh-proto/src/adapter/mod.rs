@@ -4,6 +4,7 @@
 //! Here is nothing that touches an operating system, only the types that speak of one, so that a program
 //! with two adapters meets one [`Error`].
 
+mod login;
 mod replies;
 mod startups;
 
@@ -17,6 +18,7 @@ use crate::error::{AnswerError, AuthError, CloseReason, OpenError, RequestError}
 use crate::keys::{HostKeyRejection, PrivateKeyError};
 use crate::msg::request::{ExitStatus, OpenFailure};
 
+pub use login::{Login, LoginStep};
 pub use replies::{Asker, Replies};
 pub use startups::{StartupRefused, Startups};
 

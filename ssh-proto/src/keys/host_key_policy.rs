@@ -58,6 +58,8 @@ pub enum HostKeyRejection {
     Revoked,
     /// The key has another fingerprint than the expected one.
     FingerprintDiffers,
+    /// What is expected is not a fingerprint: SHA-256 has 43 digits in base64.
+    NotAFingerprint,
     /// The host name can't be recorded.
     BadHostName,
     /// The file of known hosts is too long to have been read whole, and a revocation may be in the rest.
@@ -80,6 +82,7 @@ impl fmt::Display for HostKeyRejection {
             }
             Self::Revoked => "the host key is revoked",
             Self::FingerprintDiffers => "the host key has another fingerprint",
+            Self::NotAFingerprint => "the expected fingerprint is not the base64 of a SHA-256",
             Self::BadHostName => "the host name can't be recorded",
             Self::FileTooLong => "the file of known hosts is too long",
         })
@@ -94,8 +97,13 @@ impl HostKeyPolicy {
         let (file, accept_new) = match self {
             Self::KnownHosts(file) => (file, false),
             Self::AcceptNew(file) => (file, true),
-            Self::Fingerprint(expected) if is_fingerprint(expected, key) => return HostKeyDecision::Accept,
-            Self::Fingerprint(_) => return HostKeyDecision::Reject(HostKeyRejection::FingerprintDiffers),
+            Self::Fingerprint(expected) => {
+                return match sha256_digits(expected) {
+                    None => HostKeyDecision::Reject(HostKeyRejection::NotAFingerprint),
+                    digits if digits == sha256_digits(&key.fingerprint()) => HostKeyDecision::Accept,
+                    Some(_) => HostKeyDecision::Reject(HostKeyRejection::FingerprintDiffers),
+                };
+            }
             Self::DangerousAcceptAny => return HostKeyDecision::Accept,
         };
         HostKeyDecision::Reject(match file.check(host, port, key) {
@@ -123,10 +131,12 @@ impl HostKeyPolicy {
     }
 }
 
-fn is_fingerprint(expected: &str, key: &PublicKey) -> bool {
-    let actual = key.fingerprint();
-    let expected = expected.strip_prefix("SHA256:").unwrap_or(expected);
-    actual.strip_prefix("SHA256:") == Some(expected.strip_suffix('=').unwrap_or(expected))
+/// The 43 digits of a fingerprint, without what may stand around them.
+fn sha256_digits(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("SHA256:").unwrap_or(text);
+    let digits = digits.strip_suffix('=').unwrap_or(digits);
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    (digits.len() == 43 && digits.bytes().all(is_digit)).then_some(digits)
 }
 
 #[cfg(test)]
@@ -208,9 +218,15 @@ mod tests {
             assert_eq!(other, HostKeyDecision::Reject(HostKeyRejection::FingerprintDiffers), "{text}");
         }
         let md5 = "MD5:16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48";
-        for text in ["", "SHA256:", "=", &bare[1..], &bare.to_lowercase(), &format!(" {bare}"), md5] {
+        let differs = &bare.to_lowercase()[..];
+        for text in ["", "SHA256:", "=", &bare[1..], differs, &format!(" {bare}"), &format!("{bare}=="), md5]
+        {
             let decision = HostKeyPolicy::Fingerprint(text.into()).decide("any", 1, &ed25519());
-            assert_eq!(decision, HostKeyDecision::Reject(HostKeyRejection::FingerprintDiffers), "{text}");
+            let why = match text == differs {
+                true => HostKeyRejection::FingerprintDiffers,
+                false => HostKeyRejection::NotAFingerprint,
+            };
+            assert_eq!(decision, HostKeyDecision::Reject(why), "{text}");
         }
     }
 
