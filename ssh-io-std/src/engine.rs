@@ -2,9 +2,9 @@
 //!
 //! The reader thread never writes, the writer thread never reads, and no lock is held across a system call.
 //! Bytes leave by one thread at a time: whoever finds the writer at home takes it along, trades the output for
-//! an empty buffer, unlocks, writes, locks, and goes on until nothing is left. A thread that writes does this
-//! for its own bytes; for all else the writer thread does. Deadlines are kept by the writer thread: while it
-//! waits, and between its writes, which a socket's write timeout keeps short.
+//! an empty buffer, unlocks, writes, locks. A thread that writes does this once, for its own bytes; for all else
+//! the writer thread does, until nothing is left. Deadlines are kept by the writer thread: while it waits, and
+//! between its writes, which a socket's write timeout keeps short.
 
 mod threads;
 
@@ -383,7 +383,8 @@ impl<R: EngineRole> Shared<R> {
     /// at it.
     pub(crate) fn flush<'a>(&'a self, mut guard: Guard<'a, R>) -> Guard<'a, R> {
         guard.process(self);
-        guard = self.write_out(guard);
+        // What others add meanwhile is not this thread's to send: it would never come back.
+        guard = self.write_out(guard, 1);
         self.wake_writer(&guard);
         guard
     }

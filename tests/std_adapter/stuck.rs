@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -293,4 +293,55 @@ fn a_flush_that_takes_longer_sends_nothing_twice() {
         logged_in_over(configs(|_| {}), Split { reader, writer, unblock }, theirs);
     assert_eq!(client.exec("both").unwrap().stdout, b"out 0\nout 1\nout 2\n");
     client.close();
+}
+
+/// A writer during whose writes, when a user's thread makes them, another channel is written to.
+struct Meanwhile<W> {
+    inner: W,
+    other: Arc<Mutex<Option<Channel>>>,
+    writes: Arc<AtomicUsize>,
+}
+
+impl<W: Write> Write for Meanwhile<W> {
+    fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
+        let own = thread::current().name().is_some_and(|name| name.starts_with("ssh-"));
+        if !own && let Some(mut other) = self.other.lock().unwrap().as_ref() {
+            // Enough to see that there is no end to it.
+            if self.writes.fetch_add(1, Ordering::SeqCst) < 100 {
+                other.write_all(&[7; 1000]).unwrap();
+            }
+        }
+        self.inner.write(src)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[test]
+fn a_write_comes_back_though_others_go_on_writing() {
+    let (ours, theirs) = pair();
+    let Split { reader, writer, unblock } = ours.split();
+    let (other, writes) = <(Arc<Mutex<Option<Channel>>>, Arc<AtomicUsize>)>::default();
+    let writer = Meanwhile { inner: writer, other: Arc::clone(&other), writes: Arc::clone(&writes) };
+    let split = Split { reader, writer, unblock };
+    let (client, _server, _closed) = logged_in_over(configs(|_| {}), split, theirs.split());
+    let [session, another] = [(); 2].map(|()| {
+        let session = client.open_session().unwrap();
+        session.exec("sink").unwrap();
+        session
+    });
+    // With a timeout it leaves its bytes to whoever is writing.
+    another.set_write_timeout(Some(PATIENCE));
+    *other.lock().unwrap() = Some(another);
+    let written = comes_back("a write", move || {
+        // Sooner or later nobody else is at it.
+        while writes.load(Ordering::SeqCst) == 0 {
+            (&session).write_all(b"x").unwrap();
+        }
+        writes.load(Ordering::SeqCst)
+    });
+    assert_eq!(written, 1, "it took its own bytes to the transport, and not those of others");
+    *other.lock().unwrap() = None;
 }

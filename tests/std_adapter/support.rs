@@ -78,6 +78,7 @@ pub(crate) fn run(command: &str, channel: &ServerChannel) {
             }
             channel.exit(ExitStatus::Code(0)).unwrap();
         }
+        "sink" => while io.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {},
         "flood" => while io.write_all(&[0; 100_000]).is_ok() {},
         // Waits for the client to be gone.
         _ => drop(channel.wait()),

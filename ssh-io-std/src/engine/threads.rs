@@ -46,15 +46,18 @@ impl<R: EngineRole> State<R> {
 }
 
 impl<R: EngineRole> Shared<R> {
-    /// Writes until nothing is left, unless another thread does so already.
-    pub(super) fn write_out<'a>(&'a self, mut guard: Guard<'a, R>) -> Guard<'a, R> {
+    /// Writes until nothing is left, at most so many outputs, unless another thread does so already.
+    pub(super) fn write_out<'a>(&'a self, mut guard: Guard<'a, R>, outputs: usize) -> Guard<'a, R> {
         if guard.broken.is_some() {
             guard.discard_output();
             return guard;
         }
         let Some(mut writer) = guard.take_writer() else { return guard };
         let _lost = LoseOnPanic(self);
-        while guard.broken.is_none() && !guard.conn.output().is_empty() {
+        for _ in 0..outputs {
+            if guard.broken.is_some() || guard.conn.output().is_empty() {
+                break;
+            }
             let mut out = std::mem::take(&mut guard.spare);
             guard.conn.swap_output(&mut out);
             self.heat(&mut guard, out.len());
@@ -124,7 +127,7 @@ impl<R: EngineRole> Shared<R> {
         let mut look = None;
         let mut guard = self.lock();
         loop {
-            guard = self.write_out(guard);
+            guard = self.write_out(guard, usize::MAX);
             let closed = guard.conn.is_closed();
             if closed && guard.is_written_out() {
                 return;
