@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ssh_proto::adapter::Replies;
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Stderr, Stream,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr, Stream,
     TerminalModes, WindowSize, WriteError,
 };
 
@@ -45,7 +45,7 @@ impl<R: EngineRole> Drop for ChannelCore<R> {
 /// A channel of a connection whose role does not matter to its user.
 ///
 /// It reads the data stream and writes data; a read gives 0 at the stream's end, also when the peer closed
-/// the channel without saying so first. [`stderr`](Self::stderr) reads and writes the other one. It may
+/// the channel without saying so first. [`stderr`](Self::stderr) reads, or at a server writes, the other one. It may
 /// be used from many threads at once; clones are handles on the same channel, which closes when the last one
 /// is dropped.
 pub struct ChannelOf<R: Engine> {
@@ -416,9 +416,9 @@ impl<R: Engine> ChannelOf<R> {
     }
 }
 
-macro_rules! io {
-    ($($type:ident: $stream:expr, $channel:ident => $($trait:ident)+;)+) => {$($(io!(@ $trait $type, $stream, $channel);)+)+};
-    (@ Read $type:ident, $stream:expr, $channel:ident) => {
+/// Reads a stream, by value and by reference.
+macro_rules! reader {
+    ($type:ident, $stream:expr, $channel:ident) => {
         impl<R: Engine> Read for $type<R> {
             fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
                 (&*self).read(dst)
@@ -431,8 +431,13 @@ macro_rules! io {
             }
         }
     };
-    (@ Write $type:ident, $stream:expr, $channel:ident) => {
-        impl<R: Engine> Write for $type<R> {
+}
+
+/// Writes a stream, by value and by reference. What was accepted leaves by itself, and soon: there is nothing
+/// to flush.
+macro_rules! writer {
+    ([$($role:tt)*] $type:ty, $stream:expr, $channel:ident) => {
+        impl<$($role)*> Write for $type {
             fn write(&mut self, src: &[u8]) -> io::Result<usize> {
                 (&*self).write(src)
             }
@@ -442,12 +447,11 @@ macro_rules! io {
             }
         }
 
-        impl<R: Engine> Write for &$type<R> {
+        impl<$($role)*> Write for &$type {
             fn write(&mut self, src: &[u8]) -> io::Result<usize> {
                 Ok(self.$channel().write_stream($stream, src)?)
             }
 
-            // Every write hands its bytes to the transport by itself.
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
@@ -495,12 +499,13 @@ macro_rules! halves {
 
 halves! { StderrOf ReadHalfOf WriteHalfOf }
 
-io! {
-    ChannelOf: Stream::Data, this => Read Write;
-    StderrOf: Stream::Stderr, channel => Read Write;
-    ReadHalfOf: Stream::Data, channel => Read;
-    WriteHalfOf: Stream::Data, channel => Write;
-}
+reader!(ChannelOf, Stream::Data, this);
+reader!(ReadHalfOf, Stream::Data, channel);
+reader!(StderrOf, Stream::Stderr, channel);
+writer!([R: Engine] ChannelOf<R>, Stream::Data, this);
+writer!([R: Engine] WriteHalfOf<R>, Stream::Data, channel);
+// What a client sends on it has no meaning, and servers need not even make room for more.
+writer!([] StderrOf<Server>, Stream::Stderr, channel);
 
 impl<R: Engine> Drop for WriteHalfOf<R> {
     fn drop(&mut self) {

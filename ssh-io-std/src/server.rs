@@ -12,7 +12,8 @@ use std::time::Duration;
 use ssh_proto::{
     AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest,
     ChannelRequestKind, CloseReason, Connection, ExitStatus, GlobalReply, GlobalRequest, KeyProbe,
-    Negotiated, OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent,
+    Negotiated, OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent, SignRefused,
+    SignRequest, Signature,
 };
 
 use crate::channel::ChannelOf;
@@ -50,8 +51,6 @@ impl EngineRole for ServerRole {
                 News::Taken
             }
             ServerEvent::GlobalReply(..) => News::Taken,
-            // Host keys have their signers here; dropping the ticket refuses.
-            ServerEvent::Sign(_) => News::Taken,
             ServerEvent::Channel(id, ChannelEvent::Closed) => {
                 // At most one for each channel that was accepted.
                 extra.questions.push_back(ServerEvent::Channel(id, ChannelEvent::Closed));
@@ -126,6 +125,16 @@ impl<T: fmt::Debug> fmt::Debug for Question<T> {
     }
 }
 
+impl Question<SignRequest> {
+    /// Gives the signature, or refuses to.
+    ///
+    /// # Errors
+    /// [`Error::Answer`].
+    pub fn reply(self, signature: Result<Signature, SignRefused>) -> Result<(), Error> {
+        self.answer(|conn, ticket| conn.provide_signature(ticket, signature))
+    }
+}
+
 impl Question<KeyProbe> {
     /// Says whether a signature by this key would do.
     ///
@@ -197,6 +206,11 @@ impl Question<GlobalRequest> {
 /// is answered; channels do not. While a method takes its time, up to 256 questions wait for it; what the client
 /// asks beyond that is refused.
 pub trait Handler: Send + 'static {
+    /// Sign a key exchange with a host key whose [`KeyPair`](ssh_proto::KeyPair) has no signer.
+    fn sign(&mut self, request: Question<SignRequest>) {
+        drop(request);
+    }
+
     /// Would a signature by this key do?
     fn probe(&mut self, probe: Question<KeyProbe>) {
         drop(probe);
@@ -340,6 +354,7 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
         };
         drop(guard);
         match event {
+            ServerEvent::Sign(ticket) => handler.sign(Question::new(shared, ticket)),
             ServerEvent::Probe(ticket) => handler.probe(Question::new(shared, ticket)),
             ServerEvent::Auth(ticket) => handler.auth(Question::new(shared, ticket)),
             ServerEvent::Authenticated(who) => handler.authenticated(who),
