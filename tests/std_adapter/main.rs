@@ -1,6 +1,7 @@
 //! `ssh-io-std`: its own client against its own server, over sockets and over transports that misbehave.
 
 mod channels;
+mod handles;
 mod login;
 mod panics;
 mod pipe;
