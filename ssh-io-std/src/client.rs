@@ -209,8 +209,8 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// A connection to a server. Clones share it; it may be used from many threads at once. When the last one is
-/// dropped the connection ends, and its channels with it.
+/// A connection to a server. Clones share it; it may be used from many threads at once. Dropping the last one
+/// ends the connection, and its channels with it; what they received before can still be read.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,

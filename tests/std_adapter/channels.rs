@@ -1,13 +1,14 @@
 //! Channels: streams, refusals, and what is left when handles are dropped.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::Error;
+use ssh_io_std::{Client, Error, ServerConnection};
 use ssh_proto::{CloseReason, DisconnectCode, ExitStatus, OpenFailureCode, Stderr};
 
-use crate::support::{PASSWORD, PATIENCE, connect, logged_in};
+use crate::support::{PASSWORD, PATIENCE, PIECE, configs, connect, logged_in, logged_in_over};
 
 #[test]
 fn many_threads_use_many_channels_of_one_connection_at_once() {
@@ -33,6 +34,80 @@ fn many_threads_use_many_channels_of_one_connection_at_once() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     client.close();
+}
+
+/// Four channels of one thread, their data there and back in pieces; two of them have both streams in one.
+fn both_ways(client: &Client, thread: usize, between: impl Fn(usize)) {
+    let channels: Vec<_> = (0..4)
+        .map(|at| {
+            let channel = client.open_session().unwrap();
+            channel.set_timeout(Some(PATIENCE));
+            if at % 2 == 1 {
+                channel.set_stderr(Stderr::Combined);
+            }
+            channel.exec("both ways").unwrap();
+            channel
+        })
+        .collect();
+    let mut back = vec![0; PIECE];
+    for round in 0..ROUNDS {
+        let piece = |at: usize| -> Vec<u8> {
+            let seed = (thread * 4 + at) * ROUNDS + round;
+            (0..PIECE).map(|i| (i.wrapping_mul(seed | 1) >> 3) as u8).collect()
+        };
+        for (at, mut channel) in channels.iter().enumerate() {
+            channel.write_all(&piece(at)).unwrap();
+        }
+        between(round);
+        for (at, mut channel) in channels.iter().enumerate() {
+            let mut piece = piece(at);
+            channel.read_exact(&mut back).unwrap();
+            assert!(back == piece, "thread {thread}, channel {at}, round {round}: stdout");
+            piece.iter_mut().for_each(|byte| *byte = !*byte);
+            match at % 2 {
+                0 => channel.stderr().read_exact(&mut back).unwrap(),
+                _ => channel.read_exact(&mut back).unwrap(),
+            }
+            assert!(back == piece, "thread {thread}, channel {at}, round {round}: stderr");
+        }
+    }
+    for mut channel in &channels {
+        channel.finish_input().unwrap();
+        assert_eq!(channel.read(&mut back).unwrap(), 0);
+        assert_eq!(channel.wait().unwrap(), Some(ExitStatus::Code(4)));
+    }
+}
+
+/// Two MiB there and four back on each channel.
+const ROUNDS: usize = 64;
+
+#[test]
+fn eight_threads_with_four_channels_each_move_megabytes_both_ways_across_rekeys() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (client, server, _closed) = logged_in_over(configs(|_| {}), ours, theirs);
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let (client, server) = (&client, &server);
+            let between = move |round| match (number, round) {
+                (0, 10 | 30 | 50) => client.rekey(),
+                (1, 20 | 40) => server.rekey(),
+                _ => {}
+            };
+            scope.spawn(move || both_ways(client, number, between));
+        }
+    });
+    assert!(client.rekeys() >= 3, "{}", client.rekeys());
+    client.close();
+    server.join(PATIENCE);
+    assert_eq!(client_left(&server), DisconnectCode::BY_APPLICATION);
+}
+
+/// The code the client left with.
+fn client_left(server: &ServerConnection) -> DisconnectCode {
+    match server.close_reason() {
+        Some(CloseReason::PeerDisconnected { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

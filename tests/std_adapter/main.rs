@@ -2,6 +2,7 @@
 
 mod calls;
 mod channels;
+mod handles;
 mod login;
 mod panics;
 mod pipe;

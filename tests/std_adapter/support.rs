@@ -20,6 +20,9 @@ use ssh_proto::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const PASSWORD: &str = "correct horse";
 
+/// What goes there and back at once.
+pub(crate) const PIECE: usize = 32 * 1024;
+
 /// A server that echoes, talks to both streams, and reports how connections end.
 pub(crate) struct Echo {
     pub(crate) channels: Vec<ServerChannel>,
@@ -77,6 +80,16 @@ pub(crate) fn run(command: &str, channel: &ServerChannel) {
                 writeln!(channel.stderr(), "err {round}").unwrap();
             }
             channel.exit(ExitStatus::Code(0)).unwrap();
+        }
+        // Each piece comes back as it is, and turned over on the other stream.
+        "both ways" => {
+            let mut piece = vec![0; PIECE];
+            while io.read_exact(&mut piece).is_ok() {
+                io.write_all(&piece).unwrap();
+                piece.iter_mut().for_each(|byte| *byte = !*byte);
+                channel.stderr().write_all(&piece).unwrap();
+            }
+            channel.exit(ExitStatus::Code(4)).unwrap();
         }
         "sink" => while io.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {},
         "flood" => while io.write_all(&[0; 100_000]).is_ok() {},
