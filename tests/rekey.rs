@@ -8,7 +8,7 @@ use ssh_proto::{
     DisconnectCode, ExitStatus, GlobalRequestKind, Limits, PeerMisbehaved, ReadError, RekeyPolicy,
     ServerEvent, Side, Stream, TimeoutReason, WriteError,
 };
-use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
+use ssh_tests::{Answer, Pair, Policy, Scene, hand, null_configs_with, record, take};
 
 fn pair_with(limits: impl Fn(&mut Limits) + Copy, rekey: impl Fn(&mut RekeyPolicy) + Copy) -> Pair {
     let (client, server) = null_configs_with(limits, rekey);
@@ -196,6 +196,31 @@ fn keys_are_renewed_at_their_packets_and_bytes_sent_and_received() {
             assert_clean(&pair);
         }
     }
+}
+
+#[test]
+fn a_rekey_begins_right_behind_the_packet_that_makes_it_due_however_the_input_is_cut() {
+    let sent = |pings: usize, at_once: bool| {
+        let config = ssh_tests::null_server().with_rekey(|rekey| rekey.packets = 20);
+        let mut scene = Scene::of_server(config.build().unwrap()).authenticated();
+        for payload in (0..pings).map(|_| hand::ping(5)).chain([hand::disconnect(11, b"bye")]) {
+            let packet = scene.puppet.seal(&payload);
+            if at_once {
+                scene.input.extend_from_slice(&packet);
+            } else {
+                scene.say_bytes(&packet);
+            }
+        }
+        scene.settle();
+        scene.heard.iter().map(ssh_tests::puppet::Heard::number).collect::<Vec<_>>()
+    };
+    let mut begun = 0;
+    for pings in 0..30 {
+        let numbers = sent(pings, true);
+        assert_eq!(numbers, sent(pings, false), "behind {pings} packets");
+        begun += usize::from(numbers.last() == Some(&number::KEXINIT));
+    }
+    assert!((5..25).contains(&begun), "{begun}");
 }
 
 #[test]

@@ -161,23 +161,29 @@ impl<R: Peer> End<R> {
             let before = self.input.len();
             self.conn.handle_input(now, &mut self.input);
             busy |= self.input.len() != before;
-            let mut told = false;
-            while !self.frozen
-                && let Some(event) = R::poll(&mut self.conn)
-            {
-                told = true;
-                assert!(self.closed.is_none(), "an event after Closed: {}", R::describe(&event));
-                self.trace.push(R::describe(&event));
-                if let Some(event) = R::react(self, event) {
-                    self.events.push_back(event);
-                }
-            }
+            let told = !self.frozen && self.poll(usize::MAX) > 0;
             busy |= told;
             let read = !self.frozen && self.read_all();
             if !told && !read {
                 return busy;
             }
         }
+    }
+
+    /// Takes at most so many events, and says how many there were.
+    pub fn poll(&mut self, most: usize) -> usize {
+        let mut told = 0;
+        while told < most
+            && let Some(event) = R::poll(&mut self.conn)
+        {
+            told += 1;
+            assert!(self.closed.is_none(), "an event after Closed: {}", R::describe(&event));
+            self.trace.push(R::describe(&event));
+            if let Some(event) = R::react(self, event) {
+                self.events.push_back(event);
+            }
+        }
+        told
     }
 
     /// Answers what was kept, by this policy. Says whether there was anything.

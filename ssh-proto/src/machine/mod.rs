@@ -435,14 +435,17 @@ impl Core {
             return;
         }
         self.start_due_rekey();
-        if self.is_closing() {
-            // There was no entropy for it; what follows would start the timers again.
-            return;
-        }
         let room = self.limits().output;
         self.owed.pump(&mut self.out, room);
         if let Some((mux, mut cx)) = self.mux_parts() {
             mux.pump(&mut cx);
+        }
+        // Also when it was this that made one due. To wait for the next call would let the output depend on how
+        // often there is one, and that is on how the input is cut.
+        self.start_due_rekey();
+        if self.is_closing() {
+            // There was no entropy for it; what follows would start the timers again.
+            return;
         }
         if let Some(mux) = &mut self.mux {
             mux.sync_timers(&self.config.common().limits, &mut self.timers);
