@@ -320,6 +320,23 @@ fn sm_14_guesses() {
 }
 
 #[test]
+fn sm_14_markers_in_front_make_no_guess_wrong() {
+    let markers =
+        ["ext-info-c", "ext-info-s", "kex-strict-c-v00@openssh.com", "kex-strict-s-v00@openssh.com"];
+    for side in [Side::Client, Side::Server] {
+        for marker in markers.into_iter().chain(["kexguess2@matt.ucc.asn.au"]) {
+            let mut scene = greeted(Scene::of(side));
+            scene.kexinit(|offer| {
+                offer.follows = true;
+                offer.kex.retain(|name| name != marker);
+                offer.kex.insert(0, marker.into());
+            });
+            assert_eq!(scene.state(), State::Kex(KexStep::Single), "{side:?} {marker}");
+        }
+    }
+}
+
+#[test]
 fn sm_14_only_a_method_message_is_taken_for_the_guess_and_only_once() {
     for side in [Side::Client, Side::Server] {
         let guess = |scene: &mut Scene| {
