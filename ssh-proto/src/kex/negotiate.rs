@@ -224,3 +224,6 @@ pub(crate) fn acceptable_without_strict(policy: StrictKexPolicy, choice: &Choice
         StrictKexPolicy::Require => false,
     }
 }
+
+#[cfg(all(test, feature = "rustcrypto"))]
+mod tests;
