@@ -1,11 +1,17 @@
 //! The initial exchange: messages out of place, extra messages, markers, guesses.
 
+use ssh_proto::crypto::{ClientExchange, Hash, KexAlgorithm, KexError, Provider, ServerShare};
 use ssh_proto::raw::kex::EcdhInit;
 use ssh_proto::raw::transport::{ExtInfo, Ignore, ServiceAccept, ServiceRequest};
 use ssh_proto::raw::{KexStep, State, number};
-use ssh_proto::{AlgorithmKind, CloseReason, PeerIncompatible, PeerMisbehaved, ServerEvent, Side};
+use ssh_proto::{
+    AlgorithmKind, ClientConfig, CloseReason, Entropy, PeerIncompatible, PeerMisbehaved, ServerConfig,
+    ServerEvent, Side,
+};
+use ssh_tests::config::HOST_KEY;
+use ssh_tests::puppet::null_signature;
 use ssh_tests::scene::{Event, encoded};
-use ssh_tests::{Scene, hand, null};
+use ssh_tests::{Puppet, Scene, hand, null, null_key};
 
 use crate::stage::{assert_unexpected, greeted, keyed, none_request, rule, serviced};
 
@@ -315,6 +321,101 @@ fn sm_14_guesses() {
             scene.new_keys();
             assert!(!scene.is_over());
             assert_eq!(scene.state(), State::ServiceFirst);
+        }
+    }
+}
+
+#[test]
+fn sm_14_markers_in_front_make_no_guess_wrong() {
+    let markers =
+        ["ext-info-c", "ext-info-s", "kex-strict-c-v00@openssh.com", "kex-strict-s-v00@openssh.com"];
+    for side in [Side::Client, Side::Server] {
+        for marker in markers.into_iter().chain(["kexguess2@matt.ucc.asn.au"]) {
+            let mut scene = greeted(Scene::of(side));
+            scene.kexinit(|offer| {
+                offer.follows = true;
+                offer.kex.retain(|name| name != marker);
+                offer.kex.insert(0, marker.into());
+            });
+            assert_eq!(scene.state(), State::Kex(KexStep::Single), "{side:?} {marker}");
+        }
+    }
+}
+
+/// The null provider's method by another name.
+struct Second;
+
+const SECOND: &str = "null-second@ssh-tests.invalid";
+
+static TWO_METHODS: Provider = Provider {
+    name: "two methods",
+    deterministic: true,
+    kex: &[null::PROVIDER.kex[0], &Second],
+    ciphers: null::PROVIDER.ciphers,
+    macs: null::PROVIDER.macs,
+    signatures: null::PROVIDER.signatures,
+};
+
+impl KexAlgorithm for Second {
+    fn name(&self) -> &'static str {
+        SECOND
+    }
+
+    fn hash(&self) -> &'static dyn Hash {
+        null::PROVIDER.kex[0].hash()
+    }
+
+    fn start(&self, entropy: &mut dyn Entropy) -> Result<Box<dyn ClientExchange>, KexError> {
+        null::PROVIDER.kex[0].start(entropy)
+    }
+
+    fn respond(&self, share: &[u8], entropy: &mut dyn Entropy) -> Result<ServerShare, KexError> {
+        null::PROVIDER.kex[0].respond(share, entropy)
+    }
+}
+
+/// A side that prefers the first of two methods, and a peer that knows both.
+fn of_two_methods(side: Side) -> Scene {
+    let mut scene = match side {
+        Side::Client => Scene::of_client(ClientConfig::builder(&TWO_METHODS).build().expect("a client")),
+        Side::Server => {
+            let config = ServerConfig::builder(&TWO_METHODS).host_key(null_key(HOST_KEY));
+            Scene::of_server(config.build().expect("a server"))
+        }
+    };
+    let key = null::public_key(HOST_KEY);
+    let sign = |message: &[u8]| null_signature(HOST_KEY, message);
+    scene.puppet = Puppet::new(scene.puppet.side(), &TWO_METHODS, key.as_blob(), sign);
+    scene
+}
+
+#[test]
+fn sm_14_a_peer_that_names_dropbear_s_rule_is_judged_by_what_is_negotiated() {
+    // What is negotiated is the second: the peer does not offer our first.
+    for side in [Side::Client, Side::Server] {
+        for (named, before, right) in
+            [(true, None, true), (true, Some("x"), false), (false, None, false), (false, Some("x"), false)]
+        {
+            let mut scene = greeted(of_two_methods(side));
+            scene.kexinit(|offer| {
+                offer.follows = true;
+                offer.kex.retain(|name| name != null::NAME);
+                offer.kex.splice(0..0, before.map(String::from));
+                offer.kex.extend(named.then(|| "kexguess2@matt.ucc.asn.au".into()));
+            });
+            let expected = if right { State::Kex(KexStep::Single) } else { State::KexSkipGuess };
+            assert_eq!(scene.state(), expected, "{side:?} {named} {before:?}");
+            if !right {
+                scene.say(&hand::filled(33, 7));
+            }
+            scene.method();
+            if side == Side::Client {
+                scene.accept_host_key();
+            }
+            scene.new_keys();
+            assert_eq!(scene.state(), State::ServiceFirst);
+            let negotiated = ssh_tests::either!(&scene.subject, conn => conn.negotiated().cloned());
+            assert_eq!(negotiated.map(|negotiated| negotiated.kex), Some(SECOND));
         }
     }
 }

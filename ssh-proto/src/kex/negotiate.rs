@@ -194,14 +194,21 @@ pub(crate) fn negotiate(
     })
 }
 
+/// The first name that is an algorithm's. Where markers stand makes no difference: nobody guesses one.
+fn first_algorithm(list: NameList<'_>) -> Option<&str> {
+    let is_marker =
+        |name: &str| name.starts_with("ext-info-") || name.starts_with("kex-strict-") || name == KEXGUESS2;
+    list.iter().find(|name| !is_marker(name))
+}
+
 /// RFC 4253 §7: a guess is right when both first names agree; by Dropbear's rule, which both ends must name,
 /// when the guesser's first names are the negotiated ones.
 fn guess_is_right(ours: &KexInit<'_>, theirs: &KexInit<'_>, kex: &str, host_key: &str) -> bool {
-    let (first_kex, first_key) = (theirs.kex.iter().next(), theirs.host_key.iter().next());
+    let (first_kex, first_key) = (first_algorithm(theirs.kex), first_algorithm(theirs.host_key));
     if ours.kex.contains(KEXGUESS2) && theirs.kex.contains(KEXGUESS2) {
         first_kex == Some(kex) && first_key == Some(host_key)
     } else {
-        first_kex == ours.kex.iter().next() && first_key == ours.host_key.iter().next()
+        first_kex == first_algorithm(ours.kex) && first_key == first_algorithm(ours.host_key)
     }
 }
 
@@ -217,3 +224,6 @@ pub(crate) fn acceptable_without_strict(policy: StrictKexPolicy, choice: &Choice
         StrictKexPolicy::Require => false,
     }
 }
+
+#[cfg(all(test, feature = "rustcrypto"))]
+mod tests;
