@@ -7,8 +7,8 @@ mod requests;
 
 use ssh_proto::raw::number;
 use ssh_proto::{
-    Channel, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent,
-    CloseReason, ExitStatus, OpenError, ReadError, RequestError, Stderr, Stream, WriteError,
+    Channel, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, Client, ClientEvent,
+    CloseReason, Connection, ExitStatus, OpenError, ReadError, RequestError, Stderr, Stream, WriteError,
 };
 use ssh_tests::{Pair, Policy, hand, record, take};
 
@@ -181,6 +181,32 @@ fn writable_goes_to_every_waiting_channel_in_turn() {
     for id in &ids {
         take!(pair.client, ClientEvent::Channel(of, ChannelEvent::Writable) if of == *id => ());
     }
+}
+
+#[test]
+fn writable_goes_on_to_the_next_when_those_told_first_have_nothing_to_write_any_more() {
+    let mut pair = Pair::logged_in();
+    let ids: Vec<_> = (0..20).map(|_| pair.open_session().0).collect();
+    for id in &ids {
+        fill(&mut client(&mut pair, *id), Stream::Data);
+    }
+    let conn = &mut pair.client.conn;
+    let told = |conn: &mut Connection<Client>| {
+        let events = std::iter::from_fn(|| conn.poll_event());
+        let told = events.map(|event| match event {
+            ClientEvent::Channel(id, ChannelEvent::Writable) => id,
+            event => panic!("{event:?}"),
+        });
+        told.collect::<Vec<_>>()
+    };
+    // Room of two quanta, then everything in one go; no input comes.
+    conn.consume_output(50_000);
+    assert_eq!(told(conn), ids[..2]);
+    assert_eq!(told(conn), []);
+    conn.consume_output(usize::MAX);
+    assert_eq!(told(conn), ids[2..]);
+    conn.consume_output(usize::MAX);
+    assert_eq!(told(conn), [], "once for each refused write");
 }
 
 #[test]

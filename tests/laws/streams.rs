@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use ssh_proto::{ChannelConfig, ChannelEvent, ChannelId, ReadError, Stderr, Stream, WriteError};
+use ssh_proto::{ChannelConfig, ChannelEvent, ChannelId, Client, ReadError, Stderr, Stream, WriteError};
 use ssh_tests::{End, Pair, Peer, Policy, Seeded, Split, null_configs_with};
 
 use super::ops::{cases, stream};
@@ -346,6 +346,75 @@ proptest! {
         prop_assert!(talk.pair.client.conn.is_closed() && talk.pair.server.conn.is_closed());
         prop_assert!(talk.pair.client.conn.output().is_empty() && talk.pair.server.conn.output().is_empty());
         prop_assert_eq!(talk.pair.next_timeout(), None);
+    }
+}
+
+/// Who writes until `Blocked` and then waits for `Writable`, and may lose interest while waiting.
+struct Writer {
+    id: ChannelId,
+    left: usize,
+    /// So many times it writes on when told; `None` is every time.
+    patience: Option<usize>,
+    waits: bool,
+}
+
+impl Writer {
+    fn write(&mut self, end: &mut End<Client>) {
+        while self.left > 0 && !self.waits {
+            match end.conn.channel(self.id).unwrap().write(Stream::Data, &vec![0; self.left]) {
+                Ok(n) => self.left -= n,
+                Err(error) => {
+                    assert_eq!(error, WriteError::Blocked);
+                    self.waits = true;
+                }
+            }
+        }
+    }
+
+    fn told(&mut self) {
+        assert!(std::mem::take(&mut self.waits), "told without a refused write");
+        match &mut self.patience {
+            Some(0) => self.left = 0,
+            Some(times) => *times -= 1,
+            None => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(100))]
+
+    #[test]
+    fn l7_whoever_waits_for_room_is_told_also_when_those_told_before_write_nothing(
+        writers in proptest::collection::vec((1usize..150_000, proptest::option::of(0usize..3)), 3..16),
+        consumed in proptest::collection::vec(1usize..100_000, 1..10),
+        output in prop_oneof![Just(64 * 1024), Just(256 * 1024)], at_once: bool,
+    ) {
+        let (client, server) = null_configs_with(|limits| limits.output = output, |_| {});
+        let mut pair = Pair::new(client, server, 1);
+        pair.login();
+        let open = |(left, patience)| Writer { id: pair.open_session().0, left, patience, waits: false };
+        let mut writers: Vec<Writer> = writers.into_iter().map(open).collect();
+        let end = &mut pair.client;
+        writers.iter_mut().for_each(|writer| writer.write(end));
+        for n in consumed.into_iter().cycle() {
+            if end.conn.output().is_empty() {
+                break;
+            }
+            end.conn.consume_output(n);
+            while let Some(event) = end.conn.poll_event() {
+                let Some((id, ChannelEvent::Writable)) = Client::channel_event(&event) else { continue };
+                let writer = writers.iter_mut().find(|writer| writer.id == id).unwrap();
+                writer.told();
+                if at_once {
+                    writer.write(end);
+                }
+            }
+            writers.iter_mut().for_each(|writer| writer.write(end));
+        }
+        for writer in writers {
+            prop_assert!(!writer.waits && writer.left == 0, "a writer was left waiting");
+        }
     }
 }
 

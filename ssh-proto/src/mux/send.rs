@@ -168,13 +168,18 @@ impl Mux {
         }
     }
 
-    /// Raises `Writable` for as many waiting channels as the room has quanta.
+    /// Raises `Writable` for as many waiting channels as the room has quanta, and for all of them when nothing
+    /// is left to be sent. Who is told may have nothing to write any more, and while there is output the next
+    /// ones get their turn when some of it is consumed; without, nothing would come by again.
     fn wake_writers(&mut self, cx: &mut MuxContext<'_>) {
         if self.writers.is_empty() || cx.sender().is_none() {
             return;
         }
-        let room = cx.limits.output.saturating_sub(cx.out.pending());
-        for _ in 0..room.div_ceil(MAX_DATA) {
+        let turns = match cx.out.pending() {
+            0 => self.writers.len(),
+            pending => cx.limits.output.saturating_sub(pending).div_ceil(MAX_DATA),
+        };
+        for _ in 0..turns {
             let Some(id) = self.writers.pop_front() else { break };
             let Some(channel) = self.find(id) else { continue };
             channel.in_writers = false;
