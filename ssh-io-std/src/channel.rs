@@ -5,18 +5,18 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use ssh_proto::adapter::Replies;
+use ssh_proto::adapter::{AdapterRole, Replies};
 use ssh_proto::{
     ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr, Stream,
     TerminalModes, WindowSize, WriteError,
 };
 
-use crate::engine::{EngineRole, Guard, STREAMS, Shared};
+use crate::engine::{Guard, STREAMS, Shared};
 use crate::error::Error;
 use crate::os::after;
 
 /// The channel of the last handle on it: dropped, it closes.
-pub(crate) struct ChannelCore<R: EngineRole> {
+pub(crate) struct ChannelCore<R: AdapterRole> {
     pub(crate) shared: Arc<Shared<R>>,
     pub(crate) id: ChannelId,
     pub(crate) wake: Arc<Condvar>,
@@ -29,7 +29,7 @@ struct Timeouts {
     write: Option<Duration>,
 }
 
-impl<R: EngineRole> Drop for ChannelCore<R> {
+impl<R: AdapterRole> Drop for ChannelCore<R> {
     fn drop(&mut self) {
         let mut guard = self.shared.lock();
         guard.channels.remove(&self.id);
@@ -48,25 +48,20 @@ impl<R: EngineRole> Drop for ChannelCore<R> {
 /// the channel without saying so first. [`stderr`](Self::stderr) reads, or at a server writes, the other one. It may
 /// be used from many threads at once; clones are handles on the same channel, which closes when the last one
 /// is dropped.
-pub struct ChannelOf<R: Engine> {
+pub struct ChannelOf<R: AdapterRole> {
     pub(crate) core: Arc<ChannelCore<R>>,
 }
 
 /// A client's channel.
 pub type Channel = ChannelOf<Client>;
 
-/// A role a [`ChannelOf`] works for.
-#[allow(private_bounds, reason = "sealed: the engine's needs are its own")]
-pub trait Engine: EngineRole {}
-impl<R: EngineRole> Engine for R {}
-
-impl<R: Engine> Clone for ChannelOf<R> {
+impl<R: AdapterRole> Clone for ChannelOf<R> {
     fn clone(&self) -> Self {
         Self { core: Arc::clone(&self.core) }
     }
 }
 
-impl<R: Engine> fmt::Debug for ChannelOf<R> {
+impl<R: AdapterRole> fmt::Debug for ChannelOf<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Channel").field(&self.core.id).finish()
     }
@@ -80,7 +75,7 @@ pub(crate) fn wait_opened(channel: Channel, timeout: Option<Duration>) -> Result
     Ok(channel)
 }
 
-impl<R: Engine> ChannelOf<R> {
+impl<R: AdapterRole> ChannelOf<R> {
     pub(crate) fn new(shared: Arc<Shared<R>>, id: ChannelId, wake: Arc<Condvar>) -> Self {
         Self { core: Arc::new(ChannelCore { shared, id, wake, timeouts: Mutex::default() }) }
     }
@@ -419,13 +414,13 @@ impl<R: Engine> ChannelOf<R> {
 /// Reads a stream, by value and by reference.
 macro_rules! reader {
     ($type:ident, $stream:expr, $channel:ident) => {
-        impl<R: Engine> Read for $type<R> {
+        impl<R: AdapterRole> Read for $type<R> {
             fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
                 (&*self).read(dst)
             }
         }
 
-        impl<R: Engine> Read for &$type<R> {
+        impl<R: AdapterRole> Read for &$type<R> {
             fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
                 Ok(self.$channel().read_stream($stream, dst)?)
             }
@@ -460,21 +455,21 @@ macro_rules! writer {
 }
 
 /// A channel's other stream.
-pub struct StderrOf<R: Engine> {
+pub struct StderrOf<R: AdapterRole> {
     channel: ChannelOf<R>,
 }
 
 /// The reading half of a channel.
-pub struct ReadHalfOf<R: Engine> {
+pub struct ReadHalfOf<R: AdapterRole> {
     channel: ChannelOf<R>,
 }
 
 /// The writing half of a channel. Dropping it ends the input.
-pub struct WriteHalfOf<R: Engine> {
+pub struct WriteHalfOf<R: AdapterRole> {
     channel: ChannelOf<R>,
 }
 
-impl<R: Engine> ChannelOf<R> {
+impl<R: AdapterRole> ChannelOf<R> {
     fn this(&self) -> &Self {
         self
     }
@@ -482,14 +477,14 @@ impl<R: Engine> ChannelOf<R> {
 
 macro_rules! halves {
     ($($type:ident)+) => {$(
-        impl<R: Engine> $type<R> {
+        impl<R: AdapterRole> $type<R> {
             /// The channel, for requests and timeouts.
             pub fn channel(&self) -> &ChannelOf<R> {
                 &self.channel
             }
         }
 
-        impl<R: Engine> fmt::Debug for $type<R> {
+        impl<R: AdapterRole> fmt::Debug for $type<R> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_tuple(stringify!($type)).field(&self.channel.core.id).finish()
             }
@@ -502,12 +497,12 @@ halves! { StderrOf ReadHalfOf WriteHalfOf }
 reader!(ChannelOf, Stream::Data, this);
 reader!(ReadHalfOf, Stream::Data, channel);
 reader!(StderrOf, Stream::Stderr, channel);
-writer!([R: Engine] ChannelOf<R>, Stream::Data, this);
-writer!([R: Engine] WriteHalfOf<R>, Stream::Data, channel);
+writer!([R: AdapterRole] ChannelOf<R>, Stream::Data, this);
+writer!([R: AdapterRole] WriteHalfOf<R>, Stream::Data, channel);
 // What a client sends on it has no meaning, and servers need not even make room for more.
 writer!([] StderrOf<Server>, Stream::Stderr, channel);
 
-impl<R: Engine> Drop for WriteHalfOf<R> {
+impl<R: AdapterRole> Drop for WriteHalfOf<R> {
     fn drop(&mut self) {
         let _ = self.channel.finish_input();
     }

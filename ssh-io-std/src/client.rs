@@ -7,68 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
 pub use ssh_proto::adapter::Output;
-use ssh_proto::adapter::{Login, LoginStep};
+use ssh_proto::adapter::{ClientKept, LoginStep};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
-    ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, ClientEvent, Connection, Credential,
-    HostKeyCheck, KeyPair, MemoryUsage, Negotiated, PeerText, Secret, SignRefused,
+    ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, Connection, Credential, KeyPair,
+    MemoryUsage, Negotiated, PeerText, Secret, SignRefused,
 };
 
 use crate::channel::{Channel, wait_opened};
-use crate::engine::{EngineRole, News, Shared};
+use crate::engine::Shared;
 use crate::error::Error;
 use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::{OsEntropy, after, now};
 use crate::transport::Transport;
-
-/// What only a client's state has.
-#[derive(Debug, Default)]
-pub(crate) struct ClientExtra {
-    login: Login,
-    host_key: Option<HostKeyCheck>,
-    banners: Vec<PeerText>,
-    rekeys: u64,
-}
-
-impl EngineRole for ClientRole {
-    type Extra = ClientExtra;
-
-    fn next(conn: &mut Connection<Self>, extra: &mut ClientExtra) -> Option<News> {
-        Some(match conn.poll_event()? {
-            ClientEvent::HostKey(check) => {
-                extra.host_key = Some(check);
-                News::Taken
-            }
-            ClientEvent::Banner(text) => {
-                extra.banners.push(text);
-                News::Taken
-            }
-            ClientEvent::AuthFailed { remaining, partial } => {
-                extra.login.failed(remaining, partial);
-                News::Taken
-            }
-            ClientEvent::Authenticated => {
-                extra.login.accepted();
-                News::Authenticated
-            }
-            ClientEvent::Rekeyed => {
-                extra.rekeys += 1;
-                News::Taken
-            }
-            ClientEvent::Opened(id) => News::Opened(id),
-            ClientEvent::OpenFailed(id, why) => News::OpenFailed(id, why),
-            ClientEvent::Channel(id, event) => News::Channel(id, event),
-            ClientEvent::Ready => News::Ready,
-            ClientEvent::Closed(reason) => News::Closed(reason),
-            ClientEvent::Sign(request) => {
-                extra.login.asked(request);
-                News::Taken
-            }
-            // Refused by being dropped: nothing was asked for that a server may open or request.
-            ClientEvent::Open(_) | ClientEvent::Global(_) | ClientEvent::GlobalReply(..) => News::Taken,
-        })
-    }
-}
 
 /// How to connect, made by [`Client::builder`].
 #[derive(Debug)]
@@ -150,12 +101,12 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ClientExtra::default())?;
+        let shared = Shared::start(conn, transport, ClientKept::default())?;
         let client = Client { handle: Arc::new(Handle { shared, timeout: Mutex::default() }) };
         let shared = &client.handle.shared;
         let mut guard = shared.lock();
         let check = loop {
-            if let Some(check) = guard.extra.host_key.take() {
+            if let Some(check) = guard.kept.host_key.take() {
                 break check;
             }
             if guard.closed.is_some() {
@@ -202,7 +153,7 @@ struct Attempt<'a>(&'a Shared<ClientRole>);
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let mut guard = self.0.lock();
-        guard.extra.login.give_up();
+        guard.kept.login.give_up();
         // A question that was dropped must be seen, and the next one in turn.
         self.0.poke(&mut guard);
         self.0.changed.notify_all();
@@ -277,20 +228,20 @@ impl Client {
         let wait = |guard| shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error);
         let mut guard = shared.lock();
         // What comes of an attempt that was given up must not be taken for what comes of this one.
-        while guard.closed.is_none() && !guard.extra.login.is_free() {
+        while guard.closed.is_none() && !guard.kept.login.is_free() {
             guard = wait(guard)?;
         }
         if guard.closed.is_some() {
             return Err(guard.gone());
         }
         guard.conn.authenticate(user, with)?;
-        guard.extra.login.begin();
+        guard.kept.login.begin();
         drop(guard);
         let _attempt = Attempt(shared);
         let mut guard = shared.lock();
         shared.poke(&mut guard);
         loop {
-            match guard.extra.login.take_step() {
+            match guard.kept.login.take_step() {
                 Some(LoginStep::Done(outcome)) => return outcome,
                 Some(LoginStep::Sign(request)) => {
                     drop(guard);
@@ -396,12 +347,12 @@ impl Client {
 
     /// How often keys were renewed.
     pub fn rekeys(&self) -> u64 {
-        self.shared().lock().extra.rekeys
+        self.shared().lock().kept.rekeys
     }
 
     /// Text the server sent before authentication, so far not taken.
     pub fn take_banners(&self) -> Vec<PeerText> {
-        std::mem::take(&mut self.shared().lock().extra.banners)
+        std::mem::take(&mut self.shared().lock().kept.banners)
     }
 
     /// The algorithms of the last key exchange.

@@ -17,10 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::BytesMut;
-use ssh_proto::adapter::Replies;
+use ssh_proto::adapter::{AdapterRole, News, Replies};
 use ssh_proto::{
     ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, InputPool, Instant,
-    OpenFailure, Role, Stream,
+    OpenFailure, Stream,
 };
 
 use self::threads::{DRAIN_TIME, END_TIME, IDLE_BUFFER, MAX_CHUNK};
@@ -53,28 +53,6 @@ impl ChannelNews {
     }
 }
 
-/// An event, sorted into what the engine handles itself and what its role does.
-pub(crate) enum News {
-    Opened(ChannelId),
-    OpenFailed(ChannelId, OpenFailure),
-    Channel(ChannelId, ChannelEvent),
-    Ready,
-    Closed(CloseReason),
-    /// The role took it.
-    Taken,
-    /// The role took it, and the peer is authenticated.
-    Authenticated,
-}
-
-/// What the engine needs of a role.
-pub(crate) trait EngineRole: Role {
-    /// The role's part of the shared state.
-    type Extra: Send + Default;
-
-    /// Takes the next event. `None` only when there is none: channels and the close must get through.
-    fn next(conn: &mut Connection<Self>, extra: &mut Self::Extra) -> Option<News>;
-}
-
 /// Where the writing half of the transport is.
 enum Writer {
     Home(Box<dyn Write + Send>),
@@ -84,9 +62,9 @@ enum Writer {
     Gone,
 }
 
-pub(crate) struct State<R: EngineRole> {
+pub(crate) struct State<R: AdapterRole> {
     pub(crate) conn: Connection<R>,
-    pub(crate) extra: R::Extra,
+    pub(crate) kept: R::Kept,
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pool: InputPool,
@@ -113,7 +91,7 @@ pub(crate) struct State<R: EngineRole> {
     finished: bool,
 }
 
-pub(crate) struct Shared<R: EngineRole> {
+pub(crate) struct Shared<R: AdapterRole> {
     state: Mutex<State<R>>,
     /// For the writer thread: output, deadlines, the end.
     work: Condvar,
@@ -127,14 +105,14 @@ pub(crate) struct Shared<R: EngineRole> {
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
 
-impl<R: EngineRole> State<R> {
+impl<R: AdapterRole> State<R> {
     /// Takes in what is there, and hands out what happened, until both are exhausted.
     fn process(&mut self, shared: &Shared<R>) {
         let _wake = WakeOnPanic(shared);
         loop {
             self.conn.handle_input(now(), self.pool.buffer());
             let mut any = false;
-            while let Some(news) = R::next(&mut self.conn, &mut self.extra) {
+            while let Some(news) = R::take_event(&mut self.conn, &mut self.kept) {
                 any = true;
                 self.sort(shared, news);
             }
@@ -263,19 +241,19 @@ impl<R: EngineRole> State<R> {
     }
 }
 
-impl<R: EngineRole> Shared<R> {
+impl<R: AdapterRole> Shared<R> {
     /// Starts both threads.
     pub(crate) fn start(
         conn: Connection<R>,
         transport: impl Transport,
-        extra: R::Extra,
+        kept: R::Kept,
     ) -> io::Result<Arc<Self>> {
         let Split { reader, writer, unblock } = transport.split()?;
         let mut pool = InputPool::new();
         pool.set_max(InputPool::MAX_PRE_AUTH);
         let state = State {
             conn,
-            extra,
+            kept,
             channels: HashMap::new(),
             closed: None,
             pool,
@@ -446,9 +424,9 @@ impl<R: EngineRole> Shared<R> {
 }
 
 /// The writer thread is to find a lock that a panic left behind, whoever it was.
-struct WakeOnPanic<'a, R: EngineRole>(&'a Shared<R>);
+struct WakeOnPanic<'a, R: AdapterRole>(&'a Shared<R>);
 
-impl<R: EngineRole> Drop for WakeOnPanic<'_, R> {
+impl<R: AdapterRole> Drop for WakeOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.work.notify_one();

@@ -29,7 +29,7 @@ mod os;
 mod server;
 mod transport;
 
-pub use channel::{Channel, ChannelOf, Engine, ReadHalfOf, StderrOf, WriteHalfOf};
+pub use channel::{Channel, ChannelOf, ReadHalfOf, StderrOf, WriteHalfOf};
 pub use client::{Client, ClientBuilder, Output, read_key_file};
 pub use error::Error;
 pub use host_key::{HostKeyQuestion, HostKeys};

@@ -1,6 +1,5 @@
 //! The server: an accept loop, and a handler per connection that answers questions.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use ssh_proto::adapter::ServerKept;
 use ssh_proto::{
     AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest,
     ChannelRequestKind, CloseReason, Connection, ExitStatus, GlobalReply, GlobalRequest, KeyProbe,
@@ -17,63 +17,13 @@ use ssh_proto::{
 };
 
 use crate::channel::ChannelOf;
-use crate::engine::{EngineRole, News, Shared};
+use crate::engine::Shared;
 use crate::error::Error;
 use crate::os::{OsEntropy, now};
 use crate::transport::Transport;
 
 /// A server's channel.
 pub type ServerChannel = ChannelOf<ServerRole>;
-
-/// Questions that may wait for a handler.
-///
-/// DoS: more are refused, for input must go on: a handler may itself wait for it, or for the connection's end.
-const MAX_QUESTIONS: usize = 256;
-
-/// What only a server's state has.
-#[derive(Debug, Default)]
-pub(crate) struct ServerExtra {
-    questions: VecDeque<ServerEvent>,
-    rekeys: u64,
-}
-
-impl EngineRole for ServerRole {
-    type Extra = ServerExtra;
-
-    fn next(conn: &mut Connection<Self>, extra: &mut ServerExtra) -> Option<News> {
-        Some(match conn.poll_event()? {
-            ServerEvent::Opened(id) => News::Opened(id),
-            ServerEvent::OpenFailed(id, why) => News::OpenFailed(id, why),
-            ServerEvent::Ready => News::Ready,
-            ServerEvent::Closed(reason) => News::Closed(reason),
-            ServerEvent::Rekeyed => {
-                extra.rekeys += 1;
-                News::Taken
-            }
-            ServerEvent::GlobalReply(..) => News::Taken,
-            ServerEvent::Channel(id, ChannelEvent::Closed) => {
-                // At most one for each channel that was accepted.
-                extra.questions.push_back(ServerEvent::Channel(id, ChannelEvent::Closed));
-                News::Channel(id, ChannelEvent::Closed)
-            }
-            ServerEvent::Channel(id, event) if !matches!(event, ChannelEvent::Request(_)) => {
-                News::Channel(id, event)
-            }
-            ServerEvent::Authenticated(who) => {
-                extra.questions.push_back(ServerEvent::Authenticated(who));
-                News::Authenticated
-            }
-            question if extra.questions.len() < MAX_QUESTIONS => {
-                extra.questions.push_back(question);
-                News::Taken
-            }
-            too_many => {
-                drop(too_many);
-                News::Taken
-            }
-        })
-    }
-}
 
 /// Lets the machine see that a ticket was dropped.
 struct Notify(Arc<Shared<ServerRole>>);
@@ -274,7 +224,7 @@ impl ServerConnection {
         handler: impl Handler,
     ) -> Result<Self, Error> {
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ServerExtra::default())?;
+        let shared = Shared::start(conn, transport, ServerKept::default())?;
         let for_handler = Arc::clone(&shared);
         let spawned =
             thread::Builder::new().name("ssh-handler".into()).spawn(move || handle(&for_handler, handler));
@@ -300,7 +250,7 @@ impl ServerConnection {
 
     /// How often keys were renewed.
     pub fn rekeys(&self) -> u64 {
-        self.shared.lock().extra.rekeys
+        self.shared.lock().kept.rekeys
     }
 
     /// The algorithms of the last key exchange.
@@ -330,7 +280,7 @@ struct CloseOnDrop<'a>(&'a Arc<Shared<ServerRole>>);
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
-        self.0.lock().extra.questions.clear();
+        self.0.lock().kept.questions.clear();
     }
 }
 
@@ -339,7 +289,7 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
     loop {
         let mut guard = shared.lock();
         let event = loop {
-            if let Some(event) = guard.extra.questions.pop_front() {
+            if let Some(event) = guard.kept.questions.pop_front() {
                 // There is room again.
                 shared.poke(&mut guard);
                 break event;

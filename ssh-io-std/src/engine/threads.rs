@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
+use ssh_proto::adapter::AdapterRole;
 use ssh_proto::{Disconnect, InputPool};
 
-use super::{EngineRole, Guard, Shared, State, Writer};
+use super::{Guard, Shared, State, Writer};
 use crate::os::{now, until};
 
 /// Behind the close, so much is still read so that the peer can read our last words.
@@ -25,7 +26,7 @@ pub(super) const MAX_CHUNK: usize = 256 * 1024;
 /// After so much time without a byte, and at most twice as much, large buffers are given back.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
-impl<R: EngineRole> State<R> {
+impl<R: AdapterRole> State<R> {
     /// How long until the next look at whether large buffers are still in use; none when there are none. Not
     /// a packet is touched for it: between two looks, bytes only leave a mark.
     fn cooling(&mut self, look: &mut Option<StdInstant>) -> Option<Duration> {
@@ -45,7 +46,7 @@ impl<R: EngineRole> State<R> {
     }
 }
 
-impl<R: EngineRole> Shared<R> {
+impl<R: AdapterRole> Shared<R> {
     /// Writes until nothing is left, at most so many outputs, unless another thread does so already.
     pub(super) fn write_out<'a>(&'a self, mut guard: Guard<'a, R>, outputs: usize) -> Guard<'a, R> {
         if guard.broken.is_some() {
@@ -305,9 +306,9 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// A writer that panics is gone, whoever called it.
-struct LoseOnPanic<'a, R: EngineRole>(&'a Shared<R>);
+struct LoseOnPanic<'a, R: AdapterRole>(&'a Shared<R>);
 
-impl<R: EngineRole> Drop for LoseOnPanic<'_, R> {
+impl<R: AdapterRole> Drop for LoseOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
             let mut guard = self.0.lock();

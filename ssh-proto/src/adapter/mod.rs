@@ -6,6 +6,7 @@
 
 mod login;
 mod replies;
+mod roles;
 mod startups;
 
 use alloc::string::String;
@@ -20,6 +21,7 @@ use crate::msg::request::{ExitStatus, OpenFailure};
 
 pub use login::{Login, LoginStep};
 pub use replies::{Asker, Replies};
+pub use roles::{AdapterRole, ClientKept, News, ServerKept};
 pub use startups::{StartupRefused, Startups};
 
 /// What a command left behind.
