@@ -275,3 +275,20 @@ impl Shared {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_kept_only_for_somebody_who_waits() {
+        let mut news = ChannelNews::default();
+        news.asked.extend([Some(1), None, Some(2), Some(3)]);
+        news.give_up(2);
+        (0..5).for_each(|_| news.answer(true));
+        assert_eq!(news.answers, [(1, true), (3, true)]);
+        news.give_up(3);
+        assert_eq!(news.take_answer(1), Some(true));
+        assert_eq!((news.take_answer(1), news.answers.len(), news.asked.len()), (None, 0, 0));
+    }
+}
