@@ -32,3 +32,27 @@ impl Clock {
         self.0.checked_add(instant.as_duration())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_runtime_has_its_own_time() {
+        for ahead in [1_000_000, 0, 1000] {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                tokio::time::advance(Duration::from_secs(ahead)).await;
+                let clock = Clock::start();
+                assert_eq!(clock.now(), Instant::ORIGIN);
+                tokio::time::advance(Duration::from_secs(7)).await;
+                assert_eq!(clock.now(), Instant::from_duration(Duration::from_secs(7)));
+                assert_eq!(clock.at(clock.now()), Some(tokio::time::Instant::now()));
+            });
+        }
+        assert_eq!(Clock::start().at(Instant::from_duration(Duration::MAX)), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! `ssh-io-tokio` against a server of the simulator, mostly in paused time.
+
+mod dropped;
+mod ending;
+mod gate;
+mod login;
+mod remote;
+mod requests;
+mod rig;
+mod waiting;
