@@ -336,7 +336,7 @@ fn rekeys() -> impl Strategy<Value = (u64, u64)> {
 }
 
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn l6_and_l7_every_stream_arrives_whole_and_in_order_and_nobody_waits_forever(
