@@ -204,8 +204,8 @@ proptest! {
                 let payload = encode(&message);
                 prop_assert_eq!(payload[0], $name::NUMBER);
                 prop_assert_eq!($name::decode(&payload), Ok(message));
-                // A message cut short, or with a byte more, is none, or one whose last field is the rest: what is
-                // understood is all there is.
+                // A message cut short, or with a byte more, is none, or one whose last field is the rest:
+                // what is understood is all there is.
                 let longer = [&payload[..], b"+"].concat();
                 for other in (0..payload.len()).map(|cut| &payload[..cut]).chain([&longer[..]]) {
                     if let Ok(message) = $name::decode(other) {
