@@ -1,5 +1,7 @@
 //! The laws of a connection, as properties. Each module is one of them, or a few that share a machine.
 
+#[path = "laws/ends.rs"]
+mod ends;
 #[path = "laws/memory.rs"]
 mod memory;
 #[path = "laws/messages.rs"]

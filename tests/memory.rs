@@ -540,4 +540,84 @@ fn an_idle_connection_with_all_of_its_adapter_is_small_again_after_a_bulk_transf
     println!("ssh-io-std, an end's heap: {busy} bytes at the end of a bulk transfer, {idle} when idle");
     assert!(idle <= LIMIT, "{idle}");
     end(both);
+
+// ----- Under floods.
+
+/// What a peer may come up with, over and over.
+fn floods() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("data, a byte each", hand::data(0, b"x")),
+        ("data", hand::data(0, &[1; 1000])),
+        ("stderr, a byte each", hand::extended(0, 1, b"x")),
+        ("data of no stream", hand::extended(0, 9, &[1; 100])),
+        ("pings", hand::ping(60)),
+        ("large pings", hand::ping(30_000)),
+        ("global requests", hand::global("g@ssh-tests.invalid", true)),
+        ("keepalives", hand::global("keepalive@openssh.com", true)),
+        ("questions without an answer", hand::global("g@ssh-tests.invalid", false)),
+        ("opens", hand::open(3, 1000, 1000)),
+        ("impossible opens", hand::open(3, 1000, 1)),
+        ("requests", hand::request(0, "x@ssh-tests.invalid", true, &[0; 300])),
+        ("requests without an answer", hand::request(0, "x@ssh-tests.invalid", false, &[0; 300])),
+        ("exits", hand::exit_status(0, 1)),
+        ("unknown messages", hand::filled(120, 3)),
+        ("noise", hand::ignore(1000)),
+        ("adjusts", hand::adjust(0, 1)),
+    ]
+}
+
+#[test]
+fn l4_what_is_on_the_heap_is_what_is_reported_under_any_flood() {
+    let _turn = turn();
+    let limits = |limits: &mut ssh_proto::Limits| {
+        limits.output = 64 * 1024;
+        limits.owed_replies = 8 * 1024;
+        limits.max_borrowed = 4;
+        (limits.noise_burst, limits.unimplemented_replies) = (u32::MAX, u32::MAX);
+    };
+    for (name, payload) in floods() {
+        for (polls, deaf) in [(true, true), (true, false), (false, true), (false, false)] {
+            let server = null_server().with_limits(limits).build().unwrap();
+            let mut pair = Pair::new(null_client().build().unwrap(), server, 5);
+            pair.login();
+            pair.open_session();
+            let (mut peer, mut conn) = (pair.client.conn, pair.server.conn);
+            // Nothing is read, and no question is answered.
+            let mut kept = VecDeque::with_capacity(64);
+            let before = live();
+            // A buffer is as large as it ever showed itself: what is consumed of it hides its beginning.
+            let (mut theirs, mut ours) = (0, 0);
+            let mut pool = InputPool::new();
+            for _ in 0..4_000 {
+                peer.send_raw(&payload);
+                theirs = theirs.max(peer.output_capacity());
+                while !peer.output().is_empty() && conn.wants_input() {
+                    let room = pool.reserve();
+                    let n = peer.output().len().min(room);
+                    pool.buffer().extend_from_slice(&peer.output()[..n]);
+                    pool.filled(n, room);
+                    peer.consume_output(n);
+                    conn.handle_input(NOW, pool.buffer());
+                    ours = ours.max(conn.output_capacity());
+                }
+                if polls && kept.len() < 64 {
+                    kept.extend(conn.poll_event());
+                }
+                if !deaf {
+                    conn.consume_output(usize::MAX);
+                }
+                let usage = conn.memory_usage();
+                assert!(ours <= 4 * 64 * 1024, "{name}: {ours}");
+                // Queues grow by doubling. A slice keeps its buffer alive, and what is kept of the
+                // questions is the embedder's.
+                let queued = usage.parked + usage.owed + usage.outbox + usage.events + kept.len() * 512;
+                let buffers = ours + pool.capacity() + usage.borrowed * 32 * 1024;
+                let held = live().saturating_sub(before + theirs);
+                let most = 2 * queued + buffers + 64 * 1024;
+                assert!(held <= most, "{name}, {polls} {deaf}: {held} bytes, {most} reported: {usage:?}");
+                let unsent = peer.output().len();
+                peer.consume_output(if conn.wants_input() { 0 } else { unsent });
+            }
+        }
+    }
 }

@@ -44,7 +44,8 @@ proptest! {
 
     #[test]
     fn the_capacity_is_what_a_write_takes(
-        window in prop_oneof![0u32..2000, 0u32..600_000], max_packet in prop_oneof![16u32..200, 16u32..40_000],
+        window in prop_oneof![0u32..2000, 0u32..600_000],
+        max_packet in prop_oneof![16u32..200, 16u32..40_000],
         before in 0usize..300_000, stderr: bool, consumed in proptest::collection::vec(0usize..200_000, 0..4),
     ) {
         let mut pair = Pair::logged_in();

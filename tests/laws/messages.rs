@@ -1,5 +1,7 @@
 //! Whole messages: what is encoded decodes to itself, and decoding survives anything.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use ssh_proto::raw::auth::{
     Method, UserauthBanner, UserauthFailure, UserauthPasswdChangereq, UserauthPkOk, UserauthRequest,
@@ -10,7 +12,7 @@ use ssh_proto::raw::kex::{EcdhInit, EcdhReply, KexInit, NewKeys};
 use ssh_proto::raw::transport::*;
 use ssh_proto::raw::{Message, State, Verdict, admit};
 use ssh_proto::wire::NameList;
-use ssh_proto::{ChannelKind, ChannelRequestKind, Side};
+use ssh_proto::{ChannelKind, ChannelRequestKind, ExitStatus, PeerText, Side, TerminalModes, WindowSize};
 use ssh_tests::hand::encode;
 
 use super::ops::cases;
@@ -118,6 +120,52 @@ fn fields() -> impl Strategy<Value = Fields> {
         .prop_map(|(a, b, on, x, y, text, list)| Fields { a, b, on, x, y, text, list })
 }
 
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), 0..100)
+}
+
+fn request() -> impl Strategy<Value = ChannelRequestKind> {
+    let size = || {
+        any::<[u32; 4]>().prop_map(|[columns, rows, width, height]| WindowSize {
+            columns,
+            rows,
+            width,
+            height,
+        })
+    };
+    let modes = proptest::collection::vec((any::<u8>(), any::<u32>()), 0..300).prop_map(TerminalModes::new);
+    let text = || bytes().prop_map(|bytes| PeerText::new(&bytes));
+    let name = || "[A-Za-z0-9@.-]{0,60}";
+    prop_oneof![
+        (name(), size(), modes).prop_map(|(term, size, modes)| ChannelRequestKind::Pty { term, size, modes }),
+        size().prop_map(ChannelRequestKind::WindowChange),
+        (bytes(), bytes()).prop_map(|(name, value)| ChannelRequestKind::Env { name, value }),
+        Just(ChannelRequestKind::Shell),
+        bytes().prop_map(ChannelRequestKind::Exec),
+        name().prop_map(ChannelRequestKind::Subsystem),
+        name().prop_map(ChannelRequestKind::Signal),
+        any::<u32>().prop_map(|code| ChannelRequestKind::Exit(ExitStatus::Code(code))),
+        ("[A-Z@.a-z]{0,30}", any::<bool>(), text()).prop_map(|(name, core_dumped, message)| {
+            let name = PeerText::new(name.as_bytes());
+            ChannelRequestKind::Exit(ExitStatus::Signal { name, core_dumped, message })
+        }),
+        any::<bool>().prop_map(ChannelRequestKind::XonXoff),
+        any::<u32>().prop_map(|ms| ChannelRequestKind::Break(Duration::from_millis(u64::from(ms)))),
+        bytes().prop_map(|data| ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data }),
+    ]
+}
+
+fn kind() -> impl Strategy<Value = ChannelKind> {
+    let host = || "[a-z0-9.:-]{0,80}";
+    prop_oneof![
+        Just(ChannelKind::Session),
+        (host(), any::<u16>(), host(), any::<u16>()).prop_map(|(host, port, originator, originator_port)| {
+            ChannelKind::DirectTcpip { host, port, originator, originator_port }
+        }),
+        bytes().prop_map(|data| ChannelKind::Other { name: "x@ssh-tests.invalid".into(), data }),
+    ]
+}
+
 /// Decodes as every message there is.
 fn decode_all(payload: &[u8]) {
     let f = &Fields {
@@ -156,13 +204,46 @@ proptest! {
                 let payload = encode(&message);
                 prop_assert_eq!(payload[0], $name::NUMBER);
                 prop_assert_eq!($name::decode(&payload), Ok(message));
-                for cut in 0..payload.len() {
-                    // A message cut short is none, or one whose last field is the rest.
-                    let _ = $name::decode(&payload[..cut]);
+                // A message cut short, or with a byte more, is none, or one whose last field is the rest:
+                // what is understood is all there is.
+                let longer = [&payload[..], b"+"].concat();
+                for other in (0..payload.len()).map(|cut| &payload[..cut]).chain([&longer[..]]) {
+                    if let Ok(message) = $name::decode(other) {
+                        prop_assert_eq!(&encode(&message)[..], other);
+                    }
                 }
             }};
         }
         every!(round_trip, f);
+    }
+
+    #[test]
+    fn l8_extensions_decode_to_what_was_encoded(
+        pairs in proptest::collection::vec(("[a-z@.-]{0,30}", "[ -~]{0,60}"), 0..20)
+    ) {
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+        let mut payload = Vec::new();
+        ExtInfo::encode_pairs(&pairs, &mut payload);
+        let info = ExtInfo::decode(&payload).unwrap();
+        prop_assert_eq!(&encode(&info), &payload);
+        let read: Vec<_> = info.iter().collect();
+        let said: Vec<_> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        prop_assert_eq!(read, said);
+        for cut in 0..payload.len() {
+            prop_assert!(ExtInfo::decode(&payload[..cut]).is_err());
+        }
+        payload.push(0);
+        prop_assert!(ExtInfo::decode(&payload).is_err());
+    }
+
+    #[test]
+    fn l8_every_request_and_channel_type_decodes_to_what_was_encoded(request in request(), kind in kind()) {
+        let mut data = Vec::new();
+        request.encode_data(&mut data);
+        prop_assert_eq!(ChannelRequestKind::decode(request.name().as_bytes(), &data), Ok(request));
+        let mut data = Vec::new();
+        kind.encode_data(&mut data);
+        prop_assert_eq!(ChannelKind::decode(kind.name().as_bytes(), &data), Ok(kind));
     }
 
     #[test]

@@ -1,9 +1,13 @@
-//! What is written is read, in order and whole, whatever happens in between; and nothing waits forever.
+//! What is written is read, in order and whole, whatever happens in between; and nothing waits forever, nor
+//! anybody for an answer.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use ssh_proto::{ChannelConfig, ChannelEvent, ChannelId, Client, ReadError, Stderr, Stream, WriteError};
+use ssh_proto::{
+    ChannelConfig, ChannelEvent, ChannelId, ChannelRequestKind, Client, GlobalRequestKind, ReadError, Stderr,
+    Stream, WriteError,
+};
 use ssh_tests::{End, Pair, Peer, Policy, Seeded, Split, null_configs_with};
 
 use super::ops::{cases, stream};
@@ -23,21 +27,42 @@ struct Half {
     readable: BTreeSet<Stream>,
     got: [Vec<u8>; 2],
     ended: [bool; 2],
+    /// Requests that were made here, and replies.
+    asked: usize,
+    answered: usize,
+}
+
+/// How a stream is read.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Slices,
+    Into,
+    Peek,
 }
 
 impl Half {
     fn new(id: ChannelId, plan: Vec<(Stream, Vec<u8>)>) -> Self {
         let (readable, got) = (BTreeSet::new(), Default::default());
-        let written = Vec::new();
-        Self { id, plan, writable: true, finished: false, written, readable, got, ended: [false; 2] }
+        let (written, ended) = (Vec::new(), [false; 2]);
+        let (writable, finished, asked, answered) = (true, false, 0, 0);
+        Self { id, plan, writable, finished, written, readable, got, ended, asked, answered }
     }
 
     fn hear(&mut self, event: &ChannelEvent) {
         match event {
             ChannelEvent::Readable(stream) => drop(self.readable.insert(*stream)),
             ChannelEvent::Writable => self.writable = true,
+            ChannelEvent::Reply(ok) => {
+                assert!(ok, "the other side agrees to everything");
+                self.answered += 1;
+            }
             _ => {}
         }
+    }
+
+    fn ask<R: Peer>(&mut self, end: &mut End<R>) {
+        let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: vec![7; 100] };
+        self.asked += usize::from(end.conn.channel(self.id).unwrap().request(&kind, true).is_ok());
     }
 
     fn write<R: Peer>(&mut self, end: &mut End<R>, max: usize) -> bool {
@@ -65,12 +90,27 @@ impl Half {
         }
     }
 
-    fn read<R: Peer>(&mut self, end: &mut End<R>, stream: Stream, max: usize) -> bool {
+    fn read<R: Peer>(&mut self, end: &mut End<R>, stream: Stream, max: usize, how: How) -> bool {
         if !self.readable.contains(&stream) {
             return false;
         }
         let mut channel = end.conn.channel(self.id).unwrap();
-        match channel.read(stream, max) {
+        let read = match how {
+            How::Slices => channel.read(stream, max),
+            How::Into => {
+                let mut into = vec![0; max.min(1 << 20)];
+                channel.read_into(stream, &mut into).map(|n| into[..n].to_vec().into())
+            }
+            How::Peek => match channel.peek(stream) {
+                [] => channel.read(stream, max),
+                piece => {
+                    let piece = piece[..piece.len().min(max)].to_vec();
+                    channel.consume(stream, piece.len());
+                    Ok(piece.into())
+                }
+            },
+        };
+        match read {
             Ok(bytes) => {
                 assert!(!bytes.is_empty() && bytes.len() <= max);
                 self.got[stream as usize].extend_from_slice(&bytes);
@@ -103,23 +143,34 @@ struct Talk {
     client: Vec<Half>,
     server: Vec<Half>,
     stderr: Vec<Stderr>,
+    /// Global requests that were made by both sides.
+    asked: usize,
 }
 
 #[derive(Debug, Clone)]
 enum Act {
     Write(bool, u8, usize),
-    Read(bool, u8, Stream, usize),
+    Read(bool, u8, Stream, usize, How),
+    Ask(bool, u8),
+    AskGlobal(bool),
     Step(u8),
     Drive,
     Stall(bool, bool),
     Rekey(bool),
 }
 
+fn how() -> impl Strategy<Value = How> {
+    prop_oneof![Just(How::Slices), Just(How::Into), Just(How::Peek)]
+}
+
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => (any::<bool>(), any::<u8>(), 1usize..80_000).prop_map(|(s, c, n)| Act::Write(s, c, n)),
         3 => (any::<bool>(), any::<u8>(), 1usize..50).prop_map(|(s, c, n)| Act::Write(s, c, n)),
-        6 => (any::<bool>(), any::<u8>(), stream(), 1usize..50_000).prop_map(|(s, c, t, n)| Act::Read(s, c, t, n)),
+        6 => (any::<bool>(), any::<u8>(), stream(), 1usize..50_000, how())
+            .prop_map(|(s, c, t, n, how)| Act::Read(s, c, t, n, how)),
+        1 => (any::<bool>(), any::<u8>()).prop_map(|(s, c)| Act::Ask(s, c)),
+        1 => any::<bool>().prop_map(Act::AskGlobal),
         4 => (1u8..10).prop_map(Act::Step),
         1 => Just(Act::Drive),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(s, on)| Act::Stall(s, on)),
@@ -137,7 +188,7 @@ fn hear<R: Peer>(end: &mut End<R>, halves: &mut [Half]) {
 impl Talk {
     /// Channels with these plans and ways of stderr, on wires of this shape.
     fn new(pair: Pair, plans: &[(Stderr, u32, [usize; 2])], seed: u64) -> Self {
-        let mut talk = Self { pair, client: Vec::new(), server: Vec::new(), stderr: Vec::new() };
+        let mut talk = Self { pair, client: Vec::new(), server: Vec::new(), stderr: Vec::new(), asked: 0 };
         let mut random = Seeded::new(seed);
         for (stderr, window, sizes) in plans {
             let config = ChannelConfig::default().with_window(*window).with_stderr(*stderr);
@@ -174,8 +225,22 @@ impl Talk {
         match *act {
             Act::Write(true, c, n) => drop(self.client[at(c)].write(&mut self.pair.client, n)),
             Act::Write(false, c, n) => drop(self.server[at(c)].write(&mut self.pair.server, n)),
-            Act::Read(true, c, t, n) => drop(self.client[at(c)].read(&mut self.pair.client, t, n)),
-            Act::Read(false, c, t, n) => drop(self.server[at(c)].read(&mut self.pair.server, t, n)),
+            Act::Read(true, c, t, n, how) => {
+                self.client[at(c)].read(&mut self.pair.client, t, n, how);
+            }
+            Act::Read(false, c, t, n, how) => {
+                self.server[at(c)].read(&mut self.pair.server, t, n, how);
+            }
+            Act::Ask(true, c) => self.client[at(c)].ask(&mut self.pair.client),
+            Act::Ask(false, c) => self.server[at(c)].ask(&mut self.pair.server),
+            Act::AskGlobal(side) => {
+                let kind = GlobalRequestKind { name: "x@ssh-tests.invalid".into(), data: vec![7; 100] };
+                let asked = match side {
+                    true => self.pair.client.conn.global_request(&kind).is_ok(),
+                    false => self.pair.server.conn.global_request(&kind).is_ok(),
+                };
+                self.asked += usize::from(asked);
+            }
             Act::Step(n) => {
                 for _ in 0..n {
                     self.pair.step();
@@ -199,11 +264,11 @@ impl Talk {
             let Self { pair, client, server, .. } = self;
             for half in client {
                 busy |= half.write(&mut pair.client, usize::MAX);
-                busy |= STREAMS.iter().any(|stream| half.read(&mut pair.client, *stream, usize::MAX));
+                busy |= STREAMS.iter().any(|s| half.read(&mut pair.client, *s, usize::MAX, How::Slices));
             }
             for half in server {
                 busy |= half.write(&mut pair.server, usize::MAX);
-                busy |= STREAMS.iter().any(|stream| half.read(&mut pair.server, *stream, usize::MAX));
+                busy |= STREAMS.iter().any(|s| half.read(&mut pair.server, *s, usize::MAX, How::Slices));
             }
             if !busy {
                 return;
@@ -233,8 +298,11 @@ impl Talk {
                     assert!(from.expected(*how, stream) == to.got[stream as usize], "{how:?} {stream:?}");
                 }
                 assert_eq!(to.ended, [true; 2], "a reader was left waiting");
+                assert_eq!(from.answered, from.asked, "a reply was left owing");
             }
         }
+        let answered = pair.client.count("GlobalReply(") + pair.server.count("GlobalReply(");
+        assert_eq!(answered, self.asked, "a reply was left owing");
         assert!(pair.is_idle());
         ssh_tests::record::assert_clean_exchanges(&pair.c2s.sent);
         ssh_tests::record::assert_clean_exchanges(&pair.s2c.sent);
@@ -268,7 +336,7 @@ fn rekeys() -> impl Strategy<Value = (u64, u64)> {
 }
 
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn l6_and_l7_every_stream_arrives_whole_and_in_order_and_nobody_waits_forever(
@@ -418,18 +486,48 @@ proptest! {
     }
 }
 
+/// Which of the wires take nothing, from the client and from the server.
+const STALLS: [[bool; 2]; 3] = [[true, false], [false, true], [true, true]];
+
 #[test]
-fn l7_both_sides_full_and_both_wires_stalled_is_no_deadlock() {
-    let mut talk = Talk::new(Pair::logged_in(), &[(Stderr::Separate, 2 << 20, [3 << 20, 3 << 20])], 1);
-    (talk.pair.c2s.stalled, talk.pair.s2c.stalled) = (true, true);
-    (talk.pair.c2s.capacity, talk.pair.s2c.capacity) = (Some(1000), Some(1000));
-    for side in [true, false] {
-        for _ in 0..100 {
-            talk.act(&Act::Write(side, 0, usize::MAX));
+fn l7_full_outputs_and_stalled_wires_are_no_deadlock_whoever_wants_new_keys_and_answers() {
+    for stalls in STALLS {
+        for rekeys in [[false, false], [true, false], [false, true], [true, true]] {
+            for first in [true, false] {
+                let mut pair = Pair::logged_in();
+                (pair.c2s.capacity, pair.s2c.capacity) = (Some(1000), Some(1000));
+                let sizes = [600_000, 600_000];
+                let plans = [(Stderr::Separate, 2 << 20, sizes), (Stderr::Combined, 100_000, sizes)];
+                let mut talk = Talk::new(pair, &plans, 1);
+                [talk.pair.c2s.stalled, talk.pair.s2c.stalled] = stalls;
+                let act = |talk: &mut Talk, act: &dyn Fn(bool) -> Act| {
+                    [true, false].into_iter().for_each(|side| talk.act(&act(side)));
+                };
+                // Both outputs are as full as they get, with everything else behind them.
+                for at in 0..100 {
+                    act(&mut talk, &|side| Act::Write(side, at, usize::MAX));
+                }
+                let output = [talk.pair.client.conn.output().len(), talk.pair.server.conn.output().len()];
+                assert!(output.iter().all(|output| *output >= 256 * 1024), "{output:?}");
+                act(&mut talk, &|side| Act::Ask(side, 0));
+                act(&mut talk, &Act::AskGlobal);
+                act(&mut talk, &|side| {
+                    if rekeys[usize::from(side)] { Act::Rekey(side) } else { Act::Step(1) }
+                });
+                talk.act(&Act::Drive);
+                act(&mut talk, &|side| Act::Ask(side, 1));
+                talk.act(&Act::Drive);
+                talk.assert_prefixes();
+                // One wire after the other.
+                talk.act(&Act::Stall(first, false));
+                talk.act(&Act::Drive);
+                talk.assert_prefixes();
+                assert_eq!((&talk.pair.client.closed, &talk.pair.server.closed), (&None, &None));
+                talk.finish();
+                talk.assert_complete();
+                let rekeyed = usize::from(rekeys != [false, false]);
+                assert_eq!(talk.pair.client.count("Rekeyed"), rekeyed, "{stalls:?} {rekeys:?}");
+            }
         }
     }
-    assert!(!talk.client[0].writable && !talk.server[0].writable);
-    assert!(talk.pair.client.conn.output().len() >= 256 * 1024);
-    talk.finish();
-    talk.assert_complete();
 }
