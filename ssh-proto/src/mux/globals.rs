@@ -69,6 +69,15 @@ impl Globals {
     pub(crate) fn expire(&mut self, cx: &mut MuxContext<'_>, number: u64) {
         if let Some(Asker::Embedder(id)) = self.awaited.expire(number) {
             cx.events.push(CoreEvent::GlobalReply(*id, None));
+            self.tell_ready(cx);
+        }
+    }
+
+    /// A request of ours was answered or given up: whoever was refused is told once half of them are free.
+    fn tell_ready(&mut self, cx: &mut MuxContext<'_>) {
+        if self.refused && self.awaited.waiting() <= cx.limits.pending_globals / 2 {
+            self.refused = false;
+            cx.events.push(CoreEvent::Ready);
         }
     }
 }
@@ -190,19 +199,12 @@ impl Mux {
                 None
             }
         };
-        let taken = self.globals.awaited.take();
-        if self.globals.refused && self.globals.awaited.waiting() <= cx.limits.pending_globals / 2 {
-            self.globals.refused = false;
-            cx.events.push(CoreEvent::Ready);
+        let Some(taken) = self.globals.awaited.take() else { return Ok(Effect::Noise) };
+        if let (Asker::Embedder(id), true) = taken {
+            cx.events.push(CoreEvent::GlobalReply(id, data.map(Bytes::copy_from_slice)));
+            self.active = true;
         }
-        match taken {
-            None => Ok(Effect::Noise),
-            Some((Asker::Embedder(id), true)) => {
-                cx.events.push(CoreEvent::GlobalReply(id, data.map(Bytes::copy_from_slice)));
-                self.active = true;
-                Ok(Effect::Useful)
-            }
-            Some(_) => Ok(Effect::Useful),
-        }
+        self.globals.tell_ready(cx);
+        Ok(Effect::Useful)
     }
 }

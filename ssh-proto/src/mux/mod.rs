@@ -469,7 +469,11 @@ impl Mux {
                         && let Some(channel) = self.get(id)
                     {
                         hopeless |= channel.awaited.expired() >= HOPELESS * cx.limits.pending_requests;
+                        let ready = channel.take_ready(cx.limits.pending_requests);
                         cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
+                        if ready {
+                            cx.events.push(CoreEvent::Ready);
+                        }
                     }
                 }
                 RequestRef::Global(number) => {

@@ -314,8 +314,7 @@ impl Mux {
         match channel.awaited.take() {
             None => Ok(Effect::Noise),
             Some(((), waiting)) => {
-                let ready = channel.refused && channel.awaited.waiting() <= cx.limits.pending_requests / 2;
-                channel.refused &= !ready;
+                let ready = channel.take_ready(cx.limits.pending_requests);
                 if waiting && !released {
                     cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(ok)));
                     self.active = true;
