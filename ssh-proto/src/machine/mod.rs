@@ -374,9 +374,7 @@ impl Core {
                 if self.keepalive_misses >= limits.keepalive_misses {
                     return self.close_with(CloseReason::TimedOut(reason));
                 }
-                if let Some((mux, mut cx)) = self.mux_parts()
-                    && mux.keepalive(&mut cx)
-                {
+                if self.mux.as_mut().is_some_and(Mux::keepalive) {
                     self.keepalive_misses += 1;
                 }
             }

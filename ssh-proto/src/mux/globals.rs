@@ -26,6 +26,8 @@ enum Asker {
 #[derive(Debug, Default)]
 pub(crate) struct Globals {
     awaited: AwaitedReplies<Asker>,
+    /// A keepalive is among the awaited. It has no deadline, so there is never a second one.
+    keepalive: bool,
     owed: OwedReplies<Bytes>,
     next: u64,
     /// A request was refused because too many were unanswered, and is owed a `Ready`.
@@ -39,12 +41,18 @@ impl Globals {
 
     pub(crate) fn clear(&mut self) {
         self.awaited = AwaitedReplies::default();
+        self.keepalive = false;
         self.owed.clear();
     }
 
     /// Refuses the questions that were dropped.
     pub(crate) fn sweep(&mut self, cx: &mut MuxContext<'_>) {
         cx.owed.charge(self.owed.sweep() * REPLY_COST);
+    }
+
+    /// How many requests of the embedder are waited for.
+    fn waiting(&self) -> usize {
+        self.awaited.waiting() - usize::from(self.keepalive)
     }
 
     /// How many requests the peer left unanswered in time.
@@ -75,7 +83,7 @@ impl Globals {
 
     /// A request of ours was answered or given up: whoever was refused is told once half of them are free.
     fn tell_ready(&mut self, cx: &mut MuxContext<'_>) {
-        if self.refused && self.awaited.waiting() <= cx.limits.pending_globals / 2 {
+        if self.refused && self.waiting() <= cx.limits.pending_globals / 2 {
             self.refused = false;
             cx.events.push(CoreEvent::Ready);
         }
@@ -89,50 +97,44 @@ impl Mux {
         cx: &mut MuxContext<'_>,
         kind: &GlobalRequestKind,
     ) -> Result<RequestId, RequestError> {
+        let GlobalRequestKind { name, data } = kind;
+        if name.len() > limit::NAME || data.len() + name.len() > MAX_PAYLOAD {
+            return Err(RequestError::TooLong);
+        }
+        if self.globals.waiting() >= cx.limits.pending_globals {
+            self.globals.refused = true;
+            return Err(RequestError::Full);
+        }
+        let payload = question(name, data);
+        if !self.outbox.has_room(payload.len()) {
+            return Err(RequestError::Full);
+        }
         let id = RequestId(self.globals.next);
-        self.send_global(cx, &kind.name, &kind.data, Asker::Embedder(id))?;
         self.globals.next += 1;
+        let number = self.ask(payload, Asker::Embedder(id));
+        self.request_deadlines.start(RequestRef::Global(number));
         self.active = true;
         Ok(id)
     }
 
-    /// A keepalive. False when nothing was asked: there is no room for it. With as many unanswered requests out
-    /// as there may be, one of those is the question; a peer that answers none must not be one that is never
-    /// found silent.
-    pub(crate) fn keepalive(&mut self, cx: &mut MuxContext<'_>) -> bool {
-        self.globals.awaited.waiting() >= cx.limits.pending_globals
-            || self.send_global(cx, KEEPALIVE, &[], Asker::Keepalive).is_ok()
+    /// Asks whether the peer is there. One that is not answered yet stays the question: a peer that answers
+    /// none must neither fill the list nor be one that is never found silent. False when nothing is asked:
+    /// there is no room for it.
+    pub(crate) fn keepalive(&mut self) -> bool {
+        if !self.globals.keepalive {
+            let payload = question(KEEPALIVE, &[]);
+            if !self.outbox.has_room_for_own(payload.len()) {
+                return false;
+            }
+            self.ask(payload, Asker::Keepalive);
+            self.globals.keepalive = true;
+        }
+        true
     }
 
-    fn send_global(
-        &mut self,
-        cx: &mut MuxContext<'_>,
-        name: &str,
-        data: &[u8],
-        asker: Asker,
-    ) -> Result<(), RequestError> {
-        if name.len() > limit::NAME || data.len() + name.len() > MAX_PAYLOAD {
-            return Err(RequestError::TooLong);
-        }
-        let mut payload = Vec::new();
-        Wire { name: name.as_bytes(), want_reply: true, data }.encode(&mut payload);
-        let many = self.globals.awaited.waiting() >= cx.limits.pending_globals;
-        let room = match asker {
-            Asker::Embedder(_) => {
-                self.globals.refused |= many;
-                self.outbox.has_room(payload.len())
-            }
-            Asker::Keepalive => self.outbox.has_room_for_own(payload.len()),
-        };
-        if many || !room {
-            return Err(RequestError::Full);
-        }
-        let number = self.globals.awaited.push(asker);
-        if let Asker::Embedder(_) = asker {
-            self.request_deadlines.start(RequestRef::Global(number));
-        }
+    fn ask(&mut self, payload: Vec<u8>, asker: Asker) -> u64 {
         self.outbox.push(Waiting { channel: None, payload });
-        Ok(())
+        self.globals.awaited.push(asker)
     }
 
     /// The embedder's answer to a global request.
@@ -200,11 +202,22 @@ impl Mux {
             }
         };
         let Some(taken) = self.globals.awaited.take() else { return Ok(Effect::Noise) };
-        if let (Asker::Embedder(id), true) = taken {
-            cx.events.push(CoreEvent::GlobalReply(id, data.map(Bytes::copy_from_slice)));
-            self.active = true;
+        match taken {
+            (Asker::Keepalive, _) => self.globals.keepalive = false,
+            (Asker::Embedder(id), true) => {
+                cx.events.push(CoreEvent::GlobalReply(id, data.map(Bytes::copy_from_slice)));
+                self.active = true;
+            }
+            (Asker::Embedder(_), false) => {}
         }
         self.globals.tell_ready(cx);
         Ok(Effect::Useful)
     }
+}
+
+/// A global request that wants a reply.
+fn question(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    Wire { name: name.as_bytes(), want_reply: true, data }.encode(&mut payload);
+    payload
 }
