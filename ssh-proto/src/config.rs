@@ -65,9 +65,11 @@ pub struct Limits {
     pub pending_opens: usize,
     /// Global requests of ours that wait for the peer, keepalives not counted.
     pub pending_globals: usize,
-    /// Global requests of the peer that wait for the embedder; more are answered FAILURE in their turn.
+    /// Global requests of the peer that wait for the embedder, or are answered and stand behind one that does;
+    /// more are answered FAILURE in their turn.
     pub pending_global_tickets: usize,
-    /// Requests per channel that wait for an answer, counted for each direction apart.
+    /// Requests per channel that wait for an answer, counted for each direction apart. More of ours are
+    /// refused; more of the peer's are answered FAILURE in their turn.
     pub pending_requests: usize,
     /// `env` requests per channel surfaced to the embedder; more are answered FAILURE.
     pub env_requests: u32,
@@ -77,7 +79,7 @@ pub struct Limits {
     pub min_window: usize,
     /// Bytes of output beyond which channel writes are refused.
     pub output: usize,
-    /// Bytes of owed replies beyond which no input is taken.
+    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count.
     pub owed_replies: usize,
     /// Bytes of messages waiting in the outbox.
     pub outbox_bytes: usize,

@@ -22,8 +22,8 @@ fn poll(scene: &mut Scene) -> Option<Event> {
     }
 }
 
-/// Feeds packets to a connection whose output nobody reads, until it takes no more. Says how many bytes of
-/// input it took.
+/// Feeds packets to a connection whose output nobody reads and whose questions are all let go of, until it takes
+/// no more. Says how many bytes of input it took.
 fn flood(scene: &mut Scene, payload: &[u8], packets: usize) -> usize {
     let mut taken = 0;
     for _ in 0..packets {
@@ -33,7 +33,7 @@ fn flood(scene: &mut Scene, payload: &[u8], packets: usize) -> usize {
         let (now, input) = (scene.now, &mut scene.input);
         either!(&mut scene.subject, conn => conn.handle_input(now, input));
         taken += before - scene.input.len();
-        let event = poll(scene);
+        let event = poll(scene).filter(|event| event.closed().is_some());
         scene.events.extend(event);
         if scene.is_over() || scene.input.len() > 1 << 20 {
             break;

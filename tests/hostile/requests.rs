@@ -3,7 +3,7 @@
 use ssh_proto::raw::number;
 use ssh_proto::{ChannelEvent, ServerEvent};
 use ssh_tests::scene::Event;
-use ssh_tests::{Scene, hand};
+use ssh_tests::{Scene, either, hand};
 
 #[test]
 fn ch_14_global_requests_are_answered_in_their_order_whatever_becomes_of_them() {
@@ -98,14 +98,98 @@ fn ch_16_variables_are_capped() {
     assert_eq!(answers(&mut scene), [vec![true; 128], vec![false; 72]].concat());
 }
 
+/// So many requests of a peer that goes on asking.
+const MANY: usize = 10_000;
+/// So many of them the embedder is asked about at once.
+const ASKED: usize = 16;
+/// What the connection may hold of them meanwhile, in bytes.
+const HELD: usize = 2048;
+
+/// The peer asks many times over, all at once and then one by one. While the embedder has not made up its mind
+/// nothing is answered, and input goes on being taken.
+fn ask_many(scene: &mut Scene, request: &[u8], mut each: impl FnMut(&mut Scene)) {
+    for at in 0..MANY {
+        let packet = scene.puppet.seal(request);
+        scene.input.extend_from_slice(&packet);
+        if at >= MANY / 2 || at % 1000 == 0 {
+            scene.settle();
+            each(scene);
+        }
+        assert!(scene.memory().owed <= HELD, "{at}: {:?}", scene.memory());
+    }
+    assert!(!scene.is_over() && scene.input.is_empty());
+    assert!(either!(&scene.subject, conn => conn.wants_input()));
+    assert_eq!(scene.heard, []);
+}
+
 #[test]
 fn ch_08_channel_requests_beyond_the_cap_are_refused_in_their_turn() {
     let mut scene = Scene::server().authenticated();
     scene.open_session(100);
-    for _ in 0..20 {
-        scene.say(&hand::request(0, "x@ssh-tests.invalid", true, b""));
+    ask_many(&mut scene, &hand::request(0, "x@ssh-tests.invalid", true, b""), |_| {});
+    assert_eq!(agree(&mut scene), ASKED);
+    assert_eq!(answers(&mut scene), [vec![true; ASKED], vec![false; MANY - ASKED]].concat());
+    assert_eq!(scene.memory().owed, 0);
+}
+
+#[test]
+fn ch_08_one_question_that_waits_holds_up_its_channel_and_nothing_else() {
+    for yes in [true, false] {
+        let mut scene = Scene::server().authenticated();
+        scene.open_session(100);
+        let (mut first, mut others) = (None, 0);
+        ask_many(&mut scene, &hand::request(0, "x@ssh-tests.invalid", true, b""), |scene| {
+            for event in core::mem::take(&mut scene.events) {
+                let Event::Server(ServerEvent::Channel(_, ChannelEvent::Request(request))) = event else {
+                    panic!("{event:?}")
+                };
+                if first.is_none() {
+                    first = Some(request);
+                } else {
+                    scene.as_server().reply_request(request, yes).expect("open");
+                    others += 1;
+                }
+            }
+        });
+        // Answers that are kept are bounded as questions are; refusals take no room, so more may be asked.
+        let agreed = if yes { ASKED - 1 } else { 0 };
+        assert!(if yes { others == agreed } else { others > MANY / 2 - ASKED }, "{others}");
+        scene.as_server().reply_request(first.expect("one was asked"), true).expect("open");
+        let expected = [vec![true; 1 + agreed], vec![false; MANY - 1 - agreed]].concat();
+        assert_eq!(answers(&mut scene), expected);
+        assert_eq!(scene.memory().owed, 0);
     }
-    assert_eq!(answers(&mut scene), []);
-    assert_eq!(agree(&mut scene), 16);
-    assert_eq!(answers(&mut scene), [vec![true; 16], vec![false; 4]].concat());
+}
+
+#[test]
+fn ch_14_global_requests_beyond_the_cap_are_refused_in_their_turn() {
+    let mut scene = Scene::server().authenticated();
+    ask_many(&mut scene, &hand::global("x@ssh-tests.invalid", true), |_| {});
+    // A keepalive has no answer of its own, but its turn.
+    scene.say(&hand::global("keepalive@openssh.com", true));
+    let events = scene.take_events();
+    assert_eq!((events.len(), &scene.heard[..]), (ASKED, &[][..]));
+    for event in events.into_iter().rev() {
+        let Event::Server(ServerEvent::Global(request)) = event else { panic!("{event:?}") };
+        scene.as_server().reply_global(request, ssh_proto::GlobalReply::Success(b"yes")).expect("open");
+    }
+    let numbers: Vec<u8> = scene.take_heard().iter().map(|heard| heard.number()).collect();
+    let refused = vec![number::REQUEST_FAILURE; MANY - ASKED + 1];
+    assert_eq!(numbers, [vec![number::REQUEST_SUCCESS; ASKED], refused].concat());
+    assert_eq!(scene.memory().owed, 0);
+}
+
+#[test]
+fn what_is_decided_in_an_exchange_is_not_held_against_the_peer() {
+    let mut scene = Scene::server().authenticated();
+    scene.open_session(100);
+    ask_many(&mut scene, &hand::request(0, "x@ssh-tests.invalid", true, b""), |_| {});
+    scene.rekey();
+    scene.heard.clear();
+    assert_eq!(agree(&mut scene), ASKED);
+    assert!(scene.memory().owed > 256 * 1024, "{:?}", scene.memory());
+    scene.say(&hand::request(0, "quiet@ssh-tests.invalid", false, b""));
+    scene.exchange();
+    assert!(!scene.is_over(), "{:?}", scene.events);
+    assert_eq!(answers(&mut scene), [vec![true; ASKED], vec![false; MANY - ASKED]].concat());
 }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::replies::{AwaitedReplies, NextReply, OwedReplies, REPLY_COST};
+use super::replies::{AwaitedReplies, NextReply, OwedReplies};
 use super::{Effect, MAX_PAYLOAD, Mux, MuxContext, RequestRef, Waiting};
 use crate::error::{AnswerError, PeerMisbehaved, RequestError};
 use crate::event::{CoreEvent, RequestId};
@@ -42,12 +42,12 @@ impl Globals {
     pub(crate) fn clear(&mut self) {
         self.awaited = AwaitedReplies::default();
         self.keepalive = false;
-        self.owed.clear();
+        self.owed = OwedReplies::default();
     }
 
     /// Refuses the questions that were dropped.
     pub(crate) fn sweep(&mut self, cx: &mut MuxContext<'_>) {
-        cx.owed.charge(self.owed.sweep() * REPLY_COST);
+        self.owed.sweep(cx.owed);
     }
 
     /// How many requests of the embedder are waited for.
@@ -60,14 +60,18 @@ impl Globals {
         self.awaited.expired()
     }
 
+    /// What answers that wait for the embedder take, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.owed.held_bytes()
+    }
+
     /// Moves the replies whose turn it is to the queue of what is sent.
     pub(crate) fn pump(&mut self, cx: &mut MuxContext<'_>) {
         while self.owed.is_ready() && cx.sender().is_some() {
-            let reply = match self.owed.next() {
+            let reply = match self.owed.next(cx.owed) {
                 Some(NextReply::Decided(data)) => Some(data),
                 _ => None,
             };
-            cx.owed.forgive(REPLY_COST + reply.as_ref().map_or(0, Bytes::len));
             cx.owed.push_global(reply);
             cx.owed.pump(cx.out, cx.limits.output);
         }
@@ -151,12 +155,9 @@ impl Mux {
             GlobalReply::Success(_) => (None, false),
             GlobalReply::Failure => (None, true),
         };
-        let cost = answer.as_ref().map_or(0, Bytes::len);
-        if !self.globals.owed.decide(&ticket, answer) {
+        if !self.globals.owed.decide(cx.owed, &ticket, answer) {
             return Err(AnswerError::Gone);
         }
-        // DoS: its data waits for the replies before it and for a peer that may not read.
-        cx.owed.charge(REPLY_COST + cost);
         ticket.settle();
         if fits { Ok(()) } else { Err(AnswerError::Refused) }
     }
@@ -168,11 +169,10 @@ impl Mux {
     ) -> Result<Effect, PeerMisbehaved> {
         let request = Wire::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let name = core::str::from_utf8(request.name).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        let full = self.globals.owed.undecided() >= cx.limits.pending_global_tickets;
+        let full = self.globals.owed.waiting() >= cx.limits.pending_global_tickets;
         if name == KEEPALIVE || full {
             if request.want_reply {
-                cx.owed.charge(REPLY_COST);
-                self.globals.owed.push_refusal();
+                self.globals.owed.push_refusal(cx.owed);
             }
             return Ok(Effect::Useful);
         }
