@@ -29,6 +29,8 @@ mod mitm;
 mod packets;
 #[path = "hostile/rekeying.rs"]
 mod rekeying;
+#[path = "hostile/requests.rs"]
+mod requests;
 #[path = "hostile/rules.rs"]
 mod rules;
 #[path = "hostile/stage.rs"]

@@ -33,9 +33,10 @@ pub struct Limits {
     pub request_timeout: Option<Duration>,
     /// How long output may wait for the transport without any progress, at least; at most twice as long.
     pub write_stall: Duration,
-    /// After how much silence a keepalive is sent.
+    /// After how much silence a keepalive is sent, unless one is unanswered still. Anything the peer sends ends
+    /// the silence.
     pub keepalive_interval: Option<Duration>,
-    /// How many keepalives may go unanswered.
+    /// How many such intervals of silence, one after another, may pass behind a keepalive.
     pub keepalive_misses: u32,
     /// How long a connection may be without channel traffic.
     pub idle_timeout: Option<Duration>,
@@ -62,11 +63,13 @@ pub struct Limits {
     pub max_channels: usize,
     /// Channel opens of the peer that wait for the embedder; more are refused.
     pub pending_opens: usize,
-    /// Global requests of ours that wait for the peer.
+    /// Global requests of ours that wait for the peer, keepalives not counted.
     pub pending_globals: usize,
-    /// Global requests of the peer that wait for the embedder; more are answered FAILURE in their turn.
+    /// Global requests of the peer that wait for the embedder, or are answered and stand behind one that does;
+    /// more are answered FAILURE in their turn.
     pub pending_global_tickets: usize,
-    /// Requests per channel that wait for an answer, counted for each direction apart.
+    /// Requests per channel that wait for an answer, counted for each direction apart. More of ours are
+    /// refused; more of the peer's are answered FAILURE in their turn.
     pub pending_requests: usize,
     /// `env` requests per channel surfaced to the embedder; more are answered FAILURE.
     pub env_requests: u32,
@@ -76,7 +79,7 @@ pub struct Limits {
     pub min_window: usize,
     /// Bytes of output beyond which channel writes are refused.
     pub output: usize,
-    /// Bytes of owed replies beyond which no input is taken.
+    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count.
     pub owed_replies: usize,
     /// Bytes of messages waiting in the outbox.
     pub outbox_bytes: usize,

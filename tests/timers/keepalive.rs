@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use ssh_proto::raw::number;
-use ssh_proto::{DisconnectCode, GlobalRequestKind, Limits, ServerEvent, Side, TimeoutReason};
+use ssh_proto::{DisconnectCode, GlobalRequestKind, Limits, RequestError, ServerEvent, Side, TimeoutReason};
 use ssh_tests::config::null_server_external;
-use ssh_tests::{Answer, Pair, Policy, Scene, hand, null_client, null_server, record, take};
+use ssh_tests::{Answer, Pair, Policy, Scene, either, hand, null_client, null_server, record, take};
 
 use super::{assert_told, secs, timed_out};
 
@@ -24,8 +24,9 @@ fn asked(pair: &Pair, side: Side) -> usize {
     record::count(&wire.sent, number::GLOBAL_REQUEST)
 }
 
-/// The peer of `side` has said its last word just now: three questions, an interval apart, and the end.
-fn assert_left_after_three_questions(pair: &mut Pair, side: Side) {
+/// The peer of `side` has said its last word just now, an answer to all questions: one more, three intervals
+/// behind it, and the end.
+fn assert_left_after_three_intervals(pair: &mut Pair, side: Side) {
     let before = asked(pair, side);
     // What the peer says from now on does not arrive.
     if side == Side::Client {
@@ -33,16 +34,14 @@ fn assert_left_after_three_questions(pair: &mut Pair, side: Side) {
     } else {
         pair.c2s.stalled = true
     }
-    for question in 0..MISSES as usize {
-        pair.advance(INTERVAL - MS);
-        assert_eq!(asked(pair, side), before + question, "not before its time");
-        pair.advance(MS);
-        assert_eq!(asked(pair, side), before + question + 1);
-    }
     pair.advance(INTERVAL - MS);
+    assert_eq!(asked(pair, side), before, "not before its time");
+    pair.advance(MS);
+    assert_eq!(asked(pair, side), before + 1);
+    pair.advance(MISSES * INTERVAL - MS);
     assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
     pair.advance(MS);
-    assert_eq!(asked(pair, side), before + MISSES as usize, "the last look asks nothing more");
+    assert_eq!(asked(pair, side), before + 1, "one question is enough");
     let (left, told) = match side {
         Side::Client => (&pair.client.closed, &pair.server.closed),
         Side::Server => (&pair.server.closed, &pair.client.closed),
@@ -52,7 +51,7 @@ fn assert_left_after_three_questions(pair: &mut Pair, side: Side) {
 }
 
 #[test]
-fn a_silent_peer_of_either_side_is_asked_three_times_and_then_left() {
+fn a_silent_peer_of_either_side_is_asked_once_and_left_three_intervals_later() {
     for side in [Side::Client, Side::Server] {
         let (mut client, mut server) = (null_client(), null_server());
         match side {
@@ -61,7 +60,7 @@ fn a_silent_peer_of_either_side_is_asked_three_times_and_then_left() {
         }
         let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
         pair.login();
-        assert_left_after_three_questions(&mut pair, side);
+        assert_left_after_three_intervals(&mut pair, side);
     }
 }
 
@@ -76,8 +75,8 @@ fn any_answer_starts_the_count_again() {
         pair.s2c.stalled = false;
         pair.drive();
     }
-    assert_eq!(asked(&pair, Side::Client), 15);
-    assert_left_after_three_questions(&mut pair, Side::Client);
+    assert_eq!(asked(&pair, Side::Client), 5);
+    assert_left_after_three_intervals(&mut pair, Side::Client);
 }
 
 /// What keeps a server from listening.
@@ -133,7 +132,7 @@ fn silence_is_not_counted_while_we_do_not_listen_and_counted_again_afterwards() 
         }
         pair.drive();
         assert!(pair.server.conn.wants_input(), "{gate:?}");
-        assert_left_after_three_questions(&mut pair, Side::Server);
+        assert_left_after_three_intervals(&mut pair, Side::Server);
     }
 }
 
@@ -154,7 +153,7 @@ fn what_was_missed_before_we_stopped_listening_is_forgotten() {
     let before = asked(&pair, Side::Server);
     pair.advance(secs(24));
     assert!(pair.server.conn.wants_input());
-    assert_eq!(asked(&pair, Side::Server), before + 2);
+    assert_eq!(asked(&pair, Side::Server), before + 1);
     // That those requests came to nothing fills the queue, and nobody empties it.
     pair.advance(secs(1));
     assert!(!pair.server.conn.wants_input());
@@ -163,7 +162,7 @@ fn what_was_missed_before_we_stopped_listening_is_forgotten() {
     pair.drive();
     assert!(pair.server.conn.wants_input());
     pair.advance(secs(35) - MS);
-    assert_eq!((asked(&pair, Side::Server), &pair.server.closed), (before + 5, &None));
+    assert_eq!((asked(&pair, Side::Server), &pair.server.closed), (before + 1, &None));
     pair.advance(MS);
     assert_eq!(pair.server.closed, timed_out(TimeoutReason::Keepalive));
 }
@@ -189,31 +188,72 @@ fn nothing_is_asked_before_authentication_however_long_its_questions_wait() {
     pair.server.conn.reply_auth(request, ssh_proto::AuthVerdict::Accept).unwrap();
     pair.drive();
     assert!(pair.client.authenticated);
-    assert_left_after_three_questions(&mut pair, Side::Client);
+    assert_left_after_three_intervals(&mut pair, Side::Client);
+}
+
+fn asking_scene(side: Side) -> Scene {
+    match side {
+        Side::Client => Scene::of_client(null_client().with_limits(asks).build().unwrap()),
+        Side::Server => Scene::of_server(null_server().with_limits(asks).build().unwrap()),
+    }
+    .authenticated()
+}
+
+fn global() -> GlobalRequestKind {
+    GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() }
+}
+
+/// Makes as many global requests as may be made, and says how many those are.
+fn ask_all(scene: &mut Scene) -> usize {
+    let made = either!(&mut scene.subject, conn => {
+        std::iter::from_fn(|| conn.global_request(&global()).ok()).count()
+    });
+    let refused = either!(&mut scene.subject, conn => conn.global_request(&global()));
+    assert_eq!(refused, Err(RequestError::Full));
+    made
 }
 
 #[test]
-fn a_peer_that_answers_no_request_at_all_is_left_all_the_same_once_it_is_silent() {
+fn a_peer_that_talks_and_answers_no_keepalive_stays_and_is_left_once_it_is_silent() {
     for side in [Side::Client, Side::Server] {
-        let mut scene = match side {
-            Side::Client => Scene::of_client(null_client().with_limits(asks).build().unwrap()),
-            Side::Server => Scene::of_server(null_server().with_limits(asks).build().unwrap()),
-        }
-        .authenticated();
+        let mut scene = asking_scene(side);
         // It says something each time, but never an answer.
-        let rounds = 2 * Limits::default().pending_globals;
-        for _ in 0..rounds {
+        for _ in 0..200 {
             scene.wait(INTERVAL);
             scene.say(&hand::ignore(1));
         }
-        let keepalives = scene.take_heard().len();
-        assert!(keepalives >= Limits::default().pending_globals, "{keepalives}");
+        assert!(!scene.is_over());
+        assert_eq!(scene.take_heard().len(), 1, "one question at a time");
+        assert_eq!(ask_all(&mut scene), Limits::default().pending_globals);
+        // What it answers now is the question it was asked first, and then the others.
+        (0..3).for_each(|_| scene.say(&hand::bare(number::REQUEST_SUCCESS)));
+        assert_eq!(scene.take_events().len(), 2);
+        scene.heard.clear();
         for _ in 0..MISSES {
             scene.wait(INTERVAL);
             assert!(!scene.is_over());
         }
-        scene.wait(INTERVAL);
+        assert_eq!(scene.take_heard().len(), 1);
+        scene.wait(INTERVAL - MS);
+        assert!(!scene.is_over());
+        scene.wait(MS);
         assert_eq!(Some(scene.closed()), timed_out(TimeoutReason::Keepalive));
         assert_eq!(scene.disconnects(), [DisconnectCode::CONNECTION_LOST.0]);
+    }
+}
+
+#[test]
+fn a_peer_that_answers_no_request_at_all_is_asked_for_a_keepalive_all_the_same() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = asking_scene(side);
+        assert_eq!(ask_all(&mut scene), Limits::default().pending_globals);
+        scene.forget();
+        for _ in 0..=MISSES {
+            assert!(!scene.is_over());
+            scene.wait(INTERVAL);
+        }
+        assert_eq!(Some(scene.closed()), timed_out(TimeoutReason::Keepalive));
+        let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
+        assert_eq!(numbers, [number::GLOBAL_REQUEST, number::DISCONNECT]);
     }
 }

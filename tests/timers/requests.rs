@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ssh_proto::{
-    ChannelEvent, ChannelId, ChannelRequestKind, Connection, DisconnectCode, GlobalRequestKind, Limits, Role,
-    ServerEvent, Side, TimeoutReason,
+    ChannelEvent, ChannelId, ChannelRequestKind, Connection, DisconnectCode, GlobalRequestKind, Limits,
+    RequestError, Role, ServerEvent, Side, TimeoutReason,
 };
 use ssh_tests::{Answer, Pair, Policy, take};
 
@@ -40,29 +40,29 @@ fn unanswered(limits: impl Fn(&mut Limits) + Copy) -> (Pair, [ChannelId; 2]) {
     (pair, [ours, theirs])
 }
 
-/// Asks until no more may be asked, and says how often that was.
-fn ask<R: Role>(conn: &mut Connection<R>, what: What, id: ChannelId) -> usize {
-    let mut asked = 0;
-    loop {
-        let result = match what {
-            What::Channel => conn.channel(id).unwrap().request(&kind(), true),
-            What::Global => conn.global_request(&global()).map(drop),
-        };
-        match result {
-            Ok(()) => asked += 1,
-            Err(_) => return asked,
-        }
-    }
+/// Asks, unless there are too many questions already.
+fn ask<R: Role>(conn: &mut Connection<R>, what: What, id: ChannelId) -> bool {
+    let result = match what {
+        What::Channel => conn.channel(id).unwrap().request(&kind(), true),
+        What::Global => conn.global_request(&global()).map(drop),
+    };
+    assert!(matches!(result, Ok(()) | Err(RequestError::Full)), "{result:?}");
+    result.is_ok()
 }
 
-/// `side` asks as much as it may.
-fn ask_all(pair: &mut Pair, side: Side, what: What, [ours, theirs]: [ChannelId; 2]) -> usize {
+/// `side` asks, unless it may not.
+fn ask_once(pair: &mut Pair, side: Side, what: What, [ours, theirs]: [ChannelId; 2]) -> bool {
     let asked = match side {
         Side::Client => ask(&mut pair.client.conn, what, ours),
         Side::Server => ask(&mut pair.server.conn, what, theirs),
     };
     pair.drive();
     asked
+}
+
+/// `side` asks as much as it may, and says how often that was.
+fn ask_all(pair: &mut Pair, side: Side, what: What, ids: [ChannelId; 2]) -> usize {
+    std::iter::from_fn(|| ask_once(pair, side, what, ids).then_some(())).count()
 }
 
 /// How many requests of `side` came to nothing.
@@ -111,6 +111,34 @@ fn a_peer_that_leaves_four_times_as_many_requests_as_may_wait_unanswered_is_left
         };
         assert_eq!(*left, timed_out(TimeoutReason::RequestReply), "{side:?} {what:?}");
         assert_told(told, DisconnectCode::PROTOCOL_ERROR);
+    }
+}
+
+#[test]
+fn room_that_comes_from_giving_up_is_told_to_whoever_was_refused() {
+    for (side, what) in ALL {
+        let (mut pair, ids) = unanswered(|_| {});
+        let ready = |pair: &Pair| {
+            let trace = if side == Side::Client { &pair.client.trace } else { &pair.server.trace };
+            let at = |event: &str| trace.iter().position(|other| other == event);
+            let given_up = at("Ready").map(|at| trace[..at].iter().filter(|e| e.contains("Reply")).count());
+            (trace.iter().filter(|event| *event == "Ready").count(), given_up)
+        };
+        // The second half a minute behind the first; the last of all is refused.
+        let half = cap(what) / 2;
+        for _ in 0..half {
+            assert!(ask_once(&mut pair, side, what, ids));
+        }
+        pair.advance(secs(60));
+        assert_eq!(ask_all(&mut pair, side, what, ids), half, "{side:?} {what:?}");
+        pair.advance(secs(60) - MS);
+        assert_eq!(ready(&pair), (0, None), "{side:?} {what:?}");
+        pair.advance(MS);
+        assert_eq!(ready(&pair), (1, Some(half)), "{side:?} {what:?}: half of them are free");
+        assert!(ask_once(&mut pair, side, what, ids), "{side:?} {what:?}");
+        // Nobody was refused since.
+        pair.advance(secs(600));
+        assert_eq!(ready(&pair), (1, Some(half)), "{side:?} {what:?}");
     }
 }
 

@@ -159,14 +159,15 @@ impl Core {
                 Ok(())
             }
             Verdict::Accept | Verdict::AcceptIf | Verdict::UseIfAwaited => {
+                let owed = self.owed.bytes();
                 match self.route(number, &packet.payload, packet.seq)? {
                     Effect::Useful => self.noise.earn(payload.len()),
                     Effect::Noise => self.noise.spend(self.now)?,
                 }
                 // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
-                // it must not.
+                // it must not. Whoever adds nothing does not pay for what the embedder decided meanwhile.
                 let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
-                if self.owed.bytes() > cap && self.exchange_holds_replies() {
+                if self.owed.bytes() > cap.max(owed) && self.exchange_holds_replies() {
                     return Err(PeerMisbehaved::ReplyFlood.into());
                 }
                 Ok(())

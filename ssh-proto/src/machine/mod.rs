@@ -43,7 +43,7 @@ pub struct MemoryUsage {
     pub granted: usize,
     /// Messages waiting in the outbox.
     pub outbox: usize,
-    /// Replies owed to the peer.
+    /// Replies owed to the peer, those that wait for the embedder included.
     pub owed: usize,
     /// Waiting events.
     pub events: usize,
@@ -374,9 +374,7 @@ impl Core {
                 if self.keepalive_misses >= limits.keepalive_misses {
                     return self.close_with(CloseReason::TimedOut(reason));
                 }
-                if let Some((mux, mut cx)) = self.mux_parts()
-                    && mux.keepalive(&mut cx)
-                {
+                if self.mux.as_mut().is_some_and(Mux::keepalive) {
                     self.keepalive_misses += 1;
                 }
             }
@@ -497,13 +495,13 @@ impl Core {
     }
 
     pub(crate) fn memory_usage(&self) -> MemoryUsage {
-        let (granted, parked, outbox) = self.mux.as_ref().map(Mux::usage).unwrap_or_default();
+        let (granted, parked, outbox, held) = self.mux.as_ref().map(Mux::usage).unwrap_or_default();
         MemoryUsage {
             output: self.out.pending(),
             parked,
             granted: granted.saturating_sub(parked),
             outbox,
-            owed: self.owed.bytes(),
+            owed: self.owed.bytes() + held,
             events: self.events.bytes(),
             channels: self.mux.as_ref().map_or(0, Mux::channels),
             borrowed: self.mux.as_ref().map_or(0, Mux::borrowed),

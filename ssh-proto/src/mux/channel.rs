@@ -176,6 +176,14 @@ impl ChannelState {
         }
     }
 
+    /// A request of ours was answered or given up. Whether somebody who was refused is to be told that half of
+    /// `max` may be made again.
+    pub(crate) fn take_ready(&mut self, max: usize) -> bool {
+        let ready = self.refused && self.awaited.waiting() <= max / 2;
+        self.refused &= !ready;
+        ready
+    }
+
     /// Whether both CLOSEs went by and nothing of the channel is on its way.
     pub(crate) fn is_finished(&self) -> bool {
         self.close_in && self.close_out == Once::Sent

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::replies::{AwaitedReplies, NextReply, OwedReplies, REPLY_COST};
+use super::replies::{AwaitedReplies, NextReply, OwedReplies};
 use super::{Effect, MAX_PAYLOAD, Mux, MuxContext, RequestRef, Waiting};
 use crate::error::{AnswerError, PeerMisbehaved, RequestError};
 use crate::event::{CoreEvent, RequestId};
@@ -26,6 +26,8 @@ enum Asker {
 #[derive(Debug, Default)]
 pub(crate) struct Globals {
     awaited: AwaitedReplies<Asker>,
+    /// A keepalive is among the awaited. It has no deadline, so there is never a second one.
+    keepalive: bool,
     owed: OwedReplies<Bytes>,
     next: u64,
     /// A request was refused because too many were unanswered, and is owed a `Ready`.
@@ -39,12 +41,18 @@ impl Globals {
 
     pub(crate) fn clear(&mut self) {
         self.awaited = AwaitedReplies::default();
-        self.owed.clear();
+        self.keepalive = false;
+        self.owed = OwedReplies::default();
     }
 
     /// Refuses the questions that were dropped.
     pub(crate) fn sweep(&mut self, cx: &mut MuxContext<'_>) {
-        cx.owed.charge(self.owed.sweep() * REPLY_COST);
+        self.owed.sweep(cx.owed);
+    }
+
+    /// How many requests of the embedder are waited for.
+    fn waiting(&self) -> usize {
+        self.awaited.waiting() - usize::from(self.keepalive)
     }
 
     /// How many requests the peer left unanswered in time.
@@ -52,14 +60,18 @@ impl Globals {
         self.awaited.expired()
     }
 
+    /// What answers that wait for the embedder take, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.owed.held_bytes()
+    }
+
     /// Moves the replies whose turn it is to the queue of what is sent.
     pub(crate) fn pump(&mut self, cx: &mut MuxContext<'_>) {
         while self.owed.is_ready() && cx.sender().is_some() {
-            let reply = match self.owed.next() {
+            let reply = match self.owed.next(cx.owed) {
                 Some(NextReply::Decided(data)) => Some(data),
                 _ => None,
             };
-            cx.owed.forgive(REPLY_COST + reply.as_ref().map_or(0, Bytes::len));
             cx.owed.push_global(reply);
             cx.owed.pump(cx.out, cx.limits.output);
         }
@@ -69,6 +81,15 @@ impl Globals {
     pub(crate) fn expire(&mut self, cx: &mut MuxContext<'_>, number: u64) {
         if let Some(Asker::Embedder(id)) = self.awaited.expire(number) {
             cx.events.push(CoreEvent::GlobalReply(*id, None));
+            self.tell_ready(cx);
+        }
+    }
+
+    /// A request of ours was answered or given up: whoever was refused is told once half of them are free.
+    fn tell_ready(&mut self, cx: &mut MuxContext<'_>) {
+        if self.refused && self.waiting() <= cx.limits.pending_globals / 2 {
+            self.refused = false;
+            cx.events.push(CoreEvent::Ready);
         }
     }
 }
@@ -80,50 +101,44 @@ impl Mux {
         cx: &mut MuxContext<'_>,
         kind: &GlobalRequestKind,
     ) -> Result<RequestId, RequestError> {
+        let GlobalRequestKind { name, data } = kind;
+        if name.len() > limit::NAME || data.len() + name.len() > MAX_PAYLOAD {
+            return Err(RequestError::TooLong);
+        }
+        if self.globals.waiting() >= cx.limits.pending_globals {
+            self.globals.refused = true;
+            return Err(RequestError::Full);
+        }
+        let payload = question(name, data);
+        if !self.outbox.has_room(payload.len()) {
+            return Err(RequestError::Full);
+        }
         let id = RequestId(self.globals.next);
-        self.send_global(cx, &kind.name, &kind.data, Asker::Embedder(id))?;
         self.globals.next += 1;
+        let number = self.ask(payload, Asker::Embedder(id));
+        self.request_deadlines.start(RequestRef::Global(number));
         self.active = true;
         Ok(id)
     }
 
-    /// A keepalive. False when nothing was asked: there is no room for it. With as many unanswered requests out
-    /// as there may be, one of those is the question; a peer that answers none must not be one that is never
-    /// found silent.
-    pub(crate) fn keepalive(&mut self, cx: &mut MuxContext<'_>) -> bool {
-        self.globals.awaited.waiting() >= cx.limits.pending_globals
-            || self.send_global(cx, KEEPALIVE, &[], Asker::Keepalive).is_ok()
+    /// Asks whether the peer is there. One that is not answered yet stays the question: a peer that answers
+    /// none must neither fill the list nor be one that is never found silent. False when nothing is asked:
+    /// there is no room for it.
+    pub(crate) fn keepalive(&mut self) -> bool {
+        if !self.globals.keepalive {
+            let payload = question(KEEPALIVE, &[]);
+            if !self.outbox.has_room_for_own(payload.len()) {
+                return false;
+            }
+            self.ask(payload, Asker::Keepalive);
+            self.globals.keepalive = true;
+        }
+        true
     }
 
-    fn send_global(
-        &mut self,
-        cx: &mut MuxContext<'_>,
-        name: &str,
-        data: &[u8],
-        asker: Asker,
-    ) -> Result<(), RequestError> {
-        if name.len() > limit::NAME || data.len() + name.len() > MAX_PAYLOAD {
-            return Err(RequestError::TooLong);
-        }
-        let mut payload = Vec::new();
-        Wire { name: name.as_bytes(), want_reply: true, data }.encode(&mut payload);
-        let many = self.globals.awaited.waiting() >= cx.limits.pending_globals;
-        let room = match asker {
-            Asker::Embedder(_) => {
-                self.globals.refused |= many;
-                self.outbox.has_room(payload.len())
-            }
-            Asker::Keepalive => self.outbox.has_room_for_own(payload.len()),
-        };
-        if many || !room {
-            return Err(RequestError::Full);
-        }
-        let number = self.globals.awaited.push(asker);
-        if let Asker::Embedder(_) = asker {
-            self.request_deadlines.start(RequestRef::Global(number));
-        }
+    fn ask(&mut self, payload: Vec<u8>, asker: Asker) -> u64 {
         self.outbox.push(Waiting { channel: None, payload });
-        Ok(())
+        self.globals.awaited.push(asker)
     }
 
     /// The embedder's answer to a global request.
@@ -140,12 +155,9 @@ impl Mux {
             GlobalReply::Success(_) => (None, false),
             GlobalReply::Failure => (None, true),
         };
-        let cost = answer.as_ref().map_or(0, Bytes::len);
-        if !self.globals.owed.decide(&ticket, answer) {
+        if !self.globals.owed.decide(cx.owed, &ticket, answer) {
             return Err(AnswerError::Gone);
         }
-        // DoS: its data waits for the replies before it and for a peer that may not read.
-        cx.owed.charge(REPLY_COST + cost);
         ticket.settle();
         if fits { Ok(()) } else { Err(AnswerError::Refused) }
     }
@@ -157,11 +169,10 @@ impl Mux {
     ) -> Result<Effect, PeerMisbehaved> {
         let request = Wire::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let name = core::str::from_utf8(request.name).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        let full = self.globals.owed.undecided() >= cx.limits.pending_global_tickets;
+        let full = self.globals.owed.waiting() >= cx.limits.pending_global_tickets;
         if name == KEEPALIVE || full {
             if request.want_reply {
-                cx.owed.charge(REPLY_COST);
-                self.globals.owed.push_refusal();
+                self.globals.owed.push_refusal(cx.owed);
             }
             return Ok(Effect::Useful);
         }
@@ -190,19 +201,23 @@ impl Mux {
                 None
             }
         };
-        let taken = self.globals.awaited.take();
-        if self.globals.refused && self.globals.awaited.waiting() <= cx.limits.pending_globals / 2 {
-            self.globals.refused = false;
-            cx.events.push(CoreEvent::Ready);
-        }
+        let Some(taken) = self.globals.awaited.take() else { return Ok(Effect::Noise) };
         match taken {
-            None => Ok(Effect::Noise),
-            Some((Asker::Embedder(id), true)) => {
+            (Asker::Keepalive, _) => self.globals.keepalive = false,
+            (Asker::Embedder(id), true) => {
                 cx.events.push(CoreEvent::GlobalReply(id, data.map(Bytes::copy_from_slice)));
                 self.active = true;
-                Ok(Effect::Useful)
             }
-            Some(_) => Ok(Effect::Useful),
+            (Asker::Embedder(_), false) => {}
         }
+        self.globals.tell_ready(cx);
+        Ok(Effect::Useful)
     }
+}
+
+/// A global request that wants a reply.
+fn question(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    Wire { name: name.as_bytes(), want_reply: true, data }.encode(&mut payload);
+    payload
 }

@@ -241,8 +241,8 @@ impl<'a> Channel<'a> {
     /// follows. Its number is used again only after both sides closed it.
     pub fn release(self) {
         let Self { core, id } = self;
-        if let Some((mux, mut cx)) = core.mux_parts() {
-            mux.abandon(&mut cx, id);
+        if let Some((mux, cx)) = core.mux_parts() {
+            mux.abandon(id);
             mux.release(id);
             cx.events.forget(id);
             core.pump();

@@ -25,7 +25,7 @@ use self::channel::{ChannelConfig, ChannelState, Once, Program, RemoteId};
 use self::globals::Globals;
 use self::outbox::{MAX_PAYLOAD, Outbox, Waiting};
 use self::parked::BorrowBudget;
-use self::replies::{Deadlines, REPLY_COST};
+use self::replies::Deadlines;
 use self::window::{Ledger, RecvWindow, Window};
 use crate::auth::Authenticated;
 use crate::config::{AnyConfig, Limits};
@@ -57,9 +57,13 @@ pub(crate) struct MuxContext<'a> {
 }
 
 impl MuxContext<'_> {
+    fn has_room(&self) -> bool {
+        self.out.pending() < self.limits.output
+    }
+
     /// The way out, when packets may be sent and there is room.
     fn sender(&mut self) -> Option<ServiceSender<'_>> {
-        if self.out.pending() < self.limits.output { self.out.service() } else { None }
+        if self.has_room() { self.out.service() } else { None }
     }
 }
 
@@ -295,10 +299,9 @@ impl Mux {
         ok: bool,
     ) -> Result<(), AnswerError> {
         let channel = self.find(id).ok_or(AnswerError::Gone)?;
-        if !channel.owed.decide(&ticket, ok.then_some(true)) {
+        if !channel.owed.decide(cx.owed, &ticket, ok.then_some(true)) {
             return Err(AnswerError::Gone);
         }
-        cx.owed.charge(REPLY_COST);
         if let Program::Asked(number) = channel.program
             && ok
             && !channel.owed.is_undecided(number)
@@ -377,10 +380,10 @@ impl Mux {
 
     /// Nobody answers what the peer asked on a channel any more: it learns from the CLOSE. When the questions
     /// are dropped makes no difference then.
-    fn abandon(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
-        let Some(channel) = self.find(id) else { return };
-        let forgotten = channel.owed.abandon();
-        cx.owed.forgive(forgotten * REPLY_COST);
+    fn abandon(&mut self, id: ChannelId) {
+        if let Some(channel) = self.find(id) {
+            channel.owed.abandon();
+        }
     }
 
     fn drop_parked(&mut self, id: ChannelId) -> usize {
@@ -469,7 +472,11 @@ impl Mux {
                         && let Some(channel) = self.get(id)
                     {
                         hopeless |= channel.awaited.expired() >= HOPELESS * cx.limits.pending_requests;
+                        let ready = channel.take_ready(cx.limits.pending_requests);
                         cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
+                        if ready {
+                            cx.events.push(CoreEvent::Ready);
+                        }
                     }
                 }
                 RequestRef::Global(number) => {
@@ -483,12 +490,14 @@ impl Mux {
 
     // ----- Figures.
 
-    /// Bytes granted or held over all channels, and what parked data and waiting messages take.
-    pub(crate) fn usage(&self) -> (usize, usize, usize) {
+    /// Bytes granted or held over all channels, and what parked data, waiting messages and answers that wait
+    /// for the embedder take.
+    pub(crate) fn usage(&self) -> (usize, usize, usize, usize) {
         let channels = || self.slots.iter().filter_map(|entry| entry.channel.as_ref());
         let granted = channels().map(|channel| channel.recv.granted()).sum();
         let parked = channels().flat_map(|channel| channel.parked.iter()).map(parked::Parked::len).sum();
-        (granted, parked, self.outbox.bytes())
+        let held = channels().map(|channel| channel.owed.held_bytes()).sum::<usize>();
+        (granted, parked, self.outbox.bytes(), held + self.globals.held_bytes())
     }
 
     pub(crate) fn channels(&self) -> usize {

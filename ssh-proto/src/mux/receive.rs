@@ -6,7 +6,6 @@
 use bytes::Bytes;
 
 use super::channel::{ChannelState, Once, Program, RemoteId, Stderr};
-use super::replies::REPLY_COST;
 use super::window::Window;
 use super::{Effect, Mux, MuxContext, PendingOpen, slot, usable};
 use crate::config::Limits;
@@ -314,8 +313,7 @@ impl Mux {
         match channel.awaited.take() {
             None => Ok(Effect::Noise),
             Some(((), waiting)) => {
-                let ready = channel.refused && channel.awaited.waiting() <= cx.limits.pending_requests / 2;
-                channel.refused &= !ready;
+                let ready = channel.take_ready(cx.limits.pending_requests);
                 if waiting && !released {
                     cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(ok)));
                     self.active = true;
@@ -349,9 +347,8 @@ impl Mux {
         }
         let Some(kind) = kind else {
             if request.want_reply {
-                cx.owed.charge(REPLY_COST);
                 if let Some(channel) = self.find(id) {
-                    channel.owed.push_refusal();
+                    channel.owed.push_refusal(cx.owed);
                 }
                 self.touch(id);
             }
@@ -380,7 +377,7 @@ fn surfaced(
     request: &WireRequest<'_>,
     limits: &Limits,
 ) -> Option<ChannelRequestKind> {
-    if request.want_reply && channel.owed.undecided() >= limits.pending_requests {
+    if request.want_reply && channel.owed.waiting() >= limits.pending_requests {
         return None;
     }
     let kind = ChannelRequestKind::decode(request.name, request.data).ok()?;

@@ -3,18 +3,45 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
+use bytes::Bytes;
+
+use crate::owed::OwedQueue;
 use crate::ticket::{Pending, Ticket};
 use crate::time::Instant;
 
-/// What a reply that is not decided yet, or not sent yet, counts against the cap on owed replies.
-pub(crate) const REPLY_COST: usize = 32;
+/// What a reply counts against the cap on owed replies, beside its data.
+const REPLY_COST: usize = 32;
+
+/// An answer that may have data.
+pub(crate) trait Answer {
+    /// The data's length, in bytes.
+    fn data_len(&self) -> usize;
+}
+
+impl Answer for bool {
+    fn data_len(&self) -> usize {
+        0
+    }
+}
+
+impl Answer for Bytes {
+    fn data_len(&self) -> usize {
+        self.len()
+    }
+}
 
 /// Replies we owe, in the order of the requests.
+///
+/// What may leave counts against the cap on owed replies: the peer has to read for it. What stands behind an
+/// undecided question does not, because it is the embedder that it waits for, however long. It takes little
+/// memory all the same: questions are asked only while few wait, and refusals in a row are one entry.
 #[derive(Debug)]
 pub(crate) struct OwedReplies<T> {
     queue: VecDeque<Owed<T>>,
     undecided: usize,
     asked: u64,
+    /// What the replies before the oldest undecided question are counted as.
+    due: usize,
 }
 
 #[derive(Debug)]
@@ -23,6 +50,20 @@ enum Owed<T> {
     Decided(T),
     /// So many refusals in a row: a flood must not take an entry each.
     Refusals(u32),
+}
+
+impl<T: Answer> Owed<T> {
+    fn is_undecided(&self) -> bool {
+        matches!(self, Self::Undecided(..))
+    }
+
+    fn cost(&self) -> usize {
+        match self {
+            Self::Undecided(..) => REPLY_COST,
+            Self::Decided(answer) => REPLY_COST + answer.data_len(),
+            Self::Refusals(count) => REPLY_COST.saturating_mul(*count as usize),
+        }
+    }
 }
 
 /// The next reply to send.
@@ -34,14 +75,34 @@ pub(crate) enum NextReply<T> {
 
 impl<T> Default for OwedReplies<T> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), undecided: 0, asked: 0 }
+        Self { queue: VecDeque::new(), undecided: 0, asked: 0, due: 0 }
     }
 }
 
-impl<T> OwedReplies<T> {
+impl<T: Answer> OwedReplies<T> {
     /// How many wait for the embedder.
     pub(crate) fn undecided(&self) -> usize {
         self.undecided
+    }
+
+    /// The oldest question that waits for the embedder, and all behind it.
+    fn held(&self) -> impl Iterator<Item = &Owed<T>> {
+        self.queue.iter().skip_while(|owed| !owed.is_undecided())
+    }
+
+    /// How many questions wait for the embedder, or are decided and stand behind one that does.
+    pub(crate) fn waiting(&self) -> usize {
+        match self.undecided {
+            0 => 0,
+            _ => self.held().filter(|owed| !matches!(owed, Owed::Refusals(_))).count(),
+        }
+    }
+
+    /// The memory of those and of the refusals between them, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let entries =
+            self.held().map(|owed| if let Owed::Refusals(_) = owed { REPLY_COST } else { owed.cost() });
+        entries.sum()
     }
 
     /// Queues a question, and numbers it.
@@ -57,72 +118,113 @@ impl<T> OwedReplies<T> {
         self.queue.iter().any(|owed| matches!(owed, Owed::Undecided(asked, _) if *asked == number))
     }
 
-    pub(crate) fn push_refusal(&mut self) {
+    pub(crate) fn push_refusal(&mut self, account: &mut OwedQueue) {
         match self.queue.back_mut() {
             Some(Owed::Refusals(count)) => *count = count.saturating_add(1),
             _ => self.queue.push_back(Owed::Refusals(1)),
         }
+        if self.undecided == 0 {
+            self.due += REPLY_COST;
+            account.charge(REPLY_COST);
+        }
     }
 
     /// Decides the question of `ticket`; false when it is not here.
-    pub(crate) fn decide(&mut self, ticket: &Ticket, answer: Option<T>) -> bool {
-        self.settle(answer, |pending| pending.is(ticket))
+    pub(crate) fn decide(&mut self, account: &mut OwedQueue, ticket: &Ticket, answer: Option<T>) -> bool {
+        self.settle(account, answer, |pending| pending.is(ticket))
     }
 
-    /// Refuses the questions that were dropped, and says how many there were.
-    pub(crate) fn sweep(&mut self) -> usize {
-        let before = self.undecided;
-        while self.settle(None, Pending::is_dropped) {}
-        before - self.undecided
+    /// Refuses the questions that were dropped.
+    pub(crate) fn sweep(&mut self, account: &mut OwedQueue) {
+        while self.settle(account, None, Pending::is_dropped) {}
     }
 
-    fn settle(&mut self, answer: Option<T>, which: impl Fn(&Pending) -> bool) -> bool {
-        let found = self.queue.iter_mut().find(|owed| matches!(owed, Owed::Undecided(_, p) if which(p)));
-        let Some(owed) = found else { return false };
-        *owed = answer.map_or(Owed::Refusals(1), Owed::Decided);
+    fn settle(
+        &mut self,
+        account: &mut OwedQueue,
+        answer: Option<T>,
+        which: impl Fn(&Pending) -> bool,
+    ) -> bool {
+        let found = self.queue.iter().position(|owed| matches!(owed, Owed::Undecided(_, p) if which(p)));
+        let Some(at) = found else { return false };
         self.undecided -= 1;
+        match answer {
+            Some(answer) => {
+                if let Some(owed) = self.queue.get_mut(at) {
+                    *owed = Owed::Decided(answer);
+                }
+            }
+            None => self.refuse(at),
+        }
+        self.recount(account);
         true
+    }
+
+    /// Makes a refusal of an entry, one with those before and behind it.
+    fn refuse(&mut self, at: usize) {
+        let mut refusals = 1u32;
+        let mut from = at;
+        if let Some(Owed::Refusals(before)) = at.checked_sub(1).and_then(|before| self.queue.get(before)) {
+            refusals = refusals.saturating_add(*before);
+            from -= 1;
+        }
+        let mut to = at;
+        if let Some(Owed::Refusals(behind)) = self.queue.get(at + 1) {
+            refusals = refusals.saturating_add(*behind);
+            to += 1;
+        }
+        self.queue.drain(from..to);
+        if let Some(owed) = self.queue.get_mut(from) {
+            *owed = Owed::Refusals(refusals);
+        }
+    }
+
+    /// Brings the account up to date.
+    fn recount(&mut self, account: &mut OwedQueue) {
+        let due = self.queue.iter().take_while(|owed| !owed.is_undecided()).map(Owed::cost);
+        let due = due.fold(0, usize::saturating_add);
+        account.forgive(self.due);
+        account.charge(due);
+        self.due = due;
     }
 
     /// Whether the oldest reply can be sent.
     pub(crate) fn is_ready(&self) -> bool {
-        !matches!(self.queue.front(), None | Some(Owed::Undecided(..)))
+        self.queue.front().is_some_and(|owed| !owed.is_undecided())
     }
 
     /// Takes the oldest reply, when it is decided.
-    pub(crate) fn next(&mut self) -> Option<NextReply<T>> {
-        match self.queue.front_mut()? {
-            Owed::Undecided(..) => None,
+    pub(crate) fn next(&mut self, account: &mut OwedQueue) -> Option<NextReply<T>> {
+        let reply = match self.queue.front_mut()? {
+            Owed::Undecided(..) => return None,
             Owed::Refusals(count) if *count > 1 => {
                 *count -= 1;
-                Some(NextReply::Refusal)
+                NextReply::Refusal
             }
             _ => match self.queue.pop_front()? {
-                Owed::Decided(answer) => Some(NextReply::Decided(answer)),
-                _ => Some(NextReply::Refusal),
+                Owed::Decided(answer) => NextReply::Decided(answer),
+                _ => NextReply::Refusal,
             },
-        }
+        };
+        let cost = REPLY_COST + if let NextReply::Decided(answer) = &reply { answer.data_len() } else { 0 };
+        self.due = self.due.saturating_sub(cost);
+        account.forgive(cost);
+        Some(reply)
     }
 
-    /// Forgets all of them, and says how many were decided.
-    pub(crate) fn clear(&mut self) -> usize {
-        self.forget_from(0)
-    }
-
-    /// Forgets the oldest question and all behind it, and says how many of those were decided.
-    pub(crate) fn abandon(&mut self) -> usize {
-        let first = self.queue.iter().position(|owed| matches!(owed, Owed::Undecided(..)));
-        first.map_or(0, |first| self.forget_from(first))
-    }
-
-    fn forget_from(&mut self, first: usize) -> usize {
+    /// Forgets all of them.
+    pub(crate) fn clear(&mut self, account: &mut OwedQueue) {
+        self.queue.clear();
         self.undecided = 0;
-        let counts = self.queue.drain(first..).map(|owed| match owed {
-            Owed::Undecided(..) => 0,
-            Owed::Decided(_) => 1,
-            Owed::Refusals(count) => count as usize,
-        });
-        counts.sum()
+        self.recount(account);
+    }
+
+    /// Forgets the oldest question and all behind it.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(first) = self.queue.iter().position(Owed::is_undecided) {
+            self.queue.truncate(first);
+        }
+        self.undecided = 0;
     }
 }
 
@@ -253,25 +355,70 @@ mod tests {
     use super::*;
     use crate::ticket::Identity;
 
-    #[test]
-    fn ch_08_replies_leave_in_the_order_of_the_requests() {
-        let home = Arc::new(Identity::default());
-        let mut owed = OwedReplies::<u8>::default();
-        let ((first, first_ticket), (second, second_ticket)) = (Pending::new(&home), Pending::new(&home));
-        owed.push_undecided(first);
-        owed.push_refusal();
-        owed.push_refusal();
-        owed.push_undecided(second);
-        assert!(owed.decide(&second_ticket, Some(2)));
-        assert_eq!(owed.next(), None);
-        drop(first_ticket);
-        owed.sweep();
-        for _ in 0..3 {
-            assert_eq!(owed.next(), Some(NextReply::Refusal));
+    proptest! {
+        /// Against a list of all replies, each with its ticket while it is open and its answer when it has one.
+        #[test]
+        fn ch_08_replies_leave_in_the_order_of_the_requests_and_count_when_they_may(
+            ops in proptest::collection::vec((0u8..8, any::<u8>()), 0..200),
+        ) {
+            let home = Arc::new(Identity::default());
+            let (mut owed, mut account) = (OwedReplies::<Bytes>::default(), OwedQueue::default());
+            let mut model: VecDeque<(Option<Ticket>, Option<Bytes>)> = VecDeque::new();
+            for (op, which) in ops {
+                let open: Vec<usize> = (0..model.len()).filter(|at| model[*at].0.is_some()).collect();
+                let picked = open.get(usize::from(which) % open.len().max(1)).copied();
+                match (op, picked) {
+                    (0 | 1, _) => {
+                        let (pending, ticket) = Pending::new(&home);
+                        owed.push_undecided(pending);
+                        model.push_back((Some(ticket), None));
+                    }
+                    (2, _) => {
+                        owed.push_refusal(&mut account);
+                        model.push_back((None, None));
+                    }
+                    (3 | 4, Some(at)) => {
+                        let answer = (op == 3).then(|| Bytes::from(vec![which; usize::from(which)]));
+                        let ticket = model[at].0.take().unwrap();
+                        prop_assert!(owed.decide(&mut account, &ticket, answer.clone()));
+                        prop_assert!(!owed.decide(&mut account, &ticket, answer.clone()));
+                        model[at].1 = answer;
+                    }
+                    (5, Some(at)) => {
+                        model[at].0 = None;
+                        owed.sweep(&mut account);
+                    }
+                    (6, _) if which < 20 => {
+                        owed.abandon();
+                        model.truncate(open.first().copied().unwrap_or(model.len()));
+                    }
+                    (7, _) => {
+                        prop_assert_eq!(owed.is_ready(), model.front().is_some_and(|(open, _)| open.is_none()));
+                        let next = owed.next(&mut account);
+                        prop_assert_eq!(next.is_some(), model.front().is_some_and(|(open, _)| open.is_none()));
+                        if let Some(next) = next {
+                            let expected = model.pop_front().unwrap().1;
+                            prop_assert_eq!(next, expected.map_or(NextReply::Refusal, NextReply::Decided));
+                        }
+                    }
+                    _ => {}
+                }
+                let first = model.iter().position(|(open, _)| open.is_some()).unwrap_or(model.len());
+                let cost = |(_, answer): &(_, Option<Bytes>)| {
+                    REPLY_COST + answer.as_ref().map_or(0, Bytes::len)
+                };
+                prop_assert_eq!(account.bytes(), model.range(..first).map(cost).sum::<usize>());
+                let held = model.range(first..).filter(|(open, answer)| open.is_some() || answer.is_some());
+                prop_assert_eq!(owed.waiting(), held.count());
+                prop_assert_eq!(owed.undecided(), model.iter().filter(|(open, _)| open.is_some()).count());
+                let entries = owed.held().count();
+                prop_assert!(entries <= 2 * owed.waiting(), "refusals in a row are one entry");
+                let data: usize = model.range(first..).map(cost).map(|cost| cost - REPLY_COST).sum();
+                prop_assert_eq!(owed.held_bytes(), entries * REPLY_COST + data);
+            }
+            owed.clear(&mut account);
+            prop_assert_eq!((account.bytes(), owed.waiting(), owed.next(&mut account)), (0, 0, None));
         }
-        assert_eq!(owed.next(), Some(NextReply::Decided(2)));
-        assert_eq!(owed.next(), None);
-        assert!(!owed.decide(&second_ticket, Some(2)));
     }
 
     #[test]

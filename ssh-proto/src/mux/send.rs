@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::channel::{Once, RemoteId};
 use super::outbox::Waiting;
-use super::replies::{NextReply, REPLY_COST};
+use super::replies::NextReply;
 use super::{Mux, MuxContext};
 use crate::event::{ChannelId, CoreEvent, Flag};
 use crate::msg::channel::{
@@ -14,6 +14,9 @@ use crate::msg::channel::{
 use crate::msg::request::{OpenFailure, OpenFailureCode};
 use crate::transport::MAX_DATA;
 use crate::transport::outgoing::ServiceSender;
+
+/// So many replies are sent for a channel before it stands in line again and the output's room is looked at.
+const REPLIES_AT_ONCE: usize = 64;
 
 impl Mux {
     /// Answers what was dropped with refusals.
@@ -31,7 +34,7 @@ impl Mux {
             .filter_map(|entry| entry.channel.as_mut())
             .filter(|channel| channel.owed.undecided() > 0)
             .map(|channel| {
-                cx.owed.charge(channel.owed.sweep() * REPLY_COST);
+                channel.owed.sweep(cx.owed);
                 channel.forget_refused_program();
                 channel.id
             })
@@ -56,7 +59,10 @@ impl Mux {
         let Some(channel) = self.find(id) else { return };
         channel.in_control = false;
         let Some(RemoteId(recipient)) = channel.remote else { return };
-        let Some(mut sender) = cx.sender() else { return self.touch(id) };
+        if !cx.has_room() {
+            return self.touch(id);
+        }
+        let Some(mut sender) = cx.out.service() else { return self.touch(id) };
         if channel.close_out != Once::Sent {
             if !channel.eof_in
                 && !channel.close_in
@@ -65,18 +71,13 @@ impl Mux {
             {
                 sender.send(&ChannelWindowAdjust { recipient, bytes });
             }
-            let mut replies = 0;
-            while let Some(reply) = channel.owed.next() {
-                replies += 1;
-                match reply {
-                    NextReply::Decided(true) => sender.send(&ChannelSuccess { recipient }),
-                    _ => sender.send(&ChannelFailure { recipient }),
-                }
-                if replies == 64 {
-                    break;
+            for _ in 0..REPLIES_AT_ONCE {
+                match channel.owed.next(cx.owed) {
+                    None => break,
+                    Some(NextReply::Decided(true)) => sender.send(&ChannelSuccess { recipient }),
+                    Some(_) => sender.send(&ChannelFailure { recipient }),
                 }
             }
-            cx.owed.forgive(replies * REPLY_COST);
             if channel.owed.is_ready() {
                 return self.touch(id);
             }
@@ -110,8 +111,7 @@ impl Mux {
         if channel.close_out == Once::Wanted {
             channel.close_out = Once::Sent;
             sender.send(&ChannelClose { recipient });
-            let forgotten = channel.owed.clear();
-            cx.owed.forgive(forgotten * REPLY_COST);
+            channel.owed.clear(cx.owed);
         }
         self.collect(id);
     }
