@@ -26,10 +26,18 @@ enum Owed {
 }
 
 impl Owed {
+    /// What it costs by the peer's doing.
     fn cost(&self) -> usize {
         64 + match self {
             Self::Pong(data) => data.len(),
             Self::OpenFailure(_, why) => why.description.as_bytes().len(),
+            _ => 0,
+        }
+    }
+
+    /// What it costs by the embedder's choice.
+    fn chosen(&self) -> usize {
+        match self {
             Self::Global(Some(data)) => data.len(),
             _ => 0,
         }
@@ -39,16 +47,24 @@ impl Owed {
 #[derive(Debug, Default)]
 pub(crate) struct OwedQueue {
     queue: VecDeque<Owed>,
-    bytes: usize,
+    provoked: usize,
+    chosen: usize,
 }
 
 impl OwedQueue {
+    /// All that is held.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.provoked + self.chosen
+    }
+
+    /// What the peer provoked of it: a long answer that the embedder chose to give is none of its doing.
+    pub(crate) fn provoked(&self) -> usize {
+        self.provoked
     }
 
     fn push(&mut self, owed: Owed) {
-        self.bytes += owed.cost();
+        self.provoked += owed.cost();
+        self.chosen += owed.chosen();
         self.queue.push_back(owed);
     }
 
@@ -70,17 +86,26 @@ impl OwedQueue {
 
     /// Counts a reply that is kept elsewhere, in the order of its own queue.
     pub(crate) fn charge(&mut self, bytes: usize) {
-        self.bytes += bytes;
+        self.provoked += bytes;
     }
 
     /// Such replies were sent, or are not owed any more.
     pub(crate) fn forgive(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.provoked = self.provoked.saturating_sub(bytes);
+    }
+
+    /// Counts the data of a reply that is kept elsewhere.
+    pub(crate) fn charge_chosen(&mut self, bytes: usize) {
+        self.chosen += bytes;
+    }
+
+    /// Such data is here now, or not owed any more.
+    pub(crate) fn forgive_chosen(&mut self, bytes: usize) {
+        self.chosen = self.chosen.saturating_sub(bytes);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.queue.clear();
-        self.bytes = 0;
+        *self = Self::default();
     }
 
     /// Sends what may be sent while the output is below `room`.
@@ -88,7 +113,8 @@ impl OwedQueue {
         while !self.queue.is_empty() && out.pending() < room {
             let Some(mut sender) = out.service() else { break };
             let Some(owed) = self.queue.pop_front() else { break };
-            self.bytes = self.bytes.saturating_sub(owed.cost());
+            self.forgive(owed.cost());
+            self.forgive_chosen(owed.chosen());
             match owed {
                 Owed::Pong(data) => sender.send(&Pong { data: &data }),
                 Owed::Unimplemented(sequence) => sender.send(&Unimplemented { sequence }),

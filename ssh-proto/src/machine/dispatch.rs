@@ -25,7 +25,8 @@ use crate::transport::incoming::{Packet, Payload};
 
 /// Traffic that makes a re-exchange count as a real one, in bytes.
 const SMALL_REKEY: u64 = 64 * 1024;
-/// So many times the cap on owed replies end the connection when a re-exchange keeps them from leaving.
+/// So many times the cap on owed replies end the connection when a re-exchange keeps them from leaving. Only what
+/// the peer provoked counts: how long our own answers are is not its fault.
 const OWED_IN_EXCHANGE: usize = 4;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -166,7 +167,7 @@ impl Core {
                 // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
                 // it must not.
                 let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
-                if self.owed.bytes() > cap && self.exchange_holds_replies() {
+                if self.owed.provoked() > cap && self.exchange_holds_replies() {
                     return Err(PeerMisbehaved::ReplyFlood.into());
                 }
                 Ok(())

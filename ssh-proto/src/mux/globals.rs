@@ -59,7 +59,8 @@ impl Globals {
                 Some(NextReply::Decided(data)) => Some(data),
                 _ => None,
             };
-            cx.owed.forgive(REPLY_COST + reply.as_ref().map_or(0, Bytes::len));
+            cx.owed.forgive(REPLY_COST);
+            cx.owed.forgive_chosen(reply.as_ref().map_or(0, Bytes::len));
             cx.owed.push_global(reply);
             cx.owed.pump(cx.out, cx.limits.output);
         }
@@ -145,7 +146,8 @@ impl Mux {
             return Err(AnswerError::Gone);
         }
         // DoS: its data waits for the replies before it and for a peer that may not read.
-        cx.owed.charge(REPLY_COST + cost);
+        cx.owed.charge(REPLY_COST);
+        cx.owed.charge_chosen(cost);
         ticket.settle();
         if fits { Ok(()) } else { Err(AnswerError::Refused) }
     }
@@ -157,7 +159,10 @@ impl Mux {
     ) -> Result<Effect, PeerMisbehaved> {
         let request = Wire::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let name = core::str::from_utf8(request.name).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        let full = self.globals.owed.undecided() >= cx.limits.pending_global_tickets;
+        // DoS: in an exchange answers cannot leave, and input goes on. What may be chosen as an answer is bounded
+        // by asking about nothing more once too much is owed.
+        let full = self.globals.owed.undecided() >= cx.limits.pending_global_tickets
+            || cx.owed.bytes() > cx.limits.owed_replies;
         if name == KEEPALIVE || full {
             if request.want_reply {
                 cx.owed.charge(REPLY_COST);
