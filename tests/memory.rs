@@ -540,6 +540,7 @@ fn an_idle_connection_with_all_of_its_adapter_is_small_again_after_a_bulk_transf
     println!("ssh-io-std, an end's heap: {busy} bytes at the end of a bulk transfer, {idle} when idle");
     assert!(idle <= LIMIT, "{idle}");
     end(both);
+}
 
 // ----- Under floods.
 

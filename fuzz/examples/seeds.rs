@@ -7,10 +7,10 @@ use std::path::Path;
 use ssh_fuzz::hostile::{KINDS, message};
 use ssh_fuzz::input::Input;
 use ssh_fuzz::session::{STAGES, STEPS, Step};
-use ssh_proto::PublicKey;
-use ssh_proto::crypto::rustcrypto::Ed25519Signer;
+use ssh_proto::crypto::rustcrypto::{self, Ed25519Signer};
 use ssh_proto::keys::PrivateKey;
-use ssh_tests::{Seeded, null};
+use ssh_proto::{PublicKey, Side};
+use ssh_tests::{Puppet, Seeded, null};
 
 fn main() -> io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -33,6 +33,19 @@ fn main() -> io::Result<()> {
         let file = key.to_openssh("comment", &mut entropy).expect("there is entropy");
         write("messages", format!("private-{at}"), &[&[4], file.expose().as_bytes()].concat())?;
     }
+    for cipher in 0..6 {
+        for mac in 0..4 {
+            let program =
+                [&[6, cipher, mac, 7, 2, 3][..], b"abc", &[0, 3], b"def", &[1, 0, 0, 0, 12]].concat();
+            write("messages", format!("packets-{cipher}-{mac}"), &program)?;
+        }
+    }
+    let [client, server] = [Side::Client, Side::Server].map(|side| {
+        let mut offer = Puppet::new(side, &rustcrypto::PROVIDER, b"", |_| Vec::new()).offer();
+        offer.follows = side == Side::Client;
+        offer.payload()
+    });
+    write("messages", "negotiation".into(), &[&[7], &client[..], &server].concat())?;
     for target in ["client", "server"] {
         write(target, "raw".into(), b"\x81\x40\xffSSH-2.0-x\r\n\0\0\0\x0c\x0a\x02\0\0\0\0\0\0\0\0\0\0\0")?;
         for stage in 0..STAGES.len() as u8 {

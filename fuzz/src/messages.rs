@@ -1,13 +1,20 @@
-//! Every decoder, on bytes as they come: none panics, and what decodes encodes to what decodes to the same.
+//! Every decoder, on bytes as they come: none panics, and what decodes encodes to what decodes to the same. With
+//! them what stands beside the decoders: framing under known keys, and negotiation.
 
 use std::fmt::Debug;
 
-use bytes::BufMut;
+use bytes::{BufMut, BytesMut};
+use ssh_proto::crypto::rustcrypto::{self, Ed25519Signer};
+use ssh_proto::crypto::{CipherAlgorithm, PacketKeys};
 use ssh_proto::keys::{AuthorizedKeys, KnownHosts, LineFormat, load_private_key, parse_public_key_line};
-use ssh_proto::raw::{Message, auth, channel, kex, transport};
+use ssh_proto::raw::kex::KexInit;
+use ssh_proto::raw::{self, Framer, Message, auth, channel, kex, transport};
 use ssh_proto::wire::decode::{self, DecodeError, IResult};
 use ssh_proto::wire::{NameList, PutSsh};
-use ssh_proto::{ChannelKind, ChannelRequestKind, PublicKey};
+use ssh_proto::{
+    ChannelKind, ChannelRequestKind, Client, ClientConfig, MAX_PACKET_PRE_AUTH, PeerMisbehaved, PublicKey,
+    Server, ServerConfig,
+};
 use ssh_tests::Seeded;
 
 use crate::input::Input;
@@ -15,13 +22,15 @@ use crate::input::Input;
 /// The first byte chooses the family of decoders, the rest is for them.
 pub fn run_messages(data: &[u8]) {
     let mut input = Input(data);
-    match input.below(6) {
+    match input.below(8) {
         0 => messages(input.0),
         1 => kinds(input.short(), input.0),
         2 => wire(input.0),
         3 => key_files(input.0),
         4 => private_key(input.0),
-        _ => armored(input.0),
+        5 => armored(input.0),
+        6 => packets(input),
+        _ => negotiation(input.0),
     }
 }
 
@@ -55,6 +64,105 @@ fn messages(payload: &[u8]) {
             transport::ExtInfo::encode_pairs(&pairs, &mut again);
             assert_eq!(transport::ExtInfo::decode(&again), Ok(info));
         }
+    }
+}
+
+/// What a framer makes of bytes that arrive in pieces of this size: payloads, and the rule they broke.
+fn framed(mut framer: Framer, bytes: &[u8], piece: usize) -> (Vec<(u32, Vec<u8>)>, Option<PeerMisbehaved>) {
+    let (mut taken, mut buf) = (Vec::new(), BytesMut::new());
+    for piece in bytes.chunks(piece) {
+        buf.extend_from_slice(piece);
+        loop {
+            match framer.take(&mut buf) {
+                Ok(Some((seq, payload))) => {
+                    assert!(!payload.is_empty() && payload.len() <= MAX_PACKET_PRE_AUTH);
+                    taken.push((seq, payload.to_vec()));
+                }
+                Ok(None) => break,
+                Err(rule) => return (taken, Some(rule)),
+            }
+        }
+        assert!(framer.hint(buf.len()) >= 1);
+    }
+    (taken, None)
+}
+
+/// Packets as they come, in the clear or under each real cipher with a key that is known: what is sealed is
+/// read, what is not breaks a rule, and how the bytes were cut makes no difference.
+fn packets(mut input: Input<'_>) {
+    let ciphers = rustcrypto::PROVIDER.ciphers;
+    let cipher = ciphers.get(input.below(ciphers.len() + 1));
+    let mac = rustcrypto::PROVIDER.macs[input.below(rustcrypto::PROVIDER.macs.len())];
+    let piece = input.size().max(1);
+    let (key, iv, mac_key) = ([1; 64], [2; 16], [3; 64]);
+    let keys = |cipher: &dyn CipherAlgorithm| PacketKeys {
+        key: &key[..cipher.key_len()],
+        iv: &iv[..cipher.iv_len()],
+        mac: (!cipher.is_aead()).then(|| (mac, &mac_key[..mac.key_len()])),
+    };
+    let framer = || {
+        let mut framer = Framer::new(MAX_PACKET_PRE_AUTH);
+        if let Some(cipher) = cipher {
+            framer.new_keys(cipher.opener(&keys(*cipher)), true);
+        }
+        framer
+    };
+    // Packets of the program, each with the padding it claims, then bytes nobody sealed.
+    let (mut bytes, mut sealed) = (Vec::new(), Vec::new());
+    if let Some(cipher) = cipher {
+        let mut sealer = cipher.sealer(&keys(*cipher));
+        let shape = sealer.shape();
+        for seq in 0..u32::from(input.byte() % 4) {
+            let (payload, claimed) = (input.short(), input.byte());
+            let head = if shape.length_in_block { 5 } else { 1 };
+            let padding = 4 + (2 * shape.block - (head + payload.len() + 4) % shape.block) % shape.block;
+            let length = 1 + payload.len() + padding;
+            let mut packet = (length as u32).to_be_bytes().to_vec();
+            let claimed = if claimed & 1 == 0 { padding as u8 } else { claimed };
+            packet.push(claimed);
+            packet.extend_from_slice(payload);
+            packet.resize(packet.len() + padding + shape.tag, 0);
+            sealer.seal(seq, &mut packet);
+            bytes.extend_from_slice(&packet);
+            if usize::from(claimed) != padding || payload.is_empty() {
+                break;
+            }
+            sealed.push((seq, payload.to_vec()));
+        }
+    }
+    bytes.extend_from_slice(input.0);
+    let whole = framed(framer(), &bytes, bytes.len().max(1));
+    assert_eq!(framed(framer(), &bytes, piece), whole, "PK-16");
+    assert!(whole.0.starts_with(&sealed));
+    if cipher.is_some() {
+        // Without the key nobody adds a packet; one whose padding is a lie may be one all the same.
+        assert!(whole.0.len() <= sealed.len() + 1, "PK-04");
+    }
+}
+
+/// Two KEXINITs: both sides come to the same, or to nothing, and to algorithms that both of them named.
+fn negotiation(bytes: &[u8]) {
+    let half = bytes.len() / 2;
+    let (Ok(client), Ok(server)) = (KexInit::decode(&bytes[..half]), KexInit::decode(&bytes[half..])) else {
+        return;
+    };
+    let config = ClientConfig::builder(&rustcrypto::PROVIDER).build().expect("a client");
+    let key = Ed25519Signer::from_seed(&[1; 32]).expect("any seed is a key").key_pair();
+    let server_config = ServerConfig::builder(&rustcrypto::PROVIDER).host_key(key).build().expect("a server");
+    let ours = raw::negotiate::<Client>(&config, &client, &server);
+    let theirs = raw::negotiate::<Server>(&server_config, &server, &client);
+    let (ours, theirs) = (ours.map(|(chosen, _)| chosen), theirs.map(|(chosen, _)| chosen));
+    assert_eq!(ours.as_ref().ok(), theirs.as_ref().ok());
+    let Ok(chosen) = ours else { return };
+    for (name, client, server) in [
+        (chosen.kex, client.kex, server.kex),
+        (chosen.host_key, client.host_key, server.host_key),
+        (chosen.cipher_client_to_server, client.cipher_c2s, server.cipher_c2s),
+        (chosen.cipher_server_to_client, client.cipher_s2c, server.cipher_s2c),
+        (chosen.mac_client_to_server.unwrap_or_default(), client.mac_c2s, server.mac_c2s),
+        (chosen.mac_server_to_client.unwrap_or_default(), client.mac_s2c, server.mac_s2c),
+    ] {
+        assert!(name.is_empty() || client.contains(name) && server.contains(name), "{name}");
     }
 }
 

@@ -489,7 +489,9 @@ builder! {
             self
         }
 
-        /// Sets the methods that are possible, in the first USERAUTH_FAILURE and for unknown requests.
+        /// Sets the methods that are possible until a verdict names others: those that a refusal lists. A request
+        /// by another method is refused without asking, and counts as a failure; `none`, which no refusal lists,
+        /// is always a question.
         pub fn auth_methods(mut self, methods: AuthMethods) -> Self {
             self.0.methods = methods;
             self

@@ -137,6 +137,8 @@ mod machine;
 mod msg;
 mod mux;
 mod owed;
+#[cfg(feature = "raw")]
+pub mod raw;
 mod role;
 mod secret;
 mod text;
@@ -178,10 +180,3 @@ pub use transport::{MAX_DATA, MAX_PACKET, MAX_PACKET_PRE_AUTH};
 pub type ClientConnection = Connection<Client>;
 /// A server's connection.
 pub type ServerConnection = Connection<Server>;
-
-/// The inside, for tests and fuzzing. Exempt from semantic versioning.
-#[cfg(feature = "raw")]
-pub mod raw {
-    pub use crate::msg::gate::{AuthMethod, KexStep, State, Verdict, admit};
-    pub use crate::msg::{Message, auth, channel, kex, number, transport};
-}

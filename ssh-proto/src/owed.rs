@@ -25,30 +25,61 @@ enum Owed {
     Global(Option<Bytes>),
 }
 
-impl Owed {
-    fn cost(&self) -> usize {
-        64 + match self {
-            Self::Pong(data) => data.len(),
-            Self::OpenFailure(_, why) => why.description.as_bytes().len(),
-            Self::Global(Some(data)) => data.len(),
-            _ => 0,
+/// What replies that are owed hold, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// By the peer's doing.
+    pub(crate) provoked: usize,
+    /// By the embedder's choice: a long answer that it gave is none of the peer's doing.
+    pub(crate) chosen: usize,
+}
+
+impl Cost {
+    pub(crate) fn total(self) -> usize {
+        self.provoked.saturating_add(self.chosen)
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            provoked: self.provoked.saturating_add(other.provoked),
+            chosen: self.chosen.saturating_add(other.chosen),
         }
+    }
+
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self {
+            provoked: self.provoked.saturating_sub(other.provoked),
+            chosen: self.chosen.saturating_sub(other.chosen),
+        }
+    }
+}
+
+impl Owed {
+    fn cost(&self) -> Cost {
+        let (provoked, chosen) = match self {
+            Self::Pong(data) => (data.len(), 0),
+            Self::OpenFailure(_, why) => (why.description.as_bytes().len(), 0),
+            Self::Global(Some(data)) => (0, data.len()),
+            Self::Global(None) | Self::Unimplemented(_) => (0, 0),
+        };
+        Cost { provoked: 64 + provoked, chosen }
     }
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct OwedQueue {
     queue: VecDeque<Owed>,
-    bytes: usize,
+    held: Cost,
 }
 
 impl OwedQueue {
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    /// What all of it holds.
+    pub(crate) fn held(&self) -> Cost {
+        self.held
     }
 
     fn push(&mut self, owed: Owed) {
-        self.bytes += owed.cost();
+        self.charge(owed.cost());
         self.queue.push_back(owed);
     }
 
@@ -68,19 +99,18 @@ impl OwedQueue {
         self.push(Owed::Global(reply));
     }
 
-    /// Counts a reply that is kept elsewhere, in the order of its own queue.
-    pub(crate) fn charge(&mut self, bytes: usize) {
-        self.bytes += bytes;
+    /// Counts replies that are kept elsewhere, in the order of their own queue.
+    pub(crate) fn charge(&mut self, cost: Cost) {
+        self.held = self.held.plus(cost);
     }
 
     /// Such replies were sent, or are not owed any more.
-    pub(crate) fn forgive(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_sub(bytes);
+    pub(crate) fn forgive(&mut self, cost: Cost) {
+        self.held = self.held.minus(cost);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.queue.clear();
-        self.bytes = 0;
+        *self = Self::default();
     }
 
     /// Sends what may be sent while the output is below `room`.
@@ -88,7 +118,7 @@ impl OwedQueue {
         while !self.queue.is_empty() && out.pending() < room {
             let Some(mut sender) = out.service() else { break };
             let Some(owed) = self.queue.pop_front() else { break };
-            self.bytes = self.bytes.saturating_sub(owed.cost());
+            self.forgive(owed.cost());
             match owed {
                 Owed::Pong(data) => sender.send(&Pong { data: &data }),
                 Owed::Unimplemented(sequence) => sender.send(&Unimplemented { sequence }),

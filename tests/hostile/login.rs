@@ -13,7 +13,7 @@ use ssh_proto::{
     SignRefused, Signature, Signer, ToSign,
 };
 use ssh_tests::scene::{Event, encoded};
-use ssh_tests::{Pair, Scene, hand, null, null_key};
+use ssh_tests::{Pair, Scene, hand, null, null_key, null_server};
 
 use crate::stage::{
     greeted, keyed, none_request, password_request, probe_request, rule, serviced, signed_request,
@@ -228,6 +228,80 @@ fn sm_19_partial_successes_are_counted() {
         asked += 1;
     }
     assert_eq!((asked, rule(&mut scene)), (63, PeerMisbehaved::TooManyAuthRequests));
+}
+
+/// The methods that the one refusal among what was sent lists.
+fn listed(scene: &mut Scene) -> String {
+    scene.wait(Duration::from_millis(10));
+    let heard = scene.take_heard();
+    let [failure] = &heard[..] else { panic!("{heard:?}") };
+    UserauthFailure::decode(&failure.payload).expect("a failure").methods.as_str().into()
+}
+
+#[test]
+fn a_refusal_lists_what_the_last_verdict_left_whoever_refuses() {
+    const KEY: AuthMethods = AuthMethods::PUBLICKEY;
+    type Refused = fn(&mut Scene);
+    let refusals: [(&str, Refused); 3] = [
+        ("a method nobody has", |scene| scene.say(&request_by(Method::Other { name: "x", fields: b"" }))),
+        ("a bad signature", |scene| scene.say(&signed_request(b"another session", "user", (3, 3)))),
+        ("a dropped question", |scene| {
+            scene.say(&none_request("user"));
+            scene.take_events();
+        }),
+    ];
+    for (name, refused) in refusals {
+        let mut scene = serviced(Scene::server());
+        scene.forget();
+        refused(&mut scene);
+        assert_eq!(listed(&mut scene), "publickey,password", "{name}");
+        for verdict in [AuthVerdict::Partial { next: KEY }, AuthVerdict::Reject { next: KEY }] {
+            let mut scene = serviced(Scene::server());
+            scene.forget();
+            scene.say(&password_request("user"));
+            scene.answer_auth(verdict);
+            assert_eq!(listed(&mut scene), "publickey");
+            refused(&mut scene);
+            assert_eq!(listed(&mut scene), "publickey", "{name} behind {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn methods_that_are_not_possible_are_refused_without_asking() {
+    let config = null_server().auth_methods(AuthMethods::PASSWORD).build().expect("a server");
+    let mut scene = serviced(Scene::of_server(config));
+    scene.forget();
+    let session = scene.puppet.session_id.clone();
+    let of_keys = [probe_request("user", 3), signed_request(&session, "user", (3, 3))];
+    for request in &of_keys {
+        scene.say(request);
+        assert_eq!(listed(&mut scene), "password");
+    }
+    assert_eq!(scene.events.len(), 0, "{:?}", scene.events);
+    // Each of them was a failure, and a verdict may change what is possible.
+    scene.say(&password_request("user"));
+    scene.answer_auth(AuthVerdict::Reject { next: AuthMethods::PUBLICKEY });
+    assert_eq!(listed(&mut scene), "publickey");
+    scene.say(&of_keys[0]);
+    answer_probe(&mut scene, true);
+    scene.take_heard();
+    scene.say(&password_request("user"));
+    assert_eq!(listed(&mut scene), "publickey");
+    scene.say(&password_request("user"));
+    assert_eq!(listed(&mut scene), "publickey");
+    scene.say(&password_request("user"));
+    scene.wait(Duration::from_millis(10));
+    assert_eq!(rule(&mut scene), PeerMisbehaved::TooManyAuthFailures);
+    // Nothing is possible: only `none` is still a question.
+    let config = null_server().auth_methods(AuthMethods::NONE).build().expect("a server");
+    let mut scene = serviced(Scene::of_server(config));
+    scene.forget();
+    scene.say(&password_request("user"));
+    assert_eq!(listed(&mut scene), "");
+    scene.say(&none_request("user"));
+    scene.answer_auth(AuthVerdict::Accept);
+    assert_eq!(login(&mut scene).map(|identity| identity.methods), Some(vec!["none"]));
 }
 
 #[test]

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use ssh_proto::raw::{KexStep, State, number};
-use ssh_proto::{CloseReason, PeerMisbehaved, ReadError, Side, Stream, TimeoutReason, WriteError};
+use ssh_proto::{
+    ClientEvent, CloseReason, GlobalReply, PeerMisbehaved, ReadError, ServerEvent, Side, Stream,
+    TimeoutReason, WriteError,
+};
 use ssh_tests::puppet::null_signature;
-use ssh_tests::scene::Subject;
+use ssh_tests::scene::{Event, Subject};
 use ssh_tests::{Scene, either, hand, null};
 
 use crate::stage::assert_unexpected;
@@ -45,6 +48,64 @@ fn sm_11_an_exchange_that_does_not_end_is_ended() {
             assert_eq!(scene.disconnects(), [3]);
         }
     }
+}
+
+/// Answers each global request that was asked about, at length. Says how many there were.
+fn answer_at_length(scene: &mut Scene) -> usize {
+    let mut answered = 0;
+    for event in scene.take_events() {
+        let reply = GlobalReply::Success(&[b'a'; 20_000]);
+        match (event, &mut scene.subject) {
+            (Event::Client(ClientEvent::Global(request)), Subject::Client(conn)) => {
+                conn.reply_global(request, reply).expect("the question is open");
+            }
+            (Event::Server(ServerEvent::Global(request)), Subject::Server(conn)) => {
+                conn.reply_global(request, reply).expect("the question is open");
+            }
+            other => panic!("{:?}", other.0),
+        }
+        answered += 1;
+    }
+    answered
+}
+
+#[test]
+fn ch_20_our_own_long_answers_in_an_exchange_are_no_fault_of_the_peer() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        scene.rekey();
+        // Legal: the peer has not answered our KEXINIT. Nothing can leave until it does.
+        (0..16).for_each(|_| scene.say(&hand::global("x@ssh-tests.invalid", true)));
+        assert_eq!(answer_at_length(&mut scene), 16, "{side:?}");
+        scene.say(&hand::global("x@ssh-tests.invalid", true));
+        assert!(!scene.is_over(), "{side:?}: {:?}", scene.events);
+        scene.forget();
+        scene.exchange();
+        scene.settle();
+        let answers: Vec<_> = scene.heard.iter().filter(|heard| heard.number() > 80).collect();
+        let lengths: Vec<_> = answers.iter().map(|heard| (heard.number(), heard.payload.len())).collect();
+        let long = (number::REQUEST_SUCCESS, 20_001);
+        assert_eq!(lengths, [&[long; 16][..], &[(number::REQUEST_FAILURE, 1)]].concat(), "{side:?}");
+    }
+}
+
+#[test]
+fn dos_answers_of_any_length_in_an_exchange_are_bounded() {
+    let mut scene = Scene::server().authenticated();
+    scene.rekey();
+    let (mut asked, mut answered) = (0, 0);
+    while !scene.is_over() {
+        (0..16).for_each(|_| scene.say(&hand::global("x@ssh-tests.invalid", true)));
+        asked += 16;
+        if !scene.is_over() {
+            answered += answer_at_length(&mut scene);
+        }
+        // The places for questions times the longest answer, and what the peer may provoke.
+        let held = scene.memory().owed;
+        assert!(held <= 16 * 32 * 1024 + 5 * 64 * 1024, "{asked}: {held}");
+    }
+    assert_eq!(answered, 16, "nothing was asked about any more");
+    scene.assert_broken(PeerMisbehaved::ReplyFlood, Some(number::GLOBAL_REQUEST));
 }
 
 #[test]

@@ -37,12 +37,12 @@ pub enum AuthVerdict {
     Accept,
     /// The proof does not do; these methods are possible.
     Reject {
-        /// Methods that can go on.
+        /// Methods that can go on. Others are refused without asking until a verdict names them.
         next: AuthMethods,
     },
     /// The proof does, and more is needed.
     Partial {
-        /// Methods that can go on.
+        /// Methods that can go on. Others are refused without asking until a verdict names them.
         next: AuthMethods,
     },
 }
@@ -58,7 +58,7 @@ enum Phase {
     AwaitService,
     Idle,
     Deciding { pending: Pending, question: Question, received: Instant },
-    Holding { next: AuthMethods, disconnect: bool },
+    Holding { disconnect: bool },
     Done,
 }
 
@@ -70,6 +70,7 @@ pub(crate) struct ServerAuth {
     key: Option<PublicKey>,
     failures: u32,
     requests: u32,
+    /// What can go on, by the last verdict; at first, by the configuration.
     possible: AuthMethods,
     banners: u32,
     banner_bytes: usize,
@@ -164,18 +165,26 @@ impl ServerAuth {
             return Ok(());
         }
         match request.method {
+            // Listed nowhere, and always a question (RFC 4252 §5.2).
             Method::None => self.ask(cx, "none", AuthProof::None, None),
-            Method::Password { password, new } => match (password_text(password), new.map(password_text)) {
-                (Some(password), None) => self.ask(cx, "password", AuthProof::Password(password), None),
-                (Some(old), Some(Some(new))) => {
-                    self.ask(cx, "password", AuthProof::PasswordChange { old, new }, None);
+            Method::Password { password, new } if self.possible.contains(AuthMethods::PASSWORD) => {
+                match (password_text(password), new.map(password_text)) {
+                    (Some(password), None) => self.ask(cx, "password", AuthProof::Password(password), None),
+                    (Some(old), Some(Some(new))) => {
+                        self.ask(cx, "password", AuthProof::PasswordChange { old, new }, None);
+                    }
+                    _ => self.refuse(cx, cx.now, true),
                 }
-                _ => self.refuse(cx, cx.now, true),
-            },
-            Method::PublicKey { algorithm, key, signature } => {
+            }
+            Method::PublicKey { algorithm, key, signature }
+                if self.possible.contains(AuthMethods::PUBLICKEY) =>
+            {
                 self.on_public_key(cx, request.user, (algorithm, key, signature));
             }
-            Method::Other { .. } => self.refuse(cx, cx.now, true),
+            // Not possible now, or not known: nobody is asked.
+            Method::Password { .. } | Method::PublicKey { .. } | Method::Other { .. } => {
+                self.refuse(cx, cx.now, true);
+            }
         }
         Ok(())
     }
@@ -226,23 +235,19 @@ impl ServerAuth {
 
     /// TM-01: a refusal leaves no sooner than the delay after its request, however fast it was decided.
     fn refuse(&mut self, cx: &mut AuthContext<'_>, received: Instant, counts: bool) {
-        self.refuse_with(cx, received, counts, self.possible);
-    }
-
-    fn refuse_with(&mut self, cx: &mut AuthContext<'_>, received: Instant, counts: bool, next: AuthMethods) {
         self.failures += u32::from(counts);
         let disconnect = self.failures >= cx.common.limits.auth_failures;
-        self.phase = Phase::Holding { next, disconnect };
+        self.phase = Phase::Holding { disconnect };
         cx.timers.set(TimeoutReason::AuthDelay, received + cx.common.limits.auth_failure_delay);
     }
 
     /// The delay of a refusal passed.
     pub(crate) fn on_delay(&mut self, cx: &mut AuthContext<'_>) -> Result<(), CloseReason> {
-        if let Phase::Holding { next, disconnect } = self.phase {
+        if let Phase::Holding { disconnect } = self.phase {
             if disconnect {
                 return Err(PeerMisbehaved::TooManyAuthFailures.into());
             }
-            send_failure(cx, next, false);
+            send_failure(cx, self.possible, false);
             self.phase = Phase::Idle;
         }
         Ok(())
@@ -264,8 +269,12 @@ impl ServerAuth {
             _ => return None,
         };
         match verdict {
-            AuthVerdict::Reject { next } => self.refuse_with(cx, received, method != "none", next),
+            AuthVerdict::Reject { next } => {
+                self.possible = next;
+                self.refuse(cx, received, method != "none");
+            }
             AuthVerdict::Partial { next } => {
+                self.possible = next;
                 self.record(method, key);
                 send_failure(cx, next, true);
                 self.phase = Phase::Idle;

@@ -25,7 +25,8 @@ use crate::transport::incoming::{Packet, Payload};
 
 /// Traffic that makes a re-exchange count as a real one, in bytes.
 const SMALL_REKEY: u64 = 64 * 1024;
-/// So many times the cap on owed replies end the connection when a re-exchange keeps them from leaving.
+/// So many times the cap on owed replies end the connection when a re-exchange keeps them from leaving. Only what
+/// the peer provoked counts: how long our own answers are is not its fault.
 const OWED_IN_EXCHANGE: usize = 4;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -159,15 +160,14 @@ impl Core {
                 Ok(())
             }
             Verdict::Accept | Verdict::AcceptIf | Verdict::UseIfAwaited => {
-                let owed = self.owed.bytes();
                 match self.route(number, &packet.payload, packet.seq)? {
                     Effect::Useful => self.noise.earn(payload.len()),
                     Effect::Noise => self.noise.spend(self.now)?,
                 }
                 // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
-                // it must not. Whoever adds nothing does not pay for what the embedder decided meanwhile.
+                // it must not. The peer does not pay for long answers that the embedder chose to give.
                 let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
-                if self.owed.bytes() > cap.max(owed) && self.exchange_holds_replies() {
+                if self.owed.held().provoked > cap && self.exchange_holds_replies() {
                     return Err(PeerMisbehaved::ReplyFlood.into());
                 }
                 Ok(())

@@ -232,7 +232,7 @@ impl Core {
             && !self.kex.awaits_answer()
             && self.auth.gate_state() != State::AuthDecisionPending
             && !self.events.is_full(limits.events)
-            && (self.owed.bytes() <= limits.owed_replies || self.exchange_holds_replies())
+            && (self.owed.held().total() <= limits.owed_replies || self.exchange_holds_replies())
     }
 
     /// Whether a re-exchange keeps replies from leaving. They must not keep its messages from being read; what
@@ -501,7 +501,7 @@ impl Core {
             parked,
             granted: granted.saturating_sub(parked),
             outbox,
-            owed: self.owed.bytes() + held,
+            owed: self.owed.held().total() + held,
             events: self.events.bytes(),
             channels: self.mux.as_ref().map_or(0, Mux::channels),
             borrowed: self.mux.as_ref().map_or(0, Mux::borrowed),

@@ -5,12 +5,12 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::owed::OwedQueue;
+use crate::owed::{Cost, OwedQueue};
 use crate::ticket::{Pending, Ticket};
 use crate::time::Instant;
 
 /// What a reply counts against the cap on owed replies, beside its data.
-const REPLY_COST: usize = 32;
+const REPLY_COST: Cost = Cost { provoked: 32, chosen: 0 };
 
 /// An answer that may have data.
 pub(crate) trait Answer {
@@ -41,7 +41,7 @@ pub(crate) struct OwedReplies<T> {
     undecided: usize,
     asked: u64,
     /// What the replies before the oldest undecided question are counted as.
-    due: usize,
+    due: Cost,
 }
 
 #[derive(Debug)]
@@ -57,13 +57,19 @@ impl<T: Answer> Owed<T> {
         matches!(self, Self::Undecided(..))
     }
 
-    fn cost(&self) -> usize {
+    fn cost(&self) -> Cost {
         match self {
             Self::Undecided(..) => REPLY_COST,
-            Self::Decided(answer) => REPLY_COST + answer.data_len(),
-            Self::Refusals(count) => REPLY_COST.saturating_mul(*count as usize),
+            Self::Decided(answer) => cost_of(answer),
+            Self::Refusals(count) => {
+                Cost { provoked: REPLY_COST.provoked.saturating_mul(*count as usize), chosen: 0 }
+            }
         }
     }
+}
+
+fn cost_of(answer: &impl Answer) -> Cost {
+    Cost { chosen: answer.data_len(), ..REPLY_COST }
 }
 
 /// The next reply to send.
@@ -75,7 +81,7 @@ pub(crate) enum NextReply<T> {
 
 impl<T> Default for OwedReplies<T> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), undecided: 0, asked: 0, due: 0 }
+        Self { queue: VecDeque::new(), undecided: 0, asked: 0, due: Cost::default() }
     }
 }
 
@@ -102,7 +108,7 @@ impl<T: Answer> OwedReplies<T> {
     pub(crate) fn held_bytes(&self) -> usize {
         let entries =
             self.held().map(|owed| if let Owed::Refusals(_) = owed { REPLY_COST } else { owed.cost() });
-        entries.sum()
+        entries.map(Cost::total).sum()
     }
 
     /// Queues a question, and numbers it.
@@ -124,7 +130,7 @@ impl<T: Answer> OwedReplies<T> {
             _ => self.queue.push_back(Owed::Refusals(1)),
         }
         if self.undecided == 0 {
-            self.due += REPLY_COST;
+            self.due = self.due.plus(REPLY_COST);
             account.charge(REPLY_COST);
         }
     }
@@ -182,7 +188,7 @@ impl<T: Answer> OwedReplies<T> {
     /// Brings the account up to date.
     fn recount(&mut self, account: &mut OwedQueue) {
         let due = self.queue.iter().take_while(|owed| !owed.is_undecided()).map(Owed::cost);
-        let due = due.fold(0, usize::saturating_add);
+        let due = due.fold(Cost::default(), Cost::plus);
         account.forgive(self.due);
         account.charge(due);
         self.due = due;
@@ -206,8 +212,8 @@ impl<T: Answer> OwedReplies<T> {
                 _ => NextReply::Refusal,
             },
         };
-        let cost = REPLY_COST + if let NextReply::Decided(answer) = &reply { answer.data_len() } else { 0 };
-        self.due = self.due.saturating_sub(cost);
+        let cost = if let NextReply::Decided(answer) = &reply { cost_of(answer) } else { REPLY_COST };
+        self.due = self.due.minus(cost);
         account.forgive(cost);
         Some(reply)
     }
@@ -405,19 +411,19 @@ mod tests {
                 }
                 let first = model.iter().position(|(open, _)| open.is_some()).unwrap_or(model.len());
                 let cost = |(_, answer): &(_, Option<Bytes>)| {
-                    REPLY_COST + answer.as_ref().map_or(0, Bytes::len)
+                    REPLY_COST.provoked + answer.as_ref().map_or(0, Bytes::len)
                 };
-                prop_assert_eq!(account.bytes(), model.range(..first).map(cost).sum::<usize>());
+                prop_assert_eq!(account.held().total(), model.range(..first).map(cost).sum::<usize>());
                 let held = model.range(first..).filter(|(open, answer)| open.is_some() || answer.is_some());
                 prop_assert_eq!(owed.waiting(), held.count());
                 prop_assert_eq!(owed.undecided(), model.iter().filter(|(open, _)| open.is_some()).count());
                 let entries = owed.held().count();
                 prop_assert!(entries <= 2 * owed.waiting(), "refusals in a row are one entry");
                 let data: usize = model.range(first..).map(cost).map(|cost| cost - REPLY_COST).sum();
-                prop_assert_eq!(owed.held_bytes(), entries * REPLY_COST + data);
+                prop_assert_eq!(owed.held_bytes(), entries * REPLY_COST.provoked + data);
             }
             owed.clear(&mut account);
-            prop_assert_eq!((account.bytes(), owed.waiting(), owed.next(&mut account)), (0, 0, None));
+            prop_assert_eq!((account.held().total(), owed.waiting(), owed.next(&mut account)), (0, 0, None));
         }
     }
 
