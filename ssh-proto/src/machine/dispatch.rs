@@ -160,14 +160,16 @@ impl Core {
                 Ok(())
             }
             Verdict::Accept | Verdict::AcceptIf | Verdict::UseIfAwaited => {
+                let provoked = self.owed.held().provoked;
                 match self.route(number, &packet.payload, packet.seq)? {
                     Effect::Useful => self.noise.earn(payload.len()),
                     Effect::Noise => self.noise.spend(self.now)?,
                 }
                 // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
-                // it must not. The peer does not pay for long answers that the embedder chose to give.
+                // it must not. The peer does not pay for long answers that the embedder chose to give, and a
+                // message that adds nothing not for what the embedder decided meanwhile.
                 let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
-                if self.owed.held().provoked > cap && self.exchange_holds_replies() {
+                if self.owed.held().provoked > cap.max(provoked) && self.exchange_holds_replies() {
                     return Err(PeerMisbehaved::ReplyFlood.into());
                 }
                 Ok(())

@@ -419,7 +419,7 @@ mod tests {
                 prop_assert_eq!(owed.undecided(), model.iter().filter(|(open, _)| open.is_some()).count());
                 let entries = owed.held().count();
                 prop_assert!(entries <= 2 * owed.waiting(), "refusals in a row are one entry");
-                let data: usize = model.range(first..).map(cost).map(|cost| cost - REPLY_COST).sum();
+                let data: usize = model.range(first..).map(cost).map(|cost| cost - REPLY_COST.provoked).sum();
                 prop_assert_eq!(owed.held_bytes(), entries * REPLY_COST.provoked + data);
             }
             owed.clear(&mut account);
