@@ -34,6 +34,7 @@ pub use client::{Client, ClientBuilder, Output, read_key_file};
 pub use error::Error;
 pub use host_key::{HostKeyQuestion, HostKeys};
 pub use os::OsEntropy;
-pub use server::{Handler, Question, Server, ServerChannel, ServerConnection};
+pub use server::{Asked, Back, Handler, Question, Server, ServerChannel, ServerConnection};
 pub use ssh_proto;
+pub use ssh_proto::adapter::Startups;
 pub use transport::{Split, Transport, Unblock};

@@ -2,153 +2,62 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::ops::Deref;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ssh_proto::adapter::ServerKept;
+use ssh_proto::adapter::{Answering, ServerKept, Startup, Startups};
 use ssh_proto::{
-    AuthIdentity, AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest,
-    ChannelRequestKind, CloseReason, Connection, ExitStatus, GlobalReply, GlobalRequest, KeyProbe,
-    Negotiated, OpenFailure, OpenRequest, Server as ServerRole, ServerConfig, ServerEvent, SignRefused,
-    SignRequest, Signature,
+    AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
+    CloseReason, Connection, ExitStatus, GlobalRequest, KeyProbe, Negotiated, OpenRequest,
+    Server as ServerRole, ServerConfig, SignRequest,
 };
 
 use crate::channel::ChannelOf;
 use crate::engine::Shared;
 use crate::error::Error;
-use crate::os::{OsEntropy, now};
+use crate::os::{OsEntropy, after, now};
 use crate::transport::Transport;
 
 /// A server's channel.
 pub type ServerChannel = ChannelOf<ServerRole>;
 
-/// Lets the machine see that a ticket was dropped.
-struct Notify(Arc<Shared<ServerRole>>);
+/// The way back to the connection that asked.
+#[derive(Clone)]
+pub struct Back(Arc<Shared<ServerRole>>);
 
-impl Drop for Notify {
-    fn drop(&mut self) {
-        let mut guard = self.0.lock();
-        self.0.poke(&mut guard);
-    }
-}
-
-/// A question of a client. It may be answered from any thread, at any time; dropping it refuses.
-#[must_use = "dropping it refuses"]
-pub struct Question<T> {
-    // Dropped in this order: first the ticket, then word of it.
-    ticket: T,
-    notify: Notify,
-}
-
-impl<T> Question<T> {
-    fn new(shared: &Arc<Shared<ServerRole>>, ticket: T) -> Self {
-        Self { ticket, notify: Notify(Arc::clone(shared)) }
-    }
-
-    fn answer<U>(
-        self,
-        answer: impl FnOnce(&mut Connection<ServerRole>, T) -> Result<U, ssh_proto::AnswerError>,
-    ) -> Result<U, Error> {
-        let Self { ticket, notify } = self;
-        let mut guard = notify.0.lock();
-        let result = answer(&mut guard.conn, ticket);
-        notify.0.poke(&mut guard);
-        drop(guard);
-        Ok(result?)
-    }
-}
-
-impl<T> Deref for Question<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.ticket
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Question<T> {
+impl fmt::Debug for Back {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Question").field(&self.ticket).finish()
+        f.debug_tuple("Back").finish_non_exhaustive()
     }
 }
 
-impl Question<SignRequest> {
-    /// Gives the signature, or refuses to.
-    ///
-    /// # Errors
-    /// [`Error::Answer`].
-    pub fn reply(self, signature: Result<Signature, SignRefused>) -> Result<(), Error> {
-        self.answer(|conn, ticket| conn.provide_signature(ticket, signature))
-    }
-}
+impl Answering for Back {
+    type Channel = ServerChannel;
 
-impl Question<KeyProbe> {
-    /// Says whether a signature by this key would do.
-    ///
-    /// # Errors
-    /// [`Error::Answer`].
-    pub fn reply(self, acceptable: bool) -> Result<(), Error> {
-        self.answer(|conn, ticket| conn.reply_probe(ticket, acceptable))
+    fn answer<T>(&self, answer: impl FnOnce(&mut Connection<ServerRole>) -> T) -> T {
+        let mut guard = self.0.lock();
+        let result = answer(&mut guard.conn);
+        self.0.poke(&mut guard);
+        result
     }
-}
 
-impl Question<AuthRequest> {
-    /// Decides.
-    ///
-    /// # Errors
-    /// [`Error::Answer`].
-    pub fn reply(self, verdict: AuthVerdict) -> Result<(), Error> {
-        self.answer(|conn, ticket| conn.reply_auth(ticket, verdict))
-    }
-}
-
-impl Question<OpenRequest> {
-    /// Opens the channel.
-    ///
-    /// # Errors
-    /// [`Error::Answer`].
-    pub fn accept(self, config: ChannelConfig) -> Result<ServerChannel, Error> {
-        let shared = Arc::clone(&self.notify.0);
-        let Self { ticket, notify } = self;
-        let mut guard = notify.0.lock();
-        let id = guard.conn.accept_channel(ticket, config)?;
+    fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
+        let mut guard = self.0.lock();
+        let id = guard.conn.accept_channel(request, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
-        notify.0.poke(&mut guard);
+        self.0.poke(&mut guard);
         drop(guard);
-        Ok(ChannelOf::new(shared, id, wake))
-    }
-
-    /// Refuses it.
-    ///
-    /// # Errors
-    /// [`Error::Answer`].
-    pub fn reject(self, why: OpenFailure) -> Result<(), Error> {
-        self.answer(|conn, ticket| conn.reject_channel(ticket, why))
+        Ok(ChannelOf::new(Arc::clone(&self.0), id, wake))
     }
 }
 
-impl Question<ChannelRequest> {
-    /// Grants or refuses it. For a request that wants no answer it does nothing.
-    ///
-    /// # Errors
-    /// [`Error::Answer`].
-    pub fn reply(self, ok: bool) -> Result<(), Error> {
-        self.answer(|conn, ticket| conn.reply_request(ticket, ok))
-    }
-}
-
-impl Question<GlobalRequest> {
-    /// Answers it. For a request that wants no answer it does nothing.
-    ///
-    /// # Errors
-    /// [`Error::Answer`].
-    pub fn reply(self, reply: GlobalReply<'_>) -> Result<(), Error> {
-        self.answer(|conn, ticket| conn.reply_global(ticket, reply))
-    }
-}
+/// A question of a client.
+pub type Question<T> = ssh_proto::adapter::Question<T, Back>;
+/// What a client asks, or what whoever serves it should know.
+pub type Asked = ssh_proto::adapter::Asked<Back>;
 
 /// Answers the questions of one client, on a thread of its own. What is not overridden refuses.
 ///
@@ -223,8 +132,17 @@ impl ServerConnection {
         transport: impl Transport,
         handler: impl Handler,
     ) -> Result<Self, Error> {
+        Self::start_counted(config, transport, handler, None)
+    }
+
+    fn start_counted(
+        config: Arc<ServerConfig>,
+        transport: impl Transport,
+        handler: impl Handler,
+        startup: Option<Startup>,
+    ) -> Result<Self, Error> {
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ServerKept::default())?;
+        let shared = Shared::start(conn, transport, ServerKept { startup, ..ServerKept::default() })?;
         let for_handler = Arc::clone(&shared);
         let spawned =
             thread::Builder::new().name("ssh-handler".into()).spawn(move || handle(&for_handler, handler));
@@ -239,6 +157,25 @@ impl ServerConnection {
     /// Ends the connection.
     pub fn close(&self) {
         self.shared.close();
+    }
+
+    /// Waits for what the client asks next; `None` when the connection is over.
+    fn asked(&self) -> Option<Asked> {
+        let shared = &self.shared;
+        let mut guard = shared.lock();
+        loop {
+            while let Some(event) = guard.kept.questions.pop_front() {
+                if let Some(asked) = Asked::new(event, &Back(Arc::clone(shared))) {
+                    return Some(asked);
+                }
+            }
+            if guard.closed.is_some() {
+                return None;
+            }
+            guard = match shared.wait(guard, &shared.changed, None) {
+                Ok(guard) | Err((guard, _)) => guard,
+            };
+        }
     }
 
     /// Asks for new keys.
@@ -286,52 +223,55 @@ impl Drop for CloseOnDrop<'_> {
 
 fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
     let _end = CloseOnDrop(shared);
-    loop {
-        let mut guard = shared.lock();
-        let event = loop {
-            if let Some(event) = guard.kept.questions.pop_front() {
-                // There is room again.
-                shared.poke(&mut guard);
-                break event;
-            }
-            if let Some(reason) = guard.closed.clone() {
-                drop(guard);
-                return handler.closed(&reason);
-            }
-            guard = match shared.wait(guard, &shared.changed, None) {
-                Ok(guard) | Err((guard, _)) => guard,
-            };
-        };
-        drop(guard);
-        match event {
-            ServerEvent::Sign(ticket) => handler.sign(Question::new(shared, ticket)),
-            ServerEvent::Probe(ticket) => handler.probe(Question::new(shared, ticket)),
-            ServerEvent::Auth(ticket) => handler.auth(Question::new(shared, ticket)),
-            ServerEvent::Authenticated(who) => handler.authenticated(who),
-            ServerEvent::Open(ticket) => handler.open(Question::new(shared, ticket)),
-            ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => {
-                handler.request(Question::new(shared, ticket));
-            }
-            ServerEvent::Channel(id, ChannelEvent::Closed) => handler.channel_closed(id),
-            ServerEvent::Global(ticket) => handler.global(Question::new(shared, ticket)),
+    let connection = ServerConnection { shared: Arc::clone(shared) };
+    while let Some(asked) = connection.asked() {
+        match asked {
+            Asked::Sign(question) => handler.sign(question),
+            Asked::Probe(question) => handler.probe(question),
+            Asked::Auth(question) => handler.auth(question),
+            Asked::Authenticated(who) => handler.authenticated(who),
+            Asked::Open(question) => handler.open(question),
+            Asked::Request(question) => handler.request(question),
+            Asked::ChannelClosed(id) => handler.channel_closed(id),
+            Asked::Global(question) => handler.global(question),
+            // Dropped, and so refused.
             _ => {}
         }
     }
+    let reason = shared.lock().closed.clone();
+    handler.closed(&reason.unwrap_or(CloseReason::Eof));
 }
 
-/// Serves clients of a listener.
+/// Serves clients of a listener. Clones are handles on the same server.
 #[derive(Debug, Clone)]
 pub struct Server {
     config: Arc<ServerConfig>,
+    startups: Startups,
+    running: Arc<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    stopped: AtomicBool,
+    /// Where listeners are, to wake those that wait for clients.
+    listeners: Mutex<Vec<SocketAddr>>,
+    connections: Mutex<Vec<ServerConnection>>,
 }
 
 impl Server {
-    /// A server with this configuration.
+    /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
+    /// logged in.
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config }
+        Self { config, startups: Startups::default(), running: Arc::default() }
     }
 
-    /// Accepts clients for ever, each with a handler from `handler`.
+    /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
+    #[must_use]
+    pub fn startups(self, startups: Startups) -> Self {
+        Self { startups, ..self }
+    }
+
+    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown).
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
@@ -342,10 +282,17 @@ impl Server {
         listener: &TcpListener,
         mut handler: impl FnMut(SocketAddr) -> H,
     ) -> io::Result<()> {
+        lock(&self.running.listeners).push(listener.local_addr()?);
         loop {
-            match listener.accept() {
+            let accepted = listener.accept();
+            if self.running.stopped.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            match accepted {
                 Ok((stream, from)) => {
-                    if ServerConnection::start(Arc::clone(&self.config), stream, handler(from)).is_err() {
+                    if let Ok(startup) = self.startups.begin(Some(from.ip()))
+                        && self.begin(stream, startup, handler(from)).is_err()
+                    {
                         thread::sleep(BACK_OFF);
                     }
                 }
@@ -354,6 +301,52 @@ impl Server {
             }
         }
     }
+
+    fn begin(&self, stream: TcpStream, startup: Startup, handler: impl Handler) -> Result<(), Error> {
+        let config = Arc::clone(&self.config);
+        let connection = ServerConnection::start_counted(config, stream, handler, Some(startup))?;
+        let mut connections = lock(&self.running.connections);
+        connections.retain(|connection| !connection.is_finished());
+        // The server may have been shut down meanwhile.
+        if self.running.stopped.load(Ordering::SeqCst) {
+            connection.close();
+        }
+        connections.push(connection);
+        Ok(())
+    }
+
+    /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
+    /// connections; they read why. When this returns, all are over.
+    pub fn shutdown(&self, grace: Duration) {
+        let deadline = after(grace);
+        self.running.stopped.store(true, Ordering::SeqCst);
+        for listener in lock(&self.running.listeners).drain(..) {
+            wake(listener);
+        }
+        let connections = std::mem::take(&mut *lock(&self.running.connections));
+        for connection in &connections {
+            connection
+                .join(deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now())));
+        }
+        connections.iter().for_each(ServerConnection::close);
+        for connection in &connections {
+            connection.join(Duration::MAX);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has a listener's `accept` return: nothing else does so everywhere.
+fn wake(listener: SocketAddr) {
+    let here = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let _ = TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF);
 }
 
 /// How long to let others finish when accepting fails.

@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ssh_proto::adapter::{Asker, Error, Replies};
+use ssh_proto::adapter::{AdapterRole, Asker, Error, Replies};
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, ExitStatus, ReadError, RequestError, Stderr as StderrMode, Stream,
-    WriteError,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr as StderrMode,
+    Stream, TerminalModes, WindowSize, WriteError,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -18,12 +18,12 @@ use crate::shared::{Shared, State};
 use crate::waiters::Waiter;
 
 /// The channel of the last handle on it: dropped, it closes.
-struct Core {
-    shared: Arc<Shared>,
+struct Core<R: AdapterRole> {
+    shared: Arc<Shared<R>>,
     id: ChannelId,
 }
 
-impl Drop for Core {
+impl<R: AdapterRole> Drop for Core<R> {
     fn drop(&mut self) {
         // Dropped behind the guard, as it is declared before it: there may be wakers in it.
         let _news;
@@ -39,30 +39,47 @@ impl Drop for Core {
     }
 }
 
-/// A channel. It reads the data stream and writes data; [`stderr`](Self::stderr) reads the other one.
+/// A channel of a connection whose role does not matter to its user.
 ///
-/// Reads and writes are cancel-safe: what was not reported as read or written was not.
+/// It reads the data stream and writes data; a read gives 0 at the stream's end, also when the peer closed
+/// the channel without saying so first. [`stderr`](Self::stderr) is the other stream. Clones are handles on the
+/// same channel, which closes when the last one is dropped: what was written leaves first.
 ///
-/// Any number of tasks may use it through a shared reference. A read or a write takes it whole, and wakes the
-/// task of its last poll; [`tokio::io::split`] gives each direction to a task of its own.
-pub struct Channel {
-    waiter: Waiter,
-    core: Arc<Core>,
+/// Reads and writes are cancel-safe: what was not reported as read or written was not. `flush` waits until the
+/// transport took what was written before; `shutdown` says that no more input follows, and flushes.
+///
+/// Several tasks may wait on handles of their own. Each has its place, and a byte goes to whoever reads first.
+pub struct ChannelOf<R: AdapterRole> {
+    core: Arc<Core<R>>,
+    waiter: Waiter<R>,
+    /// How much the transport must have taken for the flush under way.
+    flush_to: Option<u64>,
 }
 
-impl fmt::Debug for Channel {
+/// A client's channel.
+pub type Channel = ChannelOf<Client>;
+/// A server's channel.
+pub type ServerChannel = ChannelOf<Server>;
+
+impl<R: AdapterRole> Clone for ChannelOf<R> {
+    fn clone(&self) -> Self {
+        Self::of(Arc::clone(&self.core))
+    }
+}
+
+impl<R: AdapterRole> fmt::Debug for ChannelOf<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Channel").field(&self.core.id).finish()
     }
 }
 
 /// Somebody who waits for an answer, or gives up doing so.
-struct Waiting<'a> {
-    core: &'a Core,
+struct Waiting<'a, R: AdapterRole> {
+    core: &'a Core<R>,
     asker: Asker,
 }
 
-impl Drop for Waiting<'_> {
+impl<R: AdapterRole> Drop for Waiting<'_, R> {
     fn drop(&mut self) {
         if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
             news.replies.give_up(self.asker);
@@ -70,22 +87,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The reading side of a channel's stderr.
-///
-/// There may be several of a channel. Each wakes its own reader, and a byte goes to whoever reads first.
-#[derive(Debug)]
-pub struct Stderr {
-    channel: Channel,
-}
-
-impl Channel {
-    pub(crate) fn new(shared: Arc<Shared>, id: ChannelId) -> Self {
+impl<R: AdapterRole> ChannelOf<R> {
+    pub(crate) fn new(shared: Arc<Shared<R>>, id: ChannelId) -> Self {
         Self::of(Arc::new(Core { shared, id }))
     }
 
     /// One more handle on a channel.
-    fn of(core: Arc<Core>) -> Self {
-        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core }
+    fn of(core: Arc<Core<R>>) -> Self {
+        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core, flush_to: None }
     }
 
     /// The channel's id.
@@ -103,7 +112,7 @@ impl Channel {
         let core = &*self.core;
         let asker = self.ask(kind, true, Replies::expect).await?;
         let _waiting = Waiting { core, asker };
-        let answer = |state: &mut State| {
+        let answer = |state: &mut State<R>| {
             let news = state.channels.get_mut(&core.id)?;
             news.replies.take(asker).or_else(|| news.closed.then_some(false))
         };
@@ -133,7 +142,7 @@ impl Channel {
         expect: impl Fn(&mut Replies) -> T,
     ) -> Result<T, Error> {
         let Core { shared, id } = &*self.core;
-        let send = |state: &mut State| {
+        let send = |state: &mut State<R>| {
             if state.is_mute() {
                 return Some(Err(state.gone()));
             }
@@ -179,6 +188,38 @@ impl Channel {
         self.request(&ChannelRequestKind::Subsystem(name.to_owned())).await
     }
 
+    /// Asks for a terminal.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_pty(&self, term: &str, size: WindowSize, modes: TerminalModes) -> Result<(), Error> {
+        self.request(&ChannelRequestKind::Pty { term: term.to_owned(), size, modes }).await
+    }
+
+    /// Sets a variable for the program to come. Servers often refuse; nothing is waited for but room.
+    ///
+    /// # Errors
+    /// As [`send_request`](Self::send_request).
+    pub async fn env(&self, name: &str, value: &str) -> Result<(), Error> {
+        self.send_request(&ChannelRequestKind::env(name, value), false).await
+    }
+
+    /// Tells the terminal's new size.
+    ///
+    /// # Errors
+    /// As [`send_request`](Self::send_request).
+    pub async fn window_change(&self, size: WindowSize) -> Result<(), Error> {
+        self.send_request(&ChannelRequestKind::WindowChange(size), false).await
+    }
+
+    /// Sends the program a signal, such as `TERM`.
+    ///
+    /// # Errors
+    /// As [`send_request`](Self::send_request).
+    pub async fn signal(&self, name: &str) -> Result<(), Error> {
+        self.send_request(&ChannelRequestKind::Signal(name.to_owned()), false).await
+    }
+
     /// Sets how stderr is delivered from now on.
     pub fn set_stderr(&self, how: StderrMode) {
         if let Ok(mut channel) = self.core.shared.lock().conn.channel(self.core.id) {
@@ -186,9 +227,9 @@ impl Channel {
         }
     }
 
-    /// A handle that reads the other stream.
-    pub fn stderr(&self) -> Stderr {
-        Stderr { channel: Self::of(Arc::clone(&self.core)) }
+    /// A handle that reads, or at a server writes, the other stream.
+    pub fn stderr(&self) -> StderrOf<R> {
+        StderrOf { channel: self.clone() }
     }
 
     /// Says that no more input follows; everything written leaves before. Saying it again does nothing.
@@ -208,15 +249,57 @@ impl Channel {
         Ok(())
     }
 
+    /// Closes the channel: nothing more is sent but what was written, and what was not read can still be.
+    pub fn close(&self) {
+        self.core.shared.command(|state| {
+            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                channel.close();
+            }
+        });
+    }
+
+    /// Waits until the peer says how the program ended, or closed the channel without saying it (`None`). Its
+    /// output may still be coming, as that of a program it left behind.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub async fn wait_exit(&self) -> Result<Option<ExitStatus>, Error> {
+        let ended = |state: &mut State<R>| {
+            let news = state.channels.get(&self.core.id)?;
+            (news.exit.is_some() || news.closed).then(|| news.exit.clone())
+        };
+        self.core.shared.wait_for_channel(self.core.id, ended).await
+    }
+
+    /// Whether the peer closed the channel.
+    pub fn is_closed(&self) -> bool {
+        let state = self.core.shared.lock();
+        state.closed.is_some() || state.channels.get(&self.core.id).is_none_or(|news| news.closed)
+    }
+
+    /// How the program ended, if that is known by now.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.core.shared.lock().channels.get(&self.core.id)?.exit.clone()
+    }
+
+    /// The two directions as handles of their own. The channel closes when both are dropped; dropping the
+    /// writing half ends the input.
+    pub fn split(self) -> (ReadHalfOf<R>, WriteHalfOf<R>) {
+        (ReadHalfOf { channel: self.clone() }, WriteHalfOf { channel: self })
+    }
+
     /// Waits until the peer closed the channel, and tells how the program ended, if the peer said so. Output
-    /// that nobody reads can keep a program from ending.
+    /// that nobody reads can keep a program from ending, and a program left behind with the same output keeps
+    /// the channel open: [`wait_exit`](Self::wait_exit) does not wait for that.
     ///
     /// Cancel-safe.
     ///
     /// # Errors
     /// [`Error::Closed`] for a lost connection.
     pub async fn wait(&self) -> Result<Option<ExitStatus>, Error> {
-        let ended = |state: &mut State| {
+        let ended = |state: &mut State<R>| {
             let news = state.channels.get(&self.core.id)?;
             news.closed.then(|| news.exit.clone())
         };
@@ -224,7 +307,7 @@ impl Channel {
     }
 
     /// Reads both streams to their ends.
-    pub(crate) async fn read_both(&mut self) -> Result<(Vec<u8>, Vec<u8>), Error> {
+    pub(crate) async fn read_both(&self) -> Result<(Vec<u8>, Vec<u8>), Error> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let (mut out_open, mut err_open) = (true, true);
         poll_fn(|cx| {
@@ -299,22 +382,8 @@ impl Channel {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
         }
     }
-}
 
-impl AsyncRead for Channel {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_stream(cx, Stream::Data, buf)
-    }
-}
-
-impl AsyncRead for Stderr {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.channel.poll_read_stream(cx, Stream::Stderr, buf)
-    }
-}
-
-impl AsyncWrite for Channel {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write_stream(&self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {
         let Core { shared, id } = &*self.core;
         // Dropped behind the guard, as it is declared before it.
         let _stale;
@@ -323,7 +392,7 @@ impl AsyncWrite for Channel {
             return Poll::Ready(Err(state.gone().into()));
         }
         let result = match state.conn.channel(*id) {
-            Ok(mut channel) => channel.write(Stream::Data, src),
+            Ok(mut channel) => channel.write(stream, src),
             Err(_) => Err(WriteError::Closed),
         };
         match result {
@@ -343,12 +412,134 @@ impl AsyncWrite for Channel {
         }
     }
 
-    // The driver sends what was accepted, without being asked.
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Waits until the transport took what was there at the first call.
+    fn poll_flush_output(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        // Dropped behind the guard, as it is declared before it.
+        let _stale;
+        let mut state = self.core.shared.lock();
+        let (sent, unsent) = state.progress();
+        if sent >= *self.flush_to.get_or_insert(unsent) {
+            self.flush_to = None;
+            return Poll::Ready(Ok(()));
+        }
+        if state.is_mute() {
+            self.flush_to = None;
+            return Poll::Ready(Err(state.gone().into()));
+        }
+        _stale = state.flushers.add(&self.waiter, cx);
+        Poll::Pending
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.finish_input().map_err(io::Error::from))
+    fn poll_end_input(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.flush_to.is_none() {
+            self.finish_input()?;
+        }
+        self.poll_flush_output(cx)
+    }
+
+    fn this(&mut self) -> &mut Self {
+        self
+    }
+}
+
+impl ServerChannel {
+    /// Tells the client how its program ended.
+    ///
+    /// # Errors
+    /// [`Error::Request`], [`Error::Closed`].
+    pub async fn exit(&self, status: ExitStatus) -> Result<(), Error> {
+        self.send_request(&ChannelRequestKind::Exit(status), false).await
+    }
+}
+
+/// A channel's other stream.
+pub struct StderrOf<R: AdapterRole> {
+    channel: ChannelOf<R>,
+}
+
+/// A client's handle on the other stream.
+pub type Stderr = StderrOf<Client>;
+
+/// The reading half of a channel.
+pub struct ReadHalfOf<R: AdapterRole> {
+    channel: ChannelOf<R>,
+}
+
+/// The writing half of a channel. Dropping it ends the input.
+pub struct WriteHalfOf<R: AdapterRole> {
+    channel: ChannelOf<R>,
+}
+
+macro_rules! halves {
+    ($($type:ident)+) => {$(
+        impl<R: AdapterRole> $type<R> {
+            /// The channel, for requests and for waiting.
+            pub fn channel(&self) -> &ChannelOf<R> {
+                &self.channel
+            }
+
+            fn inner(&mut self) -> &mut ChannelOf<R> {
+                &mut self.channel
+            }
+        }
+
+        impl<R: AdapterRole> fmt::Debug for $type<R> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($type)).field(&self.channel.core.id).finish()
+            }
+        }
+    )+};
+}
+
+halves! { StderrOf ReadHalfOf WriteHalfOf }
+
+macro_rules! reader {
+    ($type:ident, $stream:expr, $channel:ident) => {
+        impl<R: AdapterRole> AsyncRead for $type<R> {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                self.$channel().poll_read_stream(cx, $stream, buf)
+            }
+        }
+    };
+}
+
+/// How a stream's writer shuts down: the data stream's says that no more follows.
+macro_rules! writer {
+    ([$($role:tt)*] $type:ty, $stream:expr, $channel:ident, $shutdown:ident) => {
+        impl<$($role)*> AsyncWrite for $type {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                src: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                self.$channel().poll_write_stream(cx, $stream, src)
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.$channel().poll_flush_output(cx)
+            }
+
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.$channel().$shutdown(cx)
+            }
+        }
+    };
+}
+
+reader!(ChannelOf, Stream::Data, this);
+reader!(ReadHalfOf, Stream::Data, inner);
+reader!(StderrOf, Stream::Stderr, inner);
+writer!([R: AdapterRole] ChannelOf<R>, Stream::Data, this, poll_end_input);
+writer!([R: AdapterRole] WriteHalfOf<R>, Stream::Data, inner, poll_end_input);
+// What a client sends on it has no meaning, and servers need not even make room for more.
+writer!([] StderrOf<Server>, Stream::Stderr, inner, poll_flush_output);
+
+impl<R: AdapterRole> Drop for WriteHalfOf<R> {
+    fn drop(&mut self) {
+        let _ = self.channel.finish_input();
     }
 }

@@ -7,8 +7,9 @@ use std::task::Waker;
 use ssh_proto::adapter::{Error, LoginStep, Output};
 use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy};
 use ssh_proto::{
-    AnswerError, AuthError, ChannelConfig, ChannelKind, ClientConfig, CloseReason, Credential, Disconnect,
-    KeyPair, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
+    AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
+    Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused,
+    Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -90,7 +91,7 @@ impl Connecting {
     /// [`Error::Closed`], [`Error::HostKey`].
     pub async fn finish(self) -> Result<Client, Error> {
         let shared = &self.handle.shared;
-        let check = shared.wait_for(|state| state.host_key.take()).await?;
+        let check = shared.wait_for(|state| state.kept.host_key.take()).await?;
         let key = check.key().clone();
         let decision = self.policy.decide(&self.host, self.port, &key);
         let new_host_key = match decision {
@@ -118,25 +119,24 @@ impl Connecting {
 
 /// Closes the connection when the last client is dropped; channels end with it.
 struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<ClientRole>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.lock().conn.close(Disconnect::by_application());
-        self.shared.work.notify_one();
+        self.shared.close();
     }
 }
 
 /// A call that logs in. When it ends, by whatever way, a question for a signature that it leaves behind is
 /// dropped, which the driver must see, and the next call has its turn.
-struct Attempt<'a>(&'a Shared);
+struct Attempt<'a>(&'a Shared<ClientRole>);
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let mut woken = Vec::new();
         let mut state = self.0.lock();
-        state.login.give_up();
+        state.kept.login.give_up();
         state.waiters.wake(&mut woken);
         drop(state);
         woken.into_iter().for_each(Waker::wake);
@@ -163,7 +163,7 @@ impl Client {
         ClientBuilder { config, policy }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    fn shared(&self) -> &Arc<Shared<ClientRole>> {
         &self.handle.shared
     }
 
@@ -204,12 +204,12 @@ impl Client {
     ) -> Result<(), Error> {
         let shared = self.shared();
         let (mut with, mut sign) = (Some(with), Some(sign));
-        let begin = |state: &mut State| {
+        let begin = |state: &mut State<ClientRole>| {
             if state.is_mute() {
                 return Some(Err(state.gone()));
             }
             // What comes of one that was given up must not be taken for what comes of this one.
-            if !state.login.is_free() {
+            if !state.kept.login.is_free() {
                 return None;
             }
             match state.conn.authenticate(user, with.take()?) {
@@ -218,14 +218,14 @@ impl Client {
                 Err(error) => return Some(Err(error.into())),
                 Ok(()) => {}
             }
-            state.login.begin();
+            state.kept.login.begin();
             Some(Ok(()))
         };
         shared.wait_for(begin).await??;
         let _attempt = Attempt(shared);
         shared.work.notify_one();
         loop {
-            let request = match shared.wait_for(|state| state.login.take_step()).await? {
+            let request = match shared.wait_for(|state| state.kept.login.take_step()).await? {
                 LoginStep::Done(outcome) => return outcome,
                 LoginStep::Sign(request) => request,
             };
@@ -300,7 +300,7 @@ impl Client {
     /// As [`open_session`](Self::open_session).
     pub async fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
-        let open = |state: &mut State| {
+        let open = |state: &mut State<ClientRole>| {
             if state.is_mute() {
                 return Some(Err(state.gone()));
             }
@@ -329,7 +329,7 @@ impl Client {
     /// # Errors
     /// As [`open_session`](Self::open_session), and [`Error::RequestRefused`].
     pub async fn exec(&self, command: impl AsRef<[u8]>) -> Result<Output, Error> {
-        let mut channel = self.open_session().await?;
+        let channel = self.open_session().await?;
         channel.exec(command).await?;
         channel.finish_input()?;
         let (stdout, stderr) = channel.read_both().await?;
@@ -345,12 +345,12 @@ impl Client {
 
     /// How often keys were renewed.
     pub fn rekeys(&self) -> u64 {
-        self.shared().lock().rekeys
+        self.shared().lock().kept.rekeys
     }
 
     /// Text the server sent before authentication, so far not taken.
     pub fn take_banners(&self) -> Vec<PeerText> {
-        std::mem::take(&mut self.shared().lock().banners)
+        std::mem::take(&mut self.shared().lock().kept.banners)
     }
 
     /// The algorithms of the last key exchange.
@@ -364,9 +364,26 @@ impl Client {
         (state.conn.local_ident(), state.conn.peer_ident().unwrap_or_default())
     }
 
-    /// Ends the connection; its driver then finishes.
+    /// Ends the connection: what was written still leaves. Its driver then finishes, for which
+    /// [`closed`](Self::closed) waits.
     pub fn close(&self) {
-        self.shared().lock().conn.close(Disconnect::by_application());
-        self.shared().work.notify_one();
+        self.shared().close();
+    }
+
+    /// Waits until the connection is over and its driver done with the transport, and tells why.
+    ///
+    /// Cancel-safe.
+    pub async fn closed(&self) -> CloseReason {
+        self.shared().finished().await
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.shared().lock().closed.is_some()
+    }
+
+    /// What the connection holds.
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.shared().lock().conn.memory_usage()
     }
 }

@@ -8,7 +8,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use ssh_proto::{CloseReason, Disconnect, InputPool};
+use ssh_proto::adapter::AdapterRole;
+use ssh_proto::{Client, CloseReason, Disconnect, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -23,8 +24,8 @@ const IDLE_TIME: Duration = Duration::from_secs(5);
 
 /// Drives one connection. It must be spawned or polled; dropped, it ends the connection.
 #[must_use = "a connection does nothing unless its driver runs"]
-pub struct Driver<T> {
-    shared: Arc<Shared>,
+pub struct Driver<T, R: AdapterRole = Client> {
+    shared: Arc<Shared<R>>,
     reader: ReadHalf<T>,
     writer: WriteHalf<T>,
     pool: InputPool,
@@ -41,17 +42,17 @@ pub struct Driver<T> {
     /// Kept, so that waking costs no allocation.
     woken: Vec<Waker>,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
-    _end: EndOnDrop,
+    _end: EndOnDrop<R>,
 }
 
-impl<T> fmt::Debug for Driver<T> {
+impl<T, R: AdapterRole> fmt::Debug for Driver<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").finish_non_exhaustive()
     }
 }
 
-impl<T: AsyncRead + AsyncWrite> Driver<T> {
-    pub(crate) fn new(shared: Arc<Shared>, transport: T) -> Self {
+impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
+    pub(crate) fn new(shared: Arc<Shared<R>>, transport: T) -> Self {
         let (reader, writer) = split(transport);
         let end = EndOnDrop(Arc::clone(&shared));
         let (mut pool, output) = (InputPool::new(), BytesMut::new());
@@ -101,7 +102,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
                             self.moved();
                             self.output.advance(n);
                             self.unflushed = true;
-                            self.shared.lock().conn.consume_output(n);
+                            self.shared.lock().took(n, &mut self.woken);
                         }
                         Ok(None) => self.unflushed = false,
                         Ok(Some(_)) => self.lose(&io::ErrorKind::WriteZero.into()),
@@ -152,7 +153,7 @@ impl<T: AsyncRead + AsyncWrite> Driver<T> {
         if self.broken || (state.conn.is_closed() && state.conn.memory_usage().output == 0) {
             // Nothing can be written any more, or the last words had their time.
             let unsent = state.conn.memory_usage().output;
-            state.conn.consume_output(unsent);
+            state.took(unsent, &mut self.woken);
             self.output.clear();
         }
         if state.conn.is_closed() && self.output.is_empty() {
@@ -209,9 +210,9 @@ async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> io::Resu
 }
 
 /// Ends the connection for its handles when nobody drives it any more.
-struct EndOnDrop(Arc<Shared>);
+struct EndOnDrop<R: AdapterRole>(Arc<Shared<R>>);
 
-impl Drop for EndOnDrop {
+impl<R: AdapterRole> Drop for EndOnDrop<R> {
     fn drop(&mut self) {
         let mut woken = Vec::new();
         let mut state = self.0.lock();
@@ -219,6 +220,8 @@ impl Drop for EndOnDrop {
             state.conn.close(Disconnect::by_application());
             state.process(&mut BytesMut::new(), &mut woken);
         }
+        state.finished = true;
+        state.waiters.wake(&mut woken);
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }

@@ -30,12 +30,14 @@ mod channel;
 mod client;
 mod driver;
 mod os;
+mod server;
 mod shared;
 mod waiters;
 
-pub use channel::{Channel, Stderr};
+pub use channel::{Channel, ChannelOf, ReadHalfOf, ServerChannel, Stderr, StderrOf, WriteHalfOf};
 pub use client::{Client, ClientBuilder, Connecting};
 pub use driver::Driver;
 pub use os::OsEntropy;
+pub use server::{Asked, Back, Question, Server, ServerConnection};
 pub use ssh_proto;
 pub use ssh_proto::adapter::{Error, Output};

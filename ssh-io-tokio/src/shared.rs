@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
-use ssh_proto::adapter::{Error, Login, Replies};
+use ssh_proto::adapter::{AdapterRole, Error, News, Replies};
 use ssh_proto::{
-    ChannelEvent, ChannelId, ClientConfig, ClientConnection, ClientEvent, CloseReason, Connection,
-    ExitStatus, HostKeyCheck, OpenFailure, PeerText, Stream,
+    ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, OpenFailure, Stream,
 };
 use tokio::sync::Notify;
 
@@ -29,36 +28,39 @@ pub(crate) struct ChannelNews {
     pub(crate) waiters: ChannelWaiters,
 }
 
-pub(crate) struct State {
+pub(crate) struct State<R: AdapterRole> {
     pub(crate) clock: Clock,
-    pub(crate) conn: ClientConnection,
+    pub(crate) conn: Connection<R>,
+    pub(crate) kept: R::Kept,
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) authenticated: bool,
-    pub(crate) host_key: Option<HostKeyCheck>,
-    pub(crate) login: Login,
-    pub(crate) banners: Vec<PeerText>,
-    pub(crate) rekeys: u64,
+    /// The driver is gone: nothing happens any more.
+    pub(crate) finished: bool,
+    /// How many bytes the transport took.
+    sent: u64,
     /// The transport failed: nothing can be sent any more, and what the machine will say is only `Eof`.
     io_error: Option<(io::ErrorKind, String)>,
     pub(crate) waiters: Waiters,
+    /// Who waits for the transport to take bytes.
+    pub(crate) flushers: Waiters,
 }
 
-impl State {
-    pub(crate) fn new(config: Arc<ClientConfig>) -> Self {
+impl<R: AdapterRole> State<R> {
+    fn new(config: Arc<R::Config>) -> Self {
         let clock = Clock::start();
         Self {
             conn: Connection::new(config, Box::new(OsEntropy), clock.now()),
             clock,
+            kept: R::Kept::default(),
             channels: HashMap::new(),
             closed: None,
             authenticated: false,
-            host_key: None,
-            login: Login::default(),
-            banners: Vec::new(),
-            rekeys: 0,
+            finished: false,
+            sent: 0,
             io_error: None,
             waiters: Waiters::default(),
+            flushers: Waiters::default(),
         }
     }
 
@@ -68,9 +70,9 @@ impl State {
         loop {
             self.conn.handle_input(self.clock.now(), input);
             let mut any = false;
-            while let Some(event) = self.conn.poll_event() {
+            while let Some(news) = R::take_event(&mut self.conn, &mut self.kept) {
                 any = true;
-                self.sort(event, woken);
+                self.sort(news, woken);
             }
             if !any {
                 break;
@@ -78,31 +80,30 @@ impl State {
         }
     }
 
-    fn sort(&mut self, event: ClientEvent, woken: &mut Vec<Waker>) {
-        match event {
-            ClientEvent::Channel(id, event) => return self.sort_channel(id, event, woken),
-            ClientEvent::Opened(id) => return self.tell(id, woken, |news| news.opened = Some(Ok(()))),
-            ClientEvent::OpenFailed(id, why) => {
-                return self.tell(id, woken, |news| news.opened = Some(Err(why)));
+    fn sort(&mut self, news: News, woken: &mut Vec<Waker>) {
+        match news {
+            News::Channel(id, event) => {
+                // One that is closed also frees a place, and is news for who answers questions.
+                if matches!(event, ChannelEvent::Closed) {
+                    self.waiters.wake(woken);
+                }
+                self.sort_channel(id, event, woken);
             }
-            ClientEvent::HostKey(check) => self.host_key = Some(check),
-            ClientEvent::AuthFailed { remaining, partial } => self.login.failed(remaining, partial),
-            ClientEvent::Authenticated => {
-                self.authenticated = true;
-                self.login.accepted();
-            }
-            ClientEvent::Sign(request) => self.login.asked(request),
-            ClientEvent::Banner(text) => self.banners.push(text),
-            ClientEvent::Rekeyed => self.rekeys += 1,
-            ClientEvent::Closed(reason) => {
+            News::Opened(id) => self.tell(id, woken, |news| news.opened = Some(Ok(()))),
+            News::OpenFailed(id, why) => self.tell(id, woken, |news| news.opened = Some(Err(why))),
+            News::Ready => self.channels.values_mut().for_each(|news| news.waiters.wake(woken)),
+            News::Closed(reason) => {
                 self.closed = Some(reason);
                 self.channels.values_mut().for_each(|news| news.waiters.wake(woken));
+                self.flushers.wake(woken);
+                self.waiters.wake(woken);
             }
-            ClientEvent::Ready => self.channels.values_mut().for_each(|news| news.waiters.wake(woken)),
-            // Refused by being dropped: nothing was asked for that a server may open or request.
-            ClientEvent::Open(_) | ClientEvent::Global(_) | ClientEvent::GlobalReply(..) => {}
+            News::Taken => self.waiters.wake(woken),
+            News::Authenticated => {
+                self.authenticated = true;
+                self.waiters.wake(woken);
+            }
         }
-        self.waiters.wake(woken);
     }
 
     fn sort_channel(&mut self, id: ChannelId, event: ChannelEvent, woken: &mut Vec<Waker>) {
@@ -129,6 +130,20 @@ impl State {
         }
     }
 
+    /// The transport took so many bytes.
+    pub(crate) fn took(&mut self, n: usize, woken: &mut Vec<Waker>) {
+        self.conn.consume_output(n);
+        self.sent += n as u64;
+        if !self.flushers.is_empty() {
+            self.flushers.wake(woken);
+        }
+    }
+
+    /// How many bytes the transport took, and will have taken when all that is there now has left.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        (self.sent, self.sent + self.conn.memory_usage().output as u64)
+    }
+
     /// The transport has ended.
     pub(crate) fn end(&mut self) {
         self.conn.handle_eof(self.clock.now());
@@ -139,6 +154,7 @@ impl State {
         if self.io_error.is_none() && self.closed.is_none() {
             self.io_error = Some((error.kind(), error.to_string()));
             self.channels.values_mut().for_each(|news| news.waiters.writers.wake(woken));
+            self.flushers.wake(woken);
         }
     }
 
@@ -160,20 +176,37 @@ impl State {
     }
 }
 
-pub(crate) struct Shared {
-    state: Mutex<State>,
+pub(crate) struct Shared<R: AdapterRole> {
+    state: Mutex<State<R>>,
     numbers: AtomicU64,
     /// For the driver: a handle wrote, answered or closed something.
     pub(crate) work: Notify,
 }
 
-impl Shared {
-    pub(crate) fn new(config: Arc<ClientConfig>) -> Self {
+impl<R: AdapterRole> Shared<R> {
+    pub(crate) fn new(config: Arc<R::Config>) -> Self {
         Self { state: Mutex::new(State::new(config)), numbers: AtomicU64::new(0), work: Notify::new() }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a command: the driver goes on.
+    pub(crate) fn command(&self, command: impl FnOnce(&mut State<R>)) {
+        command(&mut self.lock());
+        self.work.notify_one();
+    }
+
+    /// Ends the connection.
+    pub(crate) fn close(&self) {
+        self.command(|state| state.conn.close(Disconnect::by_application()));
+    }
+
+    /// Waits until the driver is done, and tells why the connection ended.
+    pub(crate) async fn finished(self: &Arc<Self>) -> CloseReason {
+        let ended = |state: &mut State<R>| state.finished.then(|| state.closed.clone());
+        self.wait_past_the_end(None, ended, |_| false).await.ok().flatten().unwrap_or(CloseReason::Eof)
     }
 
     /// A number nobody else who waits has.
@@ -185,7 +218,7 @@ impl Shared {
     /// whole.
     pub(crate) async fn wait_for<T>(
         self: &Arc<Self>,
-        take: impl FnMut(&mut State) -> Option<T>,
+        take: impl FnMut(&mut State<R>) -> Option<T>,
     ) -> Result<T, Error> {
         self.wait(None, take).await
     }
@@ -194,7 +227,7 @@ impl Shared {
     pub(crate) async fn wait_for_channel<T>(
         self: &Arc<Self>,
         id: ChannelId,
-        take: impl FnMut(&mut State) -> Option<T>,
+        take: impl FnMut(&mut State<R>) -> Option<T>,
     ) -> Result<T, Error> {
         self.wait(Some(id), take).await
     }
@@ -202,7 +235,16 @@ impl Shared {
     async fn wait<T>(
         self: &Arc<Self>,
         channel: Option<ChannelId>,
-        mut take: impl FnMut(&mut State) -> Option<T>,
+        take: impl FnMut(&mut State<R>) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.wait_past_the_end(channel, take, |state| state.closed.is_some()).await
+    }
+
+    async fn wait_past_the_end<T>(
+        self: &Arc<Self>,
+        channel: Option<ChannelId>,
+        mut take: impl FnMut(&mut State<R>) -> Option<T>,
+        is_over: impl Fn(&State<R>) -> bool,
     ) -> Result<T, Error> {
         let waiter = Waiter::new(self, channel);
         poll_fn(|cx| {
@@ -212,7 +254,7 @@ impl Shared {
             if let Some(found) = take(&mut state) {
                 return Poll::Ready(Ok(found));
             }
-            if state.closed.is_some() {
+            if is_over(&state) {
                 return Poll::Ready(Err(state.gone()));
             }
             let state = &mut *state;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use ssh_proto::ChannelId;
+use ssh_proto::adapter::AdapterRole;
 
 use crate::shared::Shared;
 
@@ -18,7 +19,7 @@ pub(crate) struct Waiters(Vec<(u64, Waker)>);
 impl Waiters {
     /// Leaves the waker of `who`. What it had left before is given back, to be dropped when the lock is open.
     #[must_use = "to be dropped when the lock is open"]
-    pub(crate) fn add(&mut self, who: &Waiter, cx: &Context<'_>) -> Option<Waker> {
+    pub(crate) fn add<R: AdapterRole>(&mut self, who: &Waiter<R>, cx: &Context<'_>) -> Option<Waker> {
         match self.0.iter_mut().find(|(id, _)| *id == who.id) {
             Some((_, waker)) if waker.will_wake(cx.waker()) => None,
             Some((_, waker)) => Some(mem::replace(waker, cx.waker().clone())),
@@ -32,6 +33,10 @@ impl Waiters {
     fn remove(&mut self, id: u64) -> Option<Waker> {
         let at = self.0.iter().position(|(other, _)| *other == id)?;
         Some(self.0.swap_remove(at).1)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Moves all of them to those to be woken when the lock is open.
@@ -62,22 +67,23 @@ impl ChannelWaiters {
 }
 
 /// A place among those who wait, of one handle or one call. What it leaves in the lists goes with it.
-pub(crate) struct Waiter {
-    shared: Arc<Shared>,
+pub(crate) struct Waiter<R: AdapterRole> {
+    shared: Arc<Shared<R>>,
     channel: Option<ChannelId>,
     id: u64,
 }
 
-impl Waiter {
+impl<R: AdapterRole> Waiter<R> {
     /// A place in the lists of a channel, or in that of the connection.
-    pub(crate) fn new(shared: &Arc<Shared>, channel: Option<ChannelId>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared<R>>, channel: Option<ChannelId>) -> Self {
         Self { shared: Arc::clone(shared), channel, id: shared.number() }
     }
 }
 
-impl Drop for Waiter {
+impl<R: AdapterRole> Drop for Waiter<R> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
+        let flusher = state.flushers.remove(self.id);
         let left = match self.channel {
             None => [state.waiters.remove(self.id), None, None, None],
             Some(channel) => match state.channels.get_mut(&channel) {
@@ -86,6 +92,6 @@ impl Drop for Waiter {
             },
         };
         drop(state);
-        drop(left);
+        drop((left, flusher));
     }
 }

@@ -5,6 +5,7 @@
 //! with two adapters meets one [`Error`].
 
 mod login;
+mod question;
 mod replies;
 mod roles;
 mod startups;
@@ -20,9 +21,10 @@ use crate::keys::{HostKeyRejection, PrivateKeyError};
 use crate::msg::request::{ExitStatus, OpenFailure};
 
 pub use login::{Login, LoginStep};
+pub use question::{Answering, Asked, Question};
 pub use replies::{Asker, Replies};
 pub use roles::{AdapterRole, ClientKept, News, ServerKept};
-pub use startups::{StartupRefused, Startups};
+pub use startups::{Startup, StartupRefused, Startups};
 
 /// What a command left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]

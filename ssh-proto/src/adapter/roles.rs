@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::Login;
+use super::{Login, Startup};
 use crate::connection::Connection;
 use crate::error::CloseReason;
 use crate::event::{ChannelEvent, ChannelId, ClientEvent, ServerEvent};
@@ -84,6 +84,8 @@ impl AdapterRole for Client {
 pub struct ServerKept {
     /// Questions, and what else whoever answers them should know: who logged in, which channels were closed.
     pub questions: VecDeque<ServerEvent>,
+    /// The client's place among those that have not logged in, held until it has or is gone.
+    pub startup: Option<Startup>,
     /// How often keys were renewed.
     pub rekeys: u64,
 }
@@ -104,7 +106,10 @@ impl AdapterRole for Server {
             ServerEvent::Opened(id) => return Some(News::Opened(id)),
             ServerEvent::OpenFailed(id, why) => return Some(News::OpenFailed(id, why)),
             ServerEvent::Ready => return Some(News::Ready),
-            ServerEvent::Closed(reason) => return Some(News::Closed(reason)),
+            ServerEvent::Closed(reason) => {
+                kept.startup = None;
+                return Some(News::Closed(reason));
+            }
             ServerEvent::Rekeyed => kept.rekeys += 1,
             ServerEvent::GlobalReply(..) => {}
             ServerEvent::Channel(id, ChannelEvent::Closed) => {
@@ -116,6 +121,7 @@ impl AdapterRole for Server {
                 return Some(News::Channel(id, event));
             }
             ServerEvent::Authenticated(who) => {
+                kept.startup = None;
                 kept.questions.push_back(ServerEvent::Authenticated(who));
                 return Some(News::Authenticated);
             }

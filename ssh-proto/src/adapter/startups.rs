@@ -1,13 +1,15 @@
 //! How many clients may be connected without having logged in.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
 
 /// Bounds the connections that are not authenticated yet, in total and per address.
 ///
-/// A server counts a client in with [`begin`](Self::begin) when it accepts it, and out with
-/// [`end`](Self::end) when it is authenticated or gone. The idea is that of OpenSSH's `MaxStartups` and
-/// `PerSourceMaxStartups`: whoever knocks often keeps only itself from being served.
+/// A server asks for a [`Startup`] when it accepts a client, and drops it when the client is authenticated or
+/// gone. The idea is that of OpenSSH's `MaxStartups` and `PerSourceMaxStartups`: whoever knocks often keeps only
+/// itself from being served. Clones count together.
 ///
 /// IPv6 addresses count by their /64, which is what one customer usually has; IPv4 addresses in IPv6 clothes
 /// count as IPv4.
@@ -15,9 +17,22 @@ use core::net::{IpAddr, Ipv6Addr};
 pub struct Startups {
     max: usize,
     max_per_address: usize,
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     total: usize,
     // Never more entries than `total`.
     by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// The place of one client that has not logged in. Dropped, it is free again.
+#[derive(Debug)]
+#[must_use = "dropped, it does not count"]
+pub struct Startup {
+    from: Option<IpAddr>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 impl Startups {
@@ -28,48 +43,49 @@ impl Startups {
 
     /// Allows `max` in all, and `max_per_address` from one address.
     pub fn new(max: usize, max_per_address: usize) -> Self {
-        Self { max, max_per_address, total: 0, by_address: BTreeMap::new() }
+        Self { max, max_per_address, counts: Arc::default() }
     }
 
-    /// Counts a client in. `from` is `None` where there are no addresses, as on a Unix socket: such clients
+    /// A place for a client. `from` is `None` where there are no addresses, as on a Unix socket: such clients
     /// only count in total.
     ///
     /// # Errors
-    /// [`StartupRefused`]; the client is then not counted.
-    pub fn begin(&mut self, from: Option<IpAddr>) -> Result<(), StartupRefused> {
-        if self.total >= self.max {
+    /// [`StartupRefused`].
+    pub fn begin(&self, from: Option<IpAddr>) -> Result<Startup, StartupRefused> {
+        let from = from.map(source);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.total >= self.max {
             return Err(StartupRefused::Total);
         }
-        if let Some(source) = from.map(source) {
-            let count = self.by_address.entry(source).or_insert(0);
-            if *count >= self.max_per_address {
-                if *count == 0 {
-                    self.by_address.remove(&source);
-                }
+        if let Some(source) = from {
+            let count = counts.by_address.get(&source).copied().unwrap_or(0);
+            if count >= self.max_per_address {
                 return Err(StartupRefused::Address);
             }
-            *count += 1;
+            counts.by_address.insert(source, count + 1);
         }
-        self.total += 1;
-        Ok(())
+        counts.total += 1;
+        Ok(Startup { from, counts: Arc::clone(&self.counts) })
     }
 
-    /// Counts a client out that was counted in with the same address.
-    pub fn end(&mut self, from: Option<IpAddr>) {
-        self.total = self.total.saturating_sub(1);
-        if let Some(source) = from.map(source)
-            && let Some(count) = self.by_address.get_mut(&source)
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+}
+
+impl Drop for Startup {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.total -= 1;
+        if let Some(source) = self.from
+            && let Some(count) = counts.by_address.get_mut(&source)
         {
             *count -= 1;
             if *count == 0 {
-                self.by_address.remove(&source);
+                counts.by_address.remove(&source);
             }
         }
-    }
-
-    /// How many are counted in.
-    pub fn count(&self) -> usize {
-        self.total
     }
 }
 
@@ -107,50 +123,40 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_the_places_of_others() {
-        let mut startups = Startups::new(4, 2);
-        assert_eq!(startups.begin(at("192.0.2.1")), Ok(()));
-        assert_eq!(startups.begin(at("192.0.2.1")), Ok(()));
-        assert_eq!(startups.begin(at("192.0.2.1")), Err(StartupRefused::Address));
-        assert_eq!(startups.begin(at("::ffff:192.0.2.1")), Err(StartupRefused::Address));
-        assert_eq!(startups.begin(at("192.0.2.2")), Ok(()));
-        assert_eq!(startups.begin(None), Ok(()));
-        assert_eq!(startups.begin(at("192.0.2.3")), Err(StartupRefused::Total));
-        assert_eq!(startups.begin(None), Err(StartupRefused::Total));
-        startups.end(at("192.0.2.1"));
-        assert_eq!(startups.begin(at("192.0.2.1")), Ok(()));
-        assert_eq!(startups.count(), 4);
+        let startups = Startups::new(4, 2);
+        let first = startups.begin(at("192.0.2.1")).unwrap();
+        let _second = startups.begin(at("192.0.2.1")).unwrap();
+        assert_eq!(startups.begin(at("192.0.2.1")).unwrap_err(), StartupRefused::Address);
+        assert_eq!(startups.begin(at("::ffff:192.0.2.1")).unwrap_err(), StartupRefused::Address);
+        let _other = startups.begin(at("192.0.2.2")).unwrap();
+        let _unix = startups.begin(None).unwrap();
+        assert_eq!(startups.begin(at("192.0.2.3")).unwrap_err(), StartupRefused::Total);
+        assert_eq!(startups.begin(None).unwrap_err(), StartupRefused::Total);
+        drop(first);
+        let _again = startups.begin(at("192.0.2.1")).unwrap();
+        assert_eq!(startups.clone().count(), 4);
     }
 
     #[test]
     fn an_ipv6_network_counts_as_one() {
-        let mut startups = Startups::new(4, 1);
-        assert_eq!(startups.begin(at("2001:db8::1")), Ok(()));
-        assert_eq!(startups.begin(at("2001:db8::2:1")), Err(StartupRefused::Address));
-        assert_eq!(startups.begin(at("2001:db8:0:1::1")), Ok(()));
+        let startups = Startups::new(4, 1);
+        let _first = startups.begin(at("2001:db8::1")).unwrap();
+        assert_eq!(startups.begin(at("2001:db8::2:1")).unwrap_err(), StartupRefused::Address);
+        let _other = startups.begin(at("2001:db8:0:1::1")).unwrap();
     }
 
     #[test]
-    fn nothing_is_kept_of_those_who_left() {
-        let mut startups = Startups::new(8, 8);
+    fn nothing_is_kept_of_those_who_left_or_were_refused() {
+        let startups = Startups::new(8, 1);
         for last in 0..=255u8 {
-            let from = Some(IpAddr::from([192, 0, 2, last]));
-            startups.begin(from).unwrap();
-            startups.end(from);
+            let place = startups.begin(Some(IpAddr::from([192, 0, 2, last]))).unwrap();
+            assert!(startups.begin(Some(IpAddr::from([192, 0, 2, last]))).is_err());
+            drop(place);
         }
-        assert!(startups.by_address.is_empty());
+        assert!(startups.counts.lock().unwrap().by_address.is_empty());
         assert_eq!(startups.count(), 0);
-        // A limit of none refuses, and keeps nothing of it.
-        let mut closed = Startups::new(1, 0);
-        assert_eq!(closed.begin(at("192.0.2.1")), Err(StartupRefused::Address));
-        assert!(closed.by_address.is_empty());
-    }
-
-    #[test]
-    fn leaving_without_having_come_counts_nothing() {
-        let mut startups = Startups::new(1, 1);
-        startups.end(at("192.0.2.1"));
-        startups.end(None);
-        assert_eq!(startups.begin(at("192.0.2.1")), Ok(()));
-        assert_eq!(startups.begin(at("192.0.2.1")), Err(StartupRefused::Total));
+        let closed = Startups::new(1, 0);
+        assert_eq!(closed.begin(at("192.0.2.1")).unwrap_err(), StartupRefused::Address);
+        assert!(closed.counts.lock().unwrap().by_address.is_empty());
     }
 }

@@ -1,0 +1,287 @@
+//! The server: an accept loop, and connections that say what their clients ask.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ssh_proto::adapter::{Answering, Startup, Startups};
+use ssh_proto::{
+    AnswerError, ChannelConfig, CloseReason, Connection, MemoryUsage, Negotiated, OpenRequest, PeerText,
+    Server as ServerRole, ServerConfig,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::select;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::channel::ServerChannel;
+use crate::driver::Driver;
+use crate::shared::{Shared, State};
+
+/// How long to let others finish when accepting fails.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// What drivers need to end, whatever the clients do: the linger and the drain.
+const END_TIME: Duration = Duration::from_secs(5);
+
+/// The way back to the connection that asked.
+#[derive(Clone)]
+pub struct Back(Arc<Shared<ServerRole>>);
+
+impl fmt::Debug for Back {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Back").finish_non_exhaustive()
+    }
+}
+
+impl Answering for Back {
+    type Channel = ServerChannel;
+
+    fn answer<T>(&self, answer: impl FnOnce(&mut Connection<ServerRole>) -> T) -> T {
+        let result = answer(&mut self.0.lock().conn);
+        self.0.work.notify_one();
+        result
+    }
+
+    fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
+        let mut state = self.0.lock();
+        let id = state.conn.accept_channel(request, config)?;
+        state.channels.entry(id).or_default();
+        drop(state);
+        self.0.work.notify_one();
+        Ok(ServerChannel::new(Arc::clone(&self.0), id))
+    }
+}
+
+/// A question of a client.
+pub type Question<T> = ssh_proto::adapter::Question<T, Back>;
+/// What a client asks, or what whoever serves it should know.
+pub type Asked = ssh_proto::adapter::Asked<Back>;
+
+/// Ends the connection when the last handle on it is dropped.
+struct Handle(Arc<Shared<ServerRole>>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// A client's connection. Clones share it; when the last one is dropped it ends, and its channels with it.
+#[derive(Clone)]
+pub struct ServerConnection {
+    handle: Arc<Handle>,
+}
+
+impl fmt::Debug for ServerConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConnection").finish_non_exhaustive()
+    }
+}
+
+impl ServerConnection {
+    /// Begins with a client over any transport: gives the driver to spawn.
+    pub fn start<T: AsyncRead + AsyncWrite>(
+        config: Arc<ServerConfig>,
+        transport: T,
+    ) -> (Self, Driver<T, ServerRole>) {
+        let shared = Arc::new(Shared::new(config));
+        let driver = Driver::new(Arc::clone(&shared), transport);
+        (Self { handle: Arc::new(Handle(shared)) }, driver)
+    }
+
+    fn shared(&self) -> &Arc<Shared<ServerRole>> {
+        &self.handle.0
+    }
+
+    /// Waits for what the client asks next; `None` when the connection is over.
+    ///
+    /// A question may be kept, moved to another task and answered later. Authentication stands still until it
+    /// is answered; channels do not. Up to 256 questions wait to be taken; what the client asks beyond that is
+    /// refused.
+    ///
+    /// Cancel-safe.
+    pub async fn asked(&self) -> Option<Asked> {
+        let shared = self.shared();
+        let back = Back(Arc::clone(shared));
+        let next = |state: &mut State<ServerRole>| {
+            let questions = &mut state.kept.questions;
+            std::iter::from_fn(|| questions.pop_front()).find_map(|event| Asked::new(event, &back))
+        };
+        shared.wait_for(next).await.ok()
+    }
+
+    /// Asks for new keys.
+    pub fn rekey(&self) {
+        self.shared().command(|state| state.conn.rekey());
+    }
+
+    /// How often keys were renewed.
+    pub fn rekeys(&self) -> u64 {
+        self.shared().lock().kept.rekeys
+    }
+
+    /// The algorithms of the last key exchange.
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        self.shared().lock().conn.negotiated().cloned()
+    }
+
+    /// Our identification line, and the client's.
+    pub fn idents(&self) -> (String, PeerText) {
+        let state = self.shared().lock();
+        (state.conn.local_ident(), state.conn.peer_ident().unwrap_or_default())
+    }
+
+    /// What the connection holds.
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.shared().lock().conn.memory_usage()
+    }
+
+    /// Ends the connection: what was written still leaves. Its driver then finishes, for which
+    /// [`closed`](Self::closed) waits.
+    pub fn close(&self) {
+        self.shared().close();
+    }
+
+    /// Waits until the connection is over and its driver done with the transport, and tells why.
+    ///
+    /// Cancel-safe.
+    pub async fn closed(&self) -> CloseReason {
+        self.shared().finished().await
+    }
+
+    /// Why the connection is over, if it is.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.shared().lock().closed.clone()
+    }
+}
+
+/// Serves clients of a listener. Clones are handles on the same server.
+#[derive(Debug, Clone)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+    startups: Startups,
+    /// How long clients may stay, once the server is shut down.
+    stop: watch::Sender<Option<Duration>>,
+}
+
+impl Server {
+    /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
+    /// logged in.
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        Self { config, startups: Startups::default(), stop: watch::Sender::new(None) }
+    }
+
+    /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
+    #[must_use]
+    pub fn startups(self, startups: Startups) -> Self {
+        Self { startups, ..self }
+    }
+
+    /// Accepts clients until [`shutdown`](Self::shutdown), and has `serve` answer what each asks, on a task of
+    /// its own. A client's connection ends when its future does, also by a panic.
+    ///
+    /// A failure to accept one client, for want of descriptors, is waited out. Dropped, this ends all
+    /// connections at once, and clients do not read why.
+    ///
+    /// # Errors
+    /// [`io::Error`] when the listener itself fails.
+    pub async fn serve<F>(
+        &self,
+        listener: TcpListener,
+        mut serve: impl FnMut(ServerConnection, SocketAddr) -> F,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut stop = self.stop.subscribe();
+        let mut connections = Connections::default();
+        let grace = loop {
+            select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, from)) => {
+                        let Ok(startup) = self.startups.begin(Some(from.ip())) else { continue };
+                        // Packets are already coalesced; Nagle's delay would only cost time.
+                        let _ = stream.set_nodelay(true);
+                        let connection = connections.begin(&self.config, stream, startup);
+                        connections.tasks.spawn(serve(connection, from));
+                    }
+                    Err(error) if is_listener_fault(&error) => return Err(error),
+                    Err(_) => sleep(BACK_OFF).await,
+                },
+                Some(_) = connections.tasks.join_next() => connections.tidy(),
+                stopped = stop.wait_for(Option::is_some) => break stopped.ok().and_then(|grace| *grace),
+            }
+        };
+        drop(listener);
+        connections.end(grace.unwrap_or_default()).await;
+        Ok(())
+    }
+
+    /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
+    /// connections; they read why. When this is ready, all are over, and [`serve`](Self::serve) is too.
+    ///
+    /// Cancel-safe: dropped, the server still shuts down.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.stop.send_replace(Some(grace));
+        self.stop.closed().await;
+    }
+}
+
+/// The connections of a server, each with two tasks: its driver, and who answers.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    live: Vec<Weak<Handle>>,
+}
+
+impl Connections {
+    fn begin(
+        &mut self,
+        config: &Arc<ServerConfig>,
+        transport: impl AsyncRead + AsyncWrite + Send + 'static,
+        startup: Startup,
+    ) -> ServerConnection {
+        let (connection, driver) = ServerConnection::start(Arc::clone(config), transport);
+        connection.shared().lock().kept.startup = Some(startup);
+        self.live.push(Arc::downgrade(&connection.handle));
+        self.tasks.spawn(async { drop(driver.run().await) });
+        connection
+    }
+
+    /// Forgets those that are gone, now and then.
+    fn tidy(&mut self) {
+        if self.live.len() > self.tasks.len() {
+            self.live.retain(|connection| connection.strong_count() > 0);
+        }
+    }
+
+    async fn end(mut self, grace: Duration) {
+        if self.left(grace).await {
+            return;
+        }
+        self.live.iter().filter_map(Weak::upgrade).for_each(|handle| handle.0.close());
+        if !self.left(END_TIME).await {
+            // Who answers goes on although there is nothing more to answer.
+            self.tasks.shutdown().await;
+        }
+    }
+
+    /// Whether all are over within this time.
+    async fn left(&mut self, limit: Duration) -> bool {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        timeout(limit, all).await.is_ok()
+    }
+}
+
+/// Whether an accept error is about the listener, not about one client or a passing shortage.
+fn is_listener_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported
+    )
+}
