@@ -54,6 +54,8 @@ pub struct ChannelOf<R: AdapterRole> {
     waiter: Waiter<R>,
     /// How much the transport must have taken for the flush under way.
     flush_to: Option<u64>,
+    /// This handle has ended the input.
+    shut: bool,
 }
 
 /// A client's channel.
@@ -94,7 +96,7 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// One more handle on a channel.
     fn of(core: Arc<Core<R>>) -> Self {
-        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core, flush_to: None }
+        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core, flush_to: None, shut: false }
     }
 
     /// The channel's id.
@@ -383,7 +385,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
     }
 
-    fn poll_write_stream(&self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write_stream(&mut self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {
         let Core { shared, id } = &*self.core;
         // Dropped behind the guard, as it is declared before it.
         let _stale;
@@ -399,6 +401,8 @@ impl<R: AdapterRole> ChannelOf<R> {
             Ok(n) => {
                 drop(state);
                 shared.work.notify_one();
+                // One that was given up does not cover this.
+                self.flush_to = None;
                 Poll::Ready(Ok(n))
             }
             Err(WriteError::Blocked) => {
@@ -431,8 +435,9 @@ impl<R: AdapterRole> ChannelOf<R> {
     }
 
     fn poll_end_input(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        if self.flush_to.is_none() {
+        if !self.shut {
             self.finish_input()?;
+            (self.shut, self.flush_to) = (true, None);
         }
         self.poll_flush_output(cx)
     }

@@ -326,15 +326,34 @@ async fn shutdown() {
     let polls = at_every_poll(async |polls| {
         let (mut channel, id) = channel(&rig).await;
         let done = polled(polls, channel.shutdown()).await.map(Result::unwrap).is_some();
+        // Said at the first poll; what follows waits for it to leave.
         match at_once(channel.write_all(b"x")).await {
-            Ok(()) => assert!(!done),
-            Err(error) => assert!(done && error.kind() == ErrorKind::BrokenPipe, "{error}"),
+            Ok(()) => assert_eq!(polls, 0),
+            Err(error) => assert!(polls > 0 && error.kind() == ErrorKind::BrokenPipe, "{error}"),
         }
         channel.shutdown().await.unwrap();
         let ended = rig.remote.until(|end| end.received.get(&(id, Stream::Data))?.end);
         at_once(ended).await;
-        assert_eq!(rig.remote.with(|end| end.bytes(id, Stream::Data).len()), usize::from(!done));
+        assert_eq!(rig.remote.with(|end| end.bytes(id, Stream::Data).len()), usize::from(polls == 0));
         done
     });
-    assert_eq!(polls.await, 1);
+    assert_eq!(polls.await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush() {
+    let rig = logged_in(doorman).await;
+    let polls = at_every_poll(async |polls| {
+        let (mut channel, id) = channel(&rig).await;
+        channel.write_all(&[1; 1000]).await.unwrap();
+        let done = polled(polls, channel.flush()).await.map(Result::unwrap).is_some();
+        // One that was given up does not stand for the next.
+        channel.write_all(&[2; 1000]).await.unwrap();
+        at_once(channel.flush()).await.unwrap();
+        assert_eq!(rig.client.memory_usage().output, 0, "all has left");
+        let received = rig.remote.until(|end| (end.bytes(id, Stream::Data).len() == 2000).then_some(()));
+        at_once(received).await;
+        done
+    });
+    assert_eq!(polls.await, 2);
 }
