@@ -1,5 +1,6 @@
 //! Against a server of our own: fresh keys, a loopback port, and figures.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io::{Read, Write, stdout};
 use std::net::TcpListener;
@@ -10,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::{
-    AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ChannelRequestKind,
-    ExitStatus, OpenRequest, PublicKey, ServerConfig,
+    AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelRequest,
+    ChannelRequestKind, ExitStatus, OpenRequest, PublicKey, ServerConfig,
 };
 use ssh_io_std::{Client, Handler, HostKeys, OsEntropy, Question, Server, ServerChannel};
 
@@ -25,7 +26,8 @@ const HASH: &[u8] = b"sha256";
 /// Lets one key in, runs commands, and hashes.
 struct Demo {
     key: PublicKey,
-    channels: Vec<ServerChannel>,
+    /// Channels without a program; who runs it owns the channel, so that it is gone with the program.
+    waiting: HashMap<ChannelId, ServerChannel>,
 }
 
 impl Handler for Demo {
@@ -39,17 +41,15 @@ impl Handler for Demo {
     }
 
     fn open(&mut self, request: Question<OpenRequest>) {
-        self.channels.retain(|channel| !channel.is_closed());
-        self.channels.extend(request.accept(ChannelConfig::default()));
+        if let Ok(channel) = request.accept(ChannelConfig::default()) {
+            self.waiting.insert(channel.id(), channel);
+        }
     }
 
     fn request(&mut self, request: Question<ChannelRequest>) {
-        let channel = self.channels.iter().find(|channel| channel.id() == request.channel()).cloned();
-        let command = match request.kind() {
-            ChannelRequestKind::Exec(command) => command.clone(),
-            _ => return,
-        };
-        let Some(channel) = channel else { return };
+        let ChannelRequestKind::Exec(command) = request.kind() else { return };
+        let command = command.clone();
+        let Some(channel) = self.waiting.remove(&request.channel()) else { return };
         let _ = request.reply(true);
         if command == HASH {
             thread::spawn(move || hash_input(&channel));
@@ -91,7 +91,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let port = listener.local_addr()?.port();
     let key = user_key.public.clone();
     thread::spawn(move || {
-        Server::new(config).serve(&listener, |_| Demo { key: key.clone(), channels: Vec::new() })
+        Server::new(config).serve(&listener, |_| Demo { key: key.clone(), waiting: HashMap::new() })
     });
 
     let client =

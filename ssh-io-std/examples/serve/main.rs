@@ -6,10 +6,12 @@
 mod program;
 
 use std::collections::HashMap;
+use std::mem;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use clap::Parser;
 use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
@@ -34,16 +36,26 @@ struct Args {
     host_key: Vec<PathBuf>,
 }
 
-/// A session: its channel, the environment asked for, and the program once it runs.
-struct Session {
-    channel: ServerChannel,
-    env: Vec<(Vec<u8>, Vec<u8>)>,
-    program: Option<program::Running>,
+/// A session of a client.
+enum Session {
+    /// Without a program so far, with the environment asked for.
+    Waiting { channel: ServerChannel, env: Vec<(Vec<u8>, Vec<u8>)> },
+    /// Its program owns the channel.
+    Running(program::Running),
 }
 
+/// The sessions of all clients, by connection and channel. Each goes when its channel closed.
+type Sessions = Arc<Mutex<HashMap<(u64, ChannelId), Session>>>;
+
+fn lock(sessions: &Sessions) -> MutexGuard<'_, HashMap<(u64, ChannelId), Session>> {
+    sessions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One client.
 struct Shell {
+    connection: u64,
     keys: Arc<AuthorizedKeys>,
-    sessions: HashMap<ChannelId, Session>,
+    sessions: Sessions,
 }
 
 impl Handler for Shell {
@@ -66,39 +78,49 @@ impl Handler for Shell {
             let _ = request.reject(OpenFailure::new(code, "only sessions here"));
             return;
         }
-        if let Ok(channel) = request.accept(ChannelConfig::default()) {
-            // Sessions that ended are forgotten here, when there is a new one.
-            self.sessions.retain(|_, session| !session.channel.is_closed());
-            self.sessions.insert(channel.id(), Session { channel, env: Vec::new(), program: None });
+        let Ok(channel) = request.accept(ChannelConfig::default()) else { return };
+        let id = (self.connection, channel.id());
+        lock(&self.sessions).insert(id, Session::Waiting { channel: channel.clone(), env: Vec::new() });
+        // A handle that is kept keeps the channel, and a client may have only so many.
+        let sessions = Arc::clone(&self.sessions);
+        let forget = move || {
+            let _ = channel.wait();
+            lock(&sessions).remove(&id);
+        };
+        if thread::Builder::new().spawn(forget).is_err() {
+            lock(&self.sessions).remove(&id);
         }
     }
 
     fn request(&mut self, request: Question<ChannelRequest>) {
-        let Some(session) = self.sessions.get_mut(&request.channel()) else { return };
-        let ok = match request.kind() {
-            ChannelRequestKind::Env { name, value } if plain_variable(name) => {
-                session.env.push((name.clone(), value.clone()));
+        let mut sessions = lock(&self.sessions);
+        let Some(session) = sessions.get_mut(&(self.connection, request.channel())) else { return };
+        let ok = match (request.kind(), &mut *session) {
+            (ChannelRequestKind::Env { name, value }, Session::Waiting { env, .. })
+                if plain_variable(name) =>
+            {
+                env.push((name.clone(), value.clone()));
                 true
             }
-            ChannelRequestKind::Exec(_) | ChannelRequestKind::Shell => {
-                let command = match request.kind() {
+            (
+                kind @ (ChannelRequestKind::Exec(_) | ChannelRequestKind::Shell),
+                Session::Waiting { channel, env },
+            ) => {
+                let command = match kind {
                     ChannelRequestKind::Exec(command) => Some(command.clone()),
                     _ => None,
                 };
+                let (channel, env) = (channel.clone(), mem::take(env));
                 // The answer goes first: a quick program's output must not overtake it.
-                let channel = session.channel.clone();
-                let env = session.env.clone();
                 let _ = request.reply(true);
-                match program::start(channel, command.as_deref(), &env) {
-                    Ok(running) => session.program = Some(running),
-                    Err(_) => session.channel.close(),
+                match program::start(channel.clone(), command.as_deref(), &env) {
+                    Ok(running) => *session = Session::Running(running),
+                    Err(_) => channel.close(),
                 }
                 return;
             }
-            ChannelRequestKind::Signal(name) => {
-                if let Some(program) = &session.program {
-                    program.signal(name);
-                }
+            (ChannelRequestKind::Signal(name), Session::Running(program)) => {
+                program.signal(name);
                 true
             }
             _ => false,
@@ -132,7 +154,14 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind(("127.0.0.1", args.port))?;
     println!("listening on {}", listener.local_addr()?);
     let server = Server::new(config.build()?);
-    server.serve(&listener, |_| Shell { keys: Arc::clone(&keys), sessions: HashMap::new() })?;
+    let sessions = Sessions::default();
+    let mut connections = 0..;
+    let handler = |_| Shell {
+        connection: connections.next().unwrap_or_default(),
+        keys: Arc::clone(&keys),
+        sessions: Arc::clone(&sessions),
+    };
+    server.serve(&listener, handler)?;
     Ok(())
 }
 

@@ -4,15 +4,18 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal};
+use ssh_io_std::{Client, Error, HostKeys, read_key_file};
 
 use super::{Serve, has_ended, process_id, send_signal, stat};
-use crate::peers::{Rig, read};
-use crate::process::poll;
+use crate::peers::{Rig, USER, read};
+use crate::process::{Process, poll};
 use crate::support::{WAIT, Watchdog};
 
+/// The sessions a connection may have at a time.
+const MAX_SESSIONS: usize = 32;
 /// Longer than any test.
 const FOREVER: &str = "sleep 3600";
 
@@ -181,4 +184,62 @@ fn the_exit_is_told_when_it_happens_and_the_channel_closes_with_the_outputs() {
     assert_back_to(&before, &serve);
     assert!(!has_ended(left), "it was not to be killed");
     send_signal(left, Signal::KILL);
+}
+
+#[test]
+fn ended_sessions_make_room_for_new_ones() {
+    let _watchdog = Watchdog::new("serve, many sessions".into());
+    let rig = Rig::share();
+    let serve = Serve::start(&rig, "ssh-ed25519");
+    let mut master = serve.ssh(&["-M", "-S", "control", "-N"], None);
+    let _master = Process::start(master.stdout(Stdio::null()).stderr(Stdio::null())).expect("start ssh");
+    let check =
+        || serve.ssh(&["-S", "control", "-O", "check"], None).output().ok()?.status.success().then_some(());
+    assert!(poll(WAIT, check).is_some(), "no master: {}", serve.log());
+
+    // Over the master or not at all.
+    let session = |command| {
+        let mut ssh = serve.ssh(&["-S", "control", "-o", "ProxyCommand=false"], Some(command));
+        Ssh::start(ssh.stdin(Stdio::piped()))
+    };
+    // One by one: fewer may be about to open than be open.
+    let sessions = (0..MAX_SESSIONS).map(|_| {
+        let mut ssh = session("echo up; cat; exit 4");
+        assert_eq!(ssh.line(), "up\n");
+        ssh
+    });
+    let mut sessions: Vec<Ssh> = sessions.collect();
+    let mut refused = session("echo up");
+    assert_eq!(refused.finish(), (String::new(), Some(255)));
+    assert!(refused.said().contains("Session open refused by peer"));
+    for ssh in &mut sessions {
+        assert_eq!(ssh.finish(), (String::new(), Some(4)));
+    }
+    // The last of them may still be on its way out.
+    let again = poll(WAIT, || (session("echo up").finish() == ("up\n".to_owned(), Some(0))).then_some(()));
+    assert!(again.is_some(), "no room: {}", serve.log());
+}
+
+#[test]
+fn sessions_without_a_program_make_room_too() {
+    let _watchdog = Watchdog::new("serve, unused sessions".into());
+    let rig = Rig::share();
+    let serve = Serve::start(&rig, "ssh-ed25519");
+    let before = Held::by(serve.id);
+    let known_hosts = HostKeys::KnownHosts(serve.dir.join("known_hosts"));
+    let client = Client::builder().host_keys(known_hosts).connect_timeout(WAIT);
+    let client = client.connect("127.0.0.1", serve.port).expect("connect");
+    let key = read_key_file(rig.user_key("ssh-ed25519").path(), None).expect("a key");
+    client.auth_key(USER, key).expect("log in");
+    // All that our side may have, which is as many.
+    let sessions: Vec<_> = (0..MAX_SESSIONS).map(|_| client.open_session().expect("a session")).collect();
+    drop(sessions);
+    let again = poll(WAIT, || match client.exec("echo up") {
+        Ok(output) => Some(Ok(output.stdout)),
+        Err(Error::Open(_) | Error::OpenFailed(_)) => None,
+        Err(other) => Some(Err(other)),
+    });
+    assert_eq!(again.expect("room").expect("a command's output"), b"up\n");
+    client.close();
+    assert_back_to(&before, &serve);
 }
