@@ -6,6 +6,7 @@ mod serve;
 
 use std::env;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -24,12 +25,17 @@ fn example(name: &str) -> PathBuf {
     program
 }
 
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
+    listener.local_addr().expect("local address").port()
+}
+
 /// The example `serve`, with a directory of its own, in which its programs start.
 struct Serve {
     dir: PathBuf,
     port: u16,
     id: Pid,
-    _process: Process,
+    process: Process,
     host_key: KeyFile,
 }
 
@@ -49,7 +55,7 @@ impl Serve {
         });
         let port = port.unwrap_or_else(|| panic!("serve does not say where it listens: {}", read(&log)));
         let id = process_id(&read(&id)).expect("the id of serve");
-        let serve = Self { dir, port, id, _process: process, host_key };
+        let serve = Self { dir, port, id, process, host_key };
         serve.write_config(rig);
         serve
     }

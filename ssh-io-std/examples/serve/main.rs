@@ -6,14 +6,20 @@
 mod program;
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, Write};
 use std::mem;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use clap::Parser;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::keys::AuthorizedKeys;
 use ssh_io_std::ssh_proto::{
@@ -23,7 +29,11 @@ use ssh_io_std::ssh_proto::{
 use ssh_io_std::{Handler, OsEntropy, Question, Server, ServerChannel, read_key_file};
 
 /// Serves shells and commands to the holders of listed keys, on loopback.
+///
+/// A client's end, and a signal that ends the server, kill the process groups of the commands; what left its group
+/// lives on.
 #[derive(Parser)]
+#[command(name = "serve")]
 struct Args {
     /// The port to listen on, on 127.0.0.1; 0 for any that is free.
     #[arg(long)]
@@ -134,42 +144,71 @@ fn plain_variable(name: &[u8]) -> bool {
     name == b"LANG" || name == b"TERM" || name.starts_with(b"LC_")
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    let keys = Arc::new(AuthorizedKeys::parse(&std::fs::read(&args.authorized_keys)?));
+/// Has a signal that ends this process end the programs first.
+fn kill_programs_on_exit(sessions: Sessions) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::Builder::new().spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            // Kept to the end: no program starts any more.
+            let sessions = lock(&sessions);
+            for session in sessions.values() {
+                if let Session::Running(program) = session {
+                    program.kill();
+                }
+            }
+            let _ = emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    let keys = fs::read(&args.authorized_keys).map_err(|error| about(&args.authorized_keys, error))?;
+    let keys = Arc::new(AuthorizedKeys::parse(&keys));
     for skipped in keys.skipped() {
-        eprintln!(
-            "{}: line {} is not used: {}",
-            args.authorized_keys.display(),
-            skipped.line,
-            skipped.reason
-        );
+        let why = format!("line {} is not used: {}", skipped.line, skipped.reason);
+        say(io::stderr(), &about(&args.authorized_keys, why));
     }
     let mut config = ServerConfig::builder(&PROVIDER).auth_methods(AuthMethods::PUBLICKEY);
     for file in &args.host_key {
-        config = config.host_key(read_key_file(file, None)?);
+        config = config.host_key(read_key_file(file, None).map_err(|error| about(file, error))?);
     }
     if args.host_key.is_empty() {
-        config = config.host_key(Ed25519Signer::generate(&mut OsEntropy)?.key_pair());
+        config = config.host_key(Ed25519Signer::generate(&mut OsEntropy).map_err(text)?.key_pair());
     }
-    let listener = TcpListener::bind(("127.0.0.1", args.port))?;
-    println!("listening on {}", listener.local_addr()?);
-    let server = Server::new(config.build()?);
+    let server = Server::new(config.build().map_err(text)?);
     let sessions = Sessions::default();
+    kill_programs_on_exit(Arc::clone(&sessions)).map_err(text)?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
+    let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
+    say(io::stdout(), &format!("listening on {}", listener.local_addr().map_err(text)?));
     let mut connections = 0..;
     let handler = |_| Shell {
         connection: connections.next().unwrap_or_default(),
         keys: Arc::clone(&keys),
         sessions: Arc::clone(&sessions),
     };
-    server.serve(&listener, handler)?;
-    Ok(())
+    server.serve(&listener, handler).map_err(text)
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+fn about(file: &Path, what: impl Display) -> String {
+    format!("{}: {what}", file.display())
+}
+
+/// Writes a line. Whether anybody reads it is no concern of the server.
+fn say(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
 }
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("serve: {error}");
+            say(io::stderr(), &format!("serve: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -243,3 +243,30 @@ fn sessions_without_a_program_make_room_too() {
     client.close();
     assert_back_to(&before, &serve);
 }
+
+#[test]
+fn a_signal_that_ends_serve_ends_the_commands() {
+    let _watchdog = Watchdog::new("serve, signals".into());
+    let rig = Rig::share();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let serve = Serve::start(&rig, "ssh-ed25519");
+        let mut commands: Vec<(Ssh, Pid, Pid)> = (0..2)
+            .map(|_| {
+                // It would outlive the loss of its pipes.
+                let command = format!("trap '' PIPE HUP TERM; echo $$; {FOREVER} & echo $!; wait");
+                let mut ssh = Ssh::start(&mut serve.ssh(&[], Some(&command)));
+                let (leader, child) = (ssh.process_id(), ssh.process_id());
+                (ssh, leader, child)
+            })
+            .collect();
+        send_signal(serve.id, signal);
+        for (ssh, leader, child) in &mut commands {
+            assert_ends("the command", *leader);
+            assert_ends("its child", *child);
+            assert_eq!(ssh.finish(), (String::new(), Some(255)));
+        }
+        // As the shell has it for a process that died of the signal.
+        let code = serve.process.wait(WAIT).expect("the end of serve");
+        assert_eq!(code, Some(128 + signal.as_raw()));
+    }
+}

@@ -1,15 +1,18 @@
 //! `serve`, with OpenSSH's `ssh`.
 
 use std::fs::{self, File};
+use std::io::{self, PipeReader};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use ssh_io_std::ssh_proto::{ChannelRequestKind, ExitStatus};
 use ssh_io_std::{Client, Error, HostKeys, read_key_file};
 
-use super::Serve;
+use super::{Serve, example, free_port};
 use crate::clients::{Job, Login, Outcome};
 use crate::peers::{KeyFile, Offer, Peer, Rig, USER, run, write};
+use crate::process::{Process, poll};
 use crate::support::{WAIT, Watchdog, payload};
 
 /// What goes through `ssh` to `serve`: 100 MB.
@@ -158,5 +161,43 @@ fn a_key_that_is_not_listed_is_refused() {
             "{algorithm}: {}",
             known.log
         );
+    }
+}
+
+#[test]
+fn it_serves_also_when_nobody_reads_where() {
+    let _watchdog = Watchdog::new("serve unread".into());
+    let rig = Rig::share();
+    let port = free_port();
+    let (reader, writer): (PipeReader, _) = io::pipe().expect("a pipe");
+    drop(reader);
+    let mut serve = Command::new(example("serve"));
+    serve.args(["--port", &port.to_string(), "--authorized-keys"]).arg(rig.authorized_keys());
+    let mut serve = Process::start(serve.stdin(Stdio::null()).stdout(writer)).expect("start serve");
+    let greeted = poll(WAIT, || {
+        if !serve.is_running() {
+            return Some(false);
+        }
+        TcpStream::connect(("127.0.0.1", port)).ok().map(|_| true)
+    });
+    assert_eq!(greeted, Some(true), "serve has ended");
+}
+
+#[test]
+fn a_failure_to_do_with_a_file_names_the_file() {
+    let _watchdog = Watchdog::new("serve with wrong files".into());
+    let rig = Rig::share();
+    let dir = rig.fresh_dir("serve");
+    let (missing, keys) = (dir.join("missing"), rig.authorized_keys());
+    let public = rig.host_key("ssh-ed25519").public_path();
+    for (authorized_keys, host_key, file) in
+        [(&missing, None, &missing), (&keys, Some(&missing), &missing), (&keys, Some(&public), &public)]
+    {
+        let mut serve = Command::new(example("serve"));
+        serve.args(["--port", "0", "--authorized-keys"]).arg(authorized_keys);
+        serve.args(host_key.map(|key| format!("--host-key={}", key.display())));
+        let (ended, said) = finish(serve.stdin(Stdio::null()));
+        assert_eq!(ended, (String::new(), Some(1)), "{said}");
+        assert!(said.starts_with(&format!("serve: {}: ", file.display())), "{said}");
     }
 }
