@@ -96,14 +96,15 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
 
     let client =
         Client::builder().host_keys(HostKeys::Fingerprint(fingerprint)).connect("127.0.0.1", port)?;
-    remote::describe(&client, &mut stdout())?;
+    let mut out = stdout();
+    remote::describe(&client, &mut out)?;
     client.auth_key("demo", user_key)?;
-    println!("logged in with a public key\n\n$ {COMMAND}");
+    writeln!(out, "logged in with a public key\n\n$ {COMMAND}")?;
 
     let output = client.exec(COMMAND)?;
-    print!("stdout: {}", String::from_utf8_lossy(&output.stdout));
-    print!("stderr: {}", String::from_utf8_lossy(&output.stderr));
-    println!("status: {:?}\n", output.status);
+    write!(out, "stdout: {}", String::from_utf8_lossy(&output.stdout))?;
+    write!(out, "stderr: {}", String::from_utf8_lossy(&output.stderr))?;
+    writeln!(out, "status: {:?}\n", output.status)?;
     if output.status != Some(ExitStatus::Code(7)) || output.stdout.is_empty() || output.stderr.is_empty() {
         return Err("the command did not run as expected".into());
     }
@@ -133,12 +134,14 @@ fn send_bulk(client: &Client) -> Result<(), Box<dyn Error>> {
     bar.finish_and_clear();
     let ours = hash.finalize();
     let agree = theirs == ours[..];
-    println!(
+    let mut out = stdout();
+    writeln!(
+        out,
         "{} MiB through one channel in {seconds:.2} s: {:.0} MB/s, hashed at both ends on the way",
         BULK >> 20,
         BULK as f64 / 1e6 / seconds,
-    );
-    println!("SHA-256 {}: {}", hex(&ours), if agree { "agrees" } else { "DIFFERS" });
+    )?;
+    writeln!(out, "SHA-256 {}: {}", hex(&ours), if agree { "agrees" } else { "DIFFERS" })?;
     if agree { Ok(()) } else { Err("the digests differ".into()) }
 }
 
