@@ -1,9 +1,9 @@
 //! Peers that do what they must not: every rule of `PeerMisbehaved`, the catalogue of known attacks, edits on
 //! the wire, and damaged packets under the right keys.
 //!
-//! Tests are named after the classes of the catalogue: `sm` state machine and authentication, `pk` packets, `kx`
-//! key exchange, `ch` channels, `tm` leaks, `ad` time, `out` what leads out of the machine. Beside the code, because
-//! they need its inside: lengths and padding without keys (pk_01, pk_02), wrapping nonces (pk_12), lists and lines
+//! A test's name starts with a row of the project's catalogue of known classes of SSH flaws, and goes on with what
+//! must hold: `sm` state machine and authentication, `pk` packets, `kx` key exchange, `ch` channels, `tm` leaks,
+//! `ad` time, `out` what leads out of the machine. Beside the code, because they need its inside: lengths and padding without keys (pk_01, pk_02), wrapping nonces (pk_12), lists and lines
 //! (pk_14, pk_18), key shares, keys and signatures (kx_01, kx_04 to kx_07, kx_14 to kx_20, kx_25), windows and
 //! replies alone (ch_01, ch_02, ch_08), fields of requests (ch_13, ch_15). In other files here: chunking (pk_16) in
 //! `laws`, crossing exchanges (sm_13) also in `rekey`.

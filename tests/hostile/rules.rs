@@ -1,4 +1,4 @@
-//! L9: every rule of [`PeerMisbehaved`] is broken here once, and the connection says which.
+//! Every rule of [`PeerMisbehaved`] is broken here once, and the connection says which.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,18 +1,20 @@
 //! The examples of `ssh-io-std` with OpenSSH, as a person would use them.
 
+mod exec;
+mod leftovers;
+mod serve;
+
 use std::env;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::clients::{Job, Login};
-use crate::peers::{Offer, Peer, Rig, USER, run, write};
-use crate::process::Process;
-use crate::support::{WAIT, Watchdog, payload};
+use rustix::process::{Pid, Signal, kill_process};
 
-/// What goes through `ssh` to `serve`: 100 MB.
-const INPUT: usize = 100_000_000;
+use crate::peers::{KeyFile, Rig, USER, read, write};
+use crate::process::{Process, poll};
+use crate::support::WAIT;
 
 /// An example's program, which cargo puts beside the tests'.
 fn example(name: &str) -> PathBuf {
@@ -23,80 +25,99 @@ fn example(name: &str) -> PathBuf {
     program
 }
 
-#[test]
-fn exec_prints_both_outputs_and_returns_the_code() {
-    let _watchdog = Watchdog::new("exec with sshd".into());
-    let rig = Rig::share();
-    let server = rig.serve(Peer::OpenSsh, &Offer::default());
-    let dir = rig.fresh_dir("exec");
-    let known_hosts = dir.join("known_hosts");
-    let host = rig.host_key("ssh-ed25519").public_line();
-    write(&known_hosts, &format!("[127.0.0.1]:{} {host}\n", server.port));
-    let exec = |command: &str| {
-        let output = Command::new(example("exec"))
-            .args(["-p", &server.port.to_string(), "--timeout", "60", "-i"])
-            .arg(rig.user_key("ssh-ed25519").path())
-            .arg("--known-hosts")
-            .arg(&known_hosts)
-            .arg(format!("{USER}@127.0.0.1"))
-            .arg(command)
-            .stdin(Stdio::null())
-            .output()
-            .expect("run exec");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        (text(output.stdout), text(output.stderr), output.status.code())
-    };
-    let expected = |out: &str, err: &str, code| (out.to_owned(), err.to_owned(), Some(code));
-    assert_eq!(exec("echo out; echo err >&2; exit 7"), expected("out\n", "err\n", 7), "{}", server.log());
-    assert_eq!(exec("kill -TERM $$"), expected("", "", 128 + 15), "{}", server.log());
-    write(&known_hosts, "");
-    let (out, err, code) = exec("echo out");
-    assert_eq!((out.as_str(), code), ("", Some(255)));
-    assert!(err.starts_with("exec: host key verification failed"), "{err}");
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
+    listener.local_addr().expect("local address").port()
 }
 
-#[test]
-fn serve_takes_a_stream_from_ssh() {
-    let _watchdog = Watchdog::new("ssh with serve".into());
-    let rig = Rig::share();
-    let dir = rig.fresh_dir("serve");
-    let input = dir.join("input");
-    fs::write(&input, payload(INPUT)).expect("write the input");
-    let digest = run(Command::new("sha256sum").arg(&input));
-    let digest = digest.split_whitespace().next().expect("a digest");
+/// The example `serve`, with a directory of its own, in which its programs start.
+struct Serve {
+    dir: PathBuf,
+    port: u16,
+    id: Pid,
+    process: Process,
+    host_key: KeyFile,
+}
 
-    let mut command = Command::new(example("serve"));
-    command.args(["--port", "0", "--authorized-keys"]).arg(rig.authorized_keys());
-    command.arg("--host-key").arg(rig.host_key("ssh-ed25519").path());
-    let log = dir.join("log");
-    let _server = Process::start_server(&command, &log).expect("start serve");
-    let port = listening_port(&log);
-    for rekey in [None, Some(1 << 20)] {
-        let job = Job {
-            port,
-            offer: Offer { rekey, ..Offer::default() },
-            login: Login::Key(rig.user_key("ssh-ed25519")),
-            known_host: rig.host_key("ssh-ed25519"),
-            command: "cat | sha256sum",
-            stdin: Some(&input),
-            limit: WAIT * 4,
-        };
-        let outcome = rig.run(Peer::OpenSsh, &job);
-        let exchanges = outcome.log.matches("SSH2_MSG_NEWKEYS received").count();
-        assert_eq!(outcome.code, Some(0), "rekey {rekey:?}: {}", outcome.log);
-        assert_eq!(outcome.stdout_text().split_whitespace().next(), Some(digest), "rekey {rekey:?}");
-        let right = if rekey.is_some() { exchanges > 50 } else { exchanges == 1 };
-        assert!(right, "rekey {rekey:?}: {exchanges} key exchanges");
+impl Serve {
+    fn start(rig: &Rig, host_key: &str) -> Self {
+        let dir = rig.fresh_dir("serve");
+        let (host_key, id, log) = (rig.host_key(host_key), dir.join("id"), dir.join("log"));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#"echo $$ >id; exec "$@""#, "sh"]).arg(example("serve"));
+        command.args(["--port", "0", "--authorized-keys"]).arg(rig.authorized_keys());
+        command.arg("--host-key").arg(host_key.path()).current_dir(&dir);
+        let process = Process::start_server(&command, &log).expect("start serve");
+        let port = poll(WAIT, || {
+            let log = fs::read_to_string(&log).ok()?;
+            let line = log.lines().find(|line| line.starts_with("listening on 127.0.0.1:"))?;
+            line.rsplit_once(':')?.1.parse().ok()
+        });
+        let port = port.unwrap_or_else(|| panic!("serve does not say where it listens: {}", read(&log)));
+        let id = process_id(&read(&id)).expect("the id of serve");
+        let serve = Self { dir, port, id, process, host_key };
+        serve.write_config(rig);
+        serve
     }
-    let _ = fs::remove_file(&input);
+
+    /// What `ssh serve` needs to know.
+    fn write_config(&self, rig: &Rig) {
+        let known_hosts = self.dir.join("known_hosts");
+        write(&known_hosts, &format!("[127.0.0.1]:{} {}\n", self.port, self.host_key.public_line()));
+        let key = rig.user_key("ssh-ed25519");
+        let config = format!(
+            "Host serve\n\
+             HostName 127.0.0.1\n\
+             Port {}\n\
+             User {USER}\n\
+             IdentityFile {}\n\
+             IdentitiesOnly yes\n\
+             IdentityAgent none\n\
+             PreferredAuthentications publickey\n\
+             UserKnownHostsFile {}\n\
+             GlobalKnownHostsFile /dev/null\n\
+             StrictHostKeyChecking yes\n\
+             UpdateHostKeys no\n\
+             RequestTTY no\n\
+             ConnectTimeout 30\n",
+            self.port,
+            key.path().display(),
+            known_hosts.display(),
+        );
+        write(&self.dir.join("config"), &config);
+    }
+
+    /// `ssh` with arguments before the host, and a command; without one, the plain shell.
+    fn ssh(&self, options: &[&str], command: Option<&str>) -> Command {
+        let mut ssh = Command::new("/usr/bin/ssh");
+        // Relative names keep the path of a control socket short enough.
+        ssh.current_dir(&self.dir).args(["-F", "config"]).args(options).arg("serve").args(command);
+        ssh.env_remove("SSH_AUTH_SOCK").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        ssh
+    }
+
+    fn log(&self) -> String {
+        read(&self.dir.join("log"))
+    }
 }
 
-/// Where `serve` says it listens.
-fn listening_port(log: &Path) -> u16 {
-    let port = crate::process::poll(WAIT, || {
-        let lines = BufReader::new(fs::File::open(log).ok()?).lines();
-        let line = lines.map_while(Result::ok).find(|line| line.starts_with("listening on "))?;
-        line.rsplit_once(':')?.1.parse().ok()
-    });
-    port.expect("serve does not say where it listens")
+fn process_id(text: &str) -> Option<Pid> {
+    Pid::from_raw(text.trim().parse().ok()?)
+}
+
+/// Whether a process has ended; a zombie has.
+fn has_ended(id: Pid) -> bool {
+    stat(id).is_none_or(|(state, _)| state == "Z" || state == "X")
+}
+
+/// State and parent of a process.
+fn stat(id: Pid) -> Option<(String, i32)> {
+    let stat = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+fn send_signal(id: Pid, signal: Signal) {
+    kill_process(id, signal).expect("send a signal");
 }

@@ -1,5 +1,6 @@
 //! Against a server of our own: fresh keys, a loopback port, and figures.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io::{Read, Write, stdout};
 use std::net::TcpListener;
@@ -25,7 +26,8 @@ const HASH: &[u8] = b"sha256";
 /// Lets one key in, runs commands, and hashes.
 struct Demo {
     key: PublicKey,
-    channels: Vec<ServerChannel>,
+    /// Channels without a program; who runs it owns the channel, so that it is gone with the program.
+    waiting: HashMap<ChannelId, ServerChannel>,
 }
 
 impl Handler for Demo {
@@ -39,26 +41,21 @@ impl Handler for Demo {
     }
 
     fn open(&mut self, request: Question<OpenRequest>) {
-        self.channels.extend(request.accept(ChannelConfig::default()));
+        if let Ok(channel) = request.accept(ChannelConfig::default()) {
+            self.waiting.insert(channel.id(), channel);
+        }
     }
 
     fn request(&mut self, request: Question<ChannelRequest>) {
-        let channel = self.channels.iter().find(|channel| channel.id() == request.channel()).cloned();
-        let command = match request.kind() {
-            ChannelRequestKind::Exec(command) => command.clone(),
-            _ => return,
-        };
-        let Some(channel) = channel else { return };
+        let ChannelRequestKind::Exec(command) = request.kind() else { return };
+        let command = command.clone();
+        let Some(channel) = self.waiting.remove(&request.channel()) else { return };
         let _ = request.reply(true);
         if command == HASH {
             thread::spawn(move || hash_input(&channel));
         } else if program::start(channel.clone(), Some(&command), &[]).is_err() {
             channel.close();
         }
-    }
-
-    fn channel_closed(&mut self, id: ChannelId) {
-        self.channels.retain(|channel| channel.id() != id);
     }
 }
 
@@ -94,19 +91,20 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let port = listener.local_addr()?.port();
     let key = user_key.public.clone();
     thread::spawn(move || {
-        Server::new(config).serve(&listener, |_| Demo { key: key.clone(), channels: Vec::new() })
+        Server::new(config).serve(&listener, |_| Demo { key: key.clone(), waiting: HashMap::new() })
     });
 
     let client =
         Client::builder().host_keys(HostKeys::Fingerprint(fingerprint)).connect("127.0.0.1", port)?;
-    remote::describe(&client, &mut stdout())?;
+    let mut out = stdout();
+    remote::describe(&client, &mut out)?;
     client.auth_key("demo", user_key)?;
-    println!("logged in with a public key\n\n$ {COMMAND}");
+    writeln!(out, "logged in with a public key\n\n$ {COMMAND}")?;
 
     let output = client.exec(COMMAND)?;
-    print!("stdout: {}", String::from_utf8_lossy(&output.stdout));
-    print!("stderr: {}", String::from_utf8_lossy(&output.stderr));
-    println!("status: {:?}\n", output.status);
+    write!(out, "stdout: {}", String::from_utf8_lossy(&output.stdout))?;
+    write!(out, "stderr: {}", String::from_utf8_lossy(&output.stderr))?;
+    writeln!(out, "status: {:?}\n", output.status)?;
     if output.status != Some(ExitStatus::Code(7)) || output.stdout.is_empty() || output.stderr.is_empty() {
         return Err("the command did not run as expected".into());
     }
@@ -136,12 +134,14 @@ fn send_bulk(client: &Client) -> Result<(), Box<dyn Error>> {
     bar.finish_and_clear();
     let ours = hash.finalize();
     let agree = theirs == ours[..];
-    println!(
+    let mut out = stdout();
+    writeln!(
+        out,
         "{} MiB through one channel in {seconds:.2} s: {:.0} MB/s, hashed at both ends on the way",
         BULK >> 20,
         BULK as f64 / 1e6 / seconds,
-    );
-    println!("SHA-256 {}: {}", hex(&ours), if agree { "agrees" } else { "DIFFERS" });
+    )?;
+    writeln!(out, "SHA-256 {}: {}", hex(&ours), if agree { "agrees" } else { "DIFFERS" })?;
     if agree { Ok(()) } else { Err("the digests differ".into()) }
 }
 

@@ -1,17 +1,17 @@
 //! Against a real server.
 
 use std::fmt::Display;
-use std::fs::DirBuilder;
-use std::io::{self, Read, Write};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::ssh_proto::{ExitStatus, Secret};
-use ssh_io_std::{Client, HostKeys, read_key_file};
+use ssh_io_std::ssh_proto::{ChannelRequestKind, ExitStatus, Secret};
+use ssh_io_std::{Client, Error, HostKeys, read_key_file};
 
-use crate::Args;
+use crate::{Args, Destination, say};
 
 /// Signal numbers of POSIX for the exit code 128+n.
 const SIGNALS: [(&str, u8); 13] = [
@@ -31,18 +31,17 @@ const SIGNALS: [(&str, u8); 13] = [
 ];
 
 /// Connects, runs the command, and gives the exit code for this process.
-pub(crate) fn run(args: &Args, destination: &str) -> Result<u8, String> {
-    let (user, host) = destination.split_once('@').ok_or("the destination is user@host")?;
-    if args.command.is_empty() {
-        return Err("a command is needed".into());
-    }
+pub(crate) fn run(args: &Args, Destination { user, host }: &Destination) -> Result<u8, String> {
     let mut builder = Client::builder().host_keys(host_keys(args)?);
     if let Some(seconds) = args.timeout {
         builder = builder.connect_timeout(Duration::from_secs(seconds));
     }
-    let client = builder.connect(host, args.port).map_err(text)?;
+    let client = builder.connect(host, args.port).map_err(|error| match error {
+        Error::Io(error) => format!("{host} port {}: {error}", args.port),
+        error => text(error),
+    })?;
     if args.verbose {
-        describe(&client, &mut io::stderr()).map_err(text)?;
+        let _ = describe(&client, &mut io::stderr());
     }
     log_in(&client, args, user)?;
     let code = run_command(&client, args).map_err(text)?;
@@ -52,6 +51,10 @@ pub(crate) fn run(args: &Args, destination: &str) -> Result<u8, String> {
 
 fn text(error: impl Display) -> String {
     error.to_string()
+}
+
+fn about(file: &Path, error: impl Display) -> String {
+    format!("{}: {error}", file.display())
 }
 
 /// Says who talks to whom, and how.
@@ -84,12 +87,30 @@ fn host_keys(args: &Args) -> Result<HostKeys, String> {
             let home = std::env::var_os("HOME").ok_or("HOME is not set")?;
             let directory = PathBuf::from(home).join(".ssh");
             if args.accept_new {
-                DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(text)?;
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+                made.map_err(|error| about(&directory, error))?;
             }
             directory.join("known_hosts")
         }
     };
-    Ok(if args.accept_new { HostKeys::AcceptNew { file, hash: false } } else { HostKeys::KnownHosts(file) })
+    // Tried here, where an error still has a file.
+    let exists = match File::open(&file).and_then(|mut file| file.read(&mut [0])) {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(about(&file, error)),
+    };
+    if !args.accept_new {
+        return Ok(HostKeys::KnownHosts(file));
+    }
+    match OpenOptions::new().append(true).create(true).open(&file) {
+        Ok(_) => Ok(HostKeys::AcceptNew { file, hash: false }),
+        // The hosts that are known need no recording.
+        Err(error) if exists => {
+            say(&about(&file, format_args!("no key can be recorded: {error}")));
+            Ok(HostKeys::KnownHosts(file))
+        }
+        Err(error) => Err(about(&file, error)),
+    }
 }
 
 fn log_in(client: &Client, args: &Args, user: &str) -> Result<(), String> {
@@ -100,8 +121,7 @@ fn log_in(client: &Client, args: &Args, user: &str) -> Result<(), String> {
     match (&args.identity, password) {
         (Some(file), passphrase) => {
             let passphrase = passphrase.map(Secret::from);
-            let key = read_key_file(file, passphrase.as_ref())
-                .map_err(|error| format!("{}: {error}", file.display()))?;
+            let key = read_key_file(file, passphrase.as_ref()).map_err(|error| about(file, error))?;
             client.auth_key(user, key).map_err(text)
         }
         (None, Some(password)) => client.auth_password(user, &password).map_err(text),
@@ -109,7 +129,7 @@ fn log_in(client: &Client, args: &Args, user: &str) -> Result<(), String> {
     }
 }
 
-fn run_command(client: &Client, args: &Args) -> Result<u8, ssh_io_std::Error> {
+fn run_command(client: &Client, args: &Args) -> Result<u8, Error> {
     let channel = client.open_session()?;
     channel.set_timeout(args.timeout.map(Duration::from_secs));
     channel.exec(args.command.join(" "))?;
@@ -122,16 +142,28 @@ fn run_command(client: &Client, args: &Args) -> Result<u8, ssh_io_std::Error> {
         let _ = input.finish_input();
     });
     let errors = channel.stderr();
-    let errors = thread::spawn(move || pump(&errors, io::stderr().lock()));
-    pump(&channel, io::stdout().lock())?;
+    let errors = thread::spawn(move || pump(&errors, Outlet { to: Some(io::stderr()), gone: || {} }));
+    // As OpenSSH does: its server then lets the command know. Others need not understand it.
+    let end_of_writing = ChannelRequestKind::Other { name: "eow@openssh.com".to_owned(), data: Vec::new() };
+    let gone = || drop(channel.send_request(&end_of_writing, false));
+    pump(&channel, Outlet { to: Some(io::stdout()), gone })?;
     errors.join().map_err(|_| io::Error::other("stderr"))??;
     Ok(match channel.wait()? {
         Some(ExitStatus::Code(code)) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
         Some(ExitStatus::Signal { name, .. }) => {
             let known = SIGNALS.iter().find(|(known, _)| known.as_bytes() == name.as_bytes());
-            known.map_or(255, |(_, number)| 128 + number)
+            known.map_or_else(
+                || {
+                    say(&format!("the command was ended by the signal {name}"));
+                    255
+                },
+                |(_, number)| 128 + number,
+            )
         }
-        None => 255,
+        None => {
+            say("the server did not say how the command ended");
+            255
+        }
     })
 }
 
@@ -144,5 +176,28 @@ fn pump(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
         }
         to.write_all(&buffer[..n])?;
         to.flush()?;
+    }
+}
+
+/// An output of ours. When its reader is gone, that is told once and the rest is thrown away: the command goes on,
+/// and its exit code still counts.
+struct Outlet<W, F> {
+    to: Option<W>,
+    gone: F,
+}
+
+impl<W: Write, F: Fn()> Write for Outlet<W, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(to) = &mut self.to
+            && to.write_all(bytes).and_then(|()| to.flush()).is_err()
+        {
+            self.to = None;
+            (self.gone)();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -6,22 +6,34 @@
 mod program;
 
 use std::collections::HashMap;
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, Write};
+use std::mem;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use clap::Parser;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::keys::AuthorizedKeys;
 use ssh_io_std::ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelKind, ChannelRequest,
-    ChannelRequestKind, KeyProbe, OpenFailure, OpenFailureCode, OpenRequest, ServerConfig,
+    ChannelRequestKind, CloseReason, KeyProbe, OpenFailure, OpenFailureCode, OpenRequest, ServerConfig,
 };
 use ssh_io_std::{Handler, OsEntropy, Question, Server, ServerChannel, read_key_file};
 
 /// Serves shells and commands to the holders of listed keys, on loopback.
+///
+/// A client's end, and a signal that ends the server, kill the process groups of the commands; what left its group
+/// lives on.
 #[derive(Parser)]
+#[command(name = "serve")]
 struct Args {
     /// The port to listen on, on 127.0.0.1; 0 for any that is free.
     #[arg(long)]
@@ -34,16 +46,26 @@ struct Args {
     host_key: Vec<PathBuf>,
 }
 
-/// A session: its channel, the environment asked for, and the program once it runs.
-struct Session {
-    channel: ServerChannel,
-    env: Vec<(Vec<u8>, Vec<u8>)>,
-    program: Option<program::Running>,
+/// A session of a client.
+enum Session {
+    /// Without a program so far, with the environment asked for.
+    Waiting { channel: ServerChannel, env: Vec<(Vec<u8>, Vec<u8>)> },
+    /// Its program owns the channel.
+    Running(program::Running),
 }
 
+/// The sessions of all clients, by connection and channel. Each goes when its channel closed.
+type Sessions = Arc<Mutex<HashMap<(u64, ChannelId), Session>>>;
+
+fn lock(sessions: &Sessions) -> MutexGuard<'_, HashMap<(u64, ChannelId), Session>> {
+    sessions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One client.
 struct Shell {
+    connection: u64,
     keys: Arc<AuthorizedKeys>,
-    sessions: HashMap<ChannelId, Session>,
+    sessions: Sessions,
 }
 
 impl Handler for Shell {
@@ -66,37 +88,45 @@ impl Handler for Shell {
             let _ = request.reject(OpenFailure::new(code, "only sessions here"));
             return;
         }
-        if let Ok(channel) = request.accept(ChannelConfig::default()) {
-            self.sessions.insert(channel.id(), Session { channel, env: Vec::new(), program: None });
-        }
+        let Ok(channel) = request.accept(ChannelConfig::default()) else { return };
+        let id = (self.connection, channel.id());
+        lock(&self.sessions).insert(id, Session::Waiting { channel, env: Vec::new() });
+    }
+
+    // A handle that is kept keeps the channel, and a client may have only so many.
+    fn channel_closed(&mut self, id: ChannelId) {
+        lock(&self.sessions).remove(&(self.connection, id));
     }
 
     fn request(&mut self, request: Question<ChannelRequest>) {
-        let Some(session) = self.sessions.get_mut(&request.channel()) else { return };
-        let ok = match request.kind() {
-            ChannelRequestKind::Env { name, value } if plain_variable(name) => {
-                session.env.push((name.clone(), value.clone()));
+        let mut sessions = lock(&self.sessions);
+        let Some(session) = sessions.get_mut(&(self.connection, request.channel())) else { return };
+        let ok = match (request.kind(), &mut *session) {
+            (ChannelRequestKind::Env { name, value }, Session::Waiting { env, .. })
+                if plain_variable(name) =>
+            {
+                env.push((name.clone(), value.clone()));
                 true
             }
-            ChannelRequestKind::Exec(_) | ChannelRequestKind::Shell => {
-                let command = match request.kind() {
+            (
+                kind @ (ChannelRequestKind::Exec(_) | ChannelRequestKind::Shell),
+                Session::Waiting { channel, env },
+            ) => {
+                let command = match kind {
                     ChannelRequestKind::Exec(command) => Some(command.clone()),
                     _ => None,
                 };
+                let (channel, env) = (channel.clone(), mem::take(env));
                 // The answer goes first: a quick program's output must not overtake it.
-                let channel = session.channel.clone();
-                let env = session.env.clone();
                 let _ = request.reply(true);
-                match program::start(channel, command.as_deref(), &env) {
-                    Ok(running) => session.program = Some(running),
-                    Err(_) => session.channel.close(),
+                match program::start(channel.clone(), command.as_deref(), &env) {
+                    Ok(running) => *session = Session::Running(running),
+                    Err(_) => channel.close(),
                 }
                 return;
             }
-            ChannelRequestKind::Signal(name) => {
-                if let Some(program) = &session.program {
-                    program.signal(name);
-                }
+            (ChannelRequestKind::Signal(name), Session::Running(program)) => {
+                program.signal(name);
                 true
             }
             _ => false,
@@ -104,8 +134,8 @@ impl Handler for Shell {
         let _ = request.reply(ok);
     }
 
-    fn channel_closed(&mut self, id: ChannelId) {
-        self.sessions.remove(&id);
+    fn closed(&mut self, _: &CloseReason) {
+        lock(&self.sessions).retain(|(connection, _), _| *connection != self.connection);
     }
 }
 
@@ -114,35 +144,71 @@ fn plain_variable(name: &[u8]) -> bool {
     name == b"LANG" || name == b"TERM" || name.starts_with(b"LC_")
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    let keys = Arc::new(AuthorizedKeys::parse(&std::fs::read(&args.authorized_keys)?));
+/// Has a signal that ends this process end the programs first.
+fn kill_programs_on_exit(sessions: Sessions) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    thread::Builder::new().spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            // Kept to the end: no program starts any more.
+            let sessions = lock(&sessions);
+            for session in sessions.values() {
+                if let Session::Running(program) = session {
+                    program.kill();
+                }
+            }
+            let _ = emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    let keys = fs::read(&args.authorized_keys).map_err(|error| about(&args.authorized_keys, error))?;
+    let keys = Arc::new(AuthorizedKeys::parse(&keys));
     for skipped in keys.skipped() {
-        eprintln!(
-            "{}: line {} is not used: {}",
-            args.authorized_keys.display(),
-            skipped.line,
-            skipped.reason
-        );
+        let why = format!("line {} is not used: {}", skipped.line, skipped.reason);
+        say(io::stderr(), &about(&args.authorized_keys, why));
     }
     let mut config = ServerConfig::builder(&PROVIDER).auth_methods(AuthMethods::PUBLICKEY);
     for file in &args.host_key {
-        config = config.host_key(read_key_file(file, None)?);
+        config = config.host_key(read_key_file(file, None).map_err(|error| about(file, error))?);
     }
     if args.host_key.is_empty() {
-        config = config.host_key(Ed25519Signer::generate(&mut OsEntropy)?.key_pair());
+        config = config.host_key(Ed25519Signer::generate(&mut OsEntropy).map_err(text)?.key_pair());
     }
-    let listener = TcpListener::bind(("127.0.0.1", args.port))?;
-    println!("listening on {}", listener.local_addr()?);
-    let server = Server::new(config.build()?);
-    server.serve(&listener, |_| Shell { keys: Arc::clone(&keys), sessions: HashMap::new() })?;
-    Ok(())
+    let server = Server::new(config.build().map_err(text)?);
+    let sessions = Sessions::default();
+    kill_programs_on_exit(Arc::clone(&sessions)).map_err(text)?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
+    let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
+    say(io::stdout(), &format!("listening on {}", listener.local_addr().map_err(text)?));
+    let mut connections = 0..;
+    let handler = |_| Shell {
+        connection: connections.next().unwrap_or_default(),
+        keys: Arc::clone(&keys),
+        sessions: Arc::clone(&sessions),
+    };
+    server.serve(&listener, handler).map_err(text)
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+fn about(file: &Path, what: impl Display) -> String {
+    format!("{}: {what}", file.display())
+}
+
+/// Writes a line. Whether anybody reads it is no concern of the server.
+fn say(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
 }
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("serve: {error}");
+            say(io::stderr(), &format!("serve: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -313,7 +313,7 @@ impl ClientAuth {
         let banner = UserauthBanner::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let limits = &cx.common.limits;
         let room = limits.banner_bytes.saturating_sub(self.banner_bytes);
-        // TM-06: what exceeds the limits is dropped.
+        // DoS: a server could send banners for ever. What exceeds the limits is dropped.
         if self.banners < limits.banners && room > 0 {
             self.banners += 1;
             let text = PeerText::with_limit(banner.message, room);

@@ -233,7 +233,8 @@ impl ServerAuth {
         self.phase = Phase::Deciding { pending, question, received: cx.now };
     }
 
-    /// TM-01: a refusal leaves no sooner than the delay after its request, however fast it was decided.
+    /// A refusal leaves no sooner than the delay after its request, however fast it was decided: the time must not
+    /// tell which users and keys exist.
     fn refuse(&mut self, cx: &mut AuthContext<'_>, received: Instant, counts: bool) {
         self.failures += u32::from(counts);
         let disconnect = self.failures >= cx.common.limits.auth_failures;

@@ -1,0 +1,346 @@
+//! `exec`, with sshd where that can be had to do it, else with a server of our own.
+
+use std::fs;
+use std::io::{self, PipeReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use ssh_io_std::ssh_proto::{
+    AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ChannelRequestKind, OpenRequest,
+};
+use ssh_io_std::{Handler, Question, ServerChannel, ServerConnection};
+
+use super::example;
+use crate::peers::{KeyFile, Offer, PASSWORD, Peer, Rig, USER, read, run, write};
+use crate::servers::Server;
+use crate::support::{Watchdog, server_config};
+
+/// The code of a wrong command line.
+const USAGE: Option<i32> = Some(2);
+/// The code of a connection that did not come about.
+const FAILED: Option<i32> = Some(255);
+
+/// sshd, and where its host key is known.
+struct Sshd {
+    server: Server,
+    known_hosts: PathBuf,
+    dir: PathBuf,
+}
+
+impl Sshd {
+    fn start(rig: &Rig) -> Self {
+        let server = rig.serve(Peer::OpenSsh, &Offer { host_key: Some("ssh-ed25519"), ..Offer::default() });
+        let dir = rig.fresh_dir("exec");
+        let known_hosts = dir.join("known_hosts");
+        let host = rig.host_key("ssh-ed25519").public_line();
+        write(&known_hosts, &format!("[127.0.0.1]:{} {host}\n", server.port));
+        Self { server, known_hosts, dir }
+    }
+
+    /// `exec` with options; without a home of its own.
+    fn exec(&self, options: &[&str], command: &str) -> Command {
+        let mut exec = Command::new(example("exec"));
+        exec.args(["-p", &self.server.port.to_string()]).args(options);
+        exec.arg(format!("{USER}@127.0.0.1")).arg(command);
+        exec.env("HOME", &self.dir).env("PASSWORD", PASSWORD).stdin(Stdio::null());
+        exec
+    }
+
+    /// `exec` as one who is known, to a host that is known.
+    fn exec_as(&self, key: &KeyFile, command: &str) -> Command {
+        self.exec(&["--known-hosts", path(&self.known_hosts), "-i", path(key.path())], command)
+    }
+
+    fn expect(&self, command: &mut Command, out: &str, err: &str, code: i32) {
+        let ended = finish(command);
+        let expected = (out.to_owned(), err.to_owned(), Some(code));
+        assert_eq!(ended, expected, "{command:?}: {}", self.server.log());
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// Runs it to its end: what it said, and its code.
+fn finish(command: &mut Command) -> (String, String, Option<i32>) {
+    let Output { stdout, stderr, status } = command.output().expect("run exec");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (text(stdout), text(stderr), status.code())
+}
+
+/// A pipe that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer): (PipeReader, _) = io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+/// What can be opened but not written to.
+fn full() -> Stdio {
+    fs::OpenOptions::new().write(true).open("/dev/full").expect("open /dev/full").into()
+}
+
+#[test]
+fn without_arguments_it_brings_its_own_server() {
+    let _watchdog = Watchdog::new("exec alone".into());
+    let (out, err, code) = finish(Command::new(example("exec")).stdin(Stdio::null()));
+    assert_eq!((err.as_str(), code), ("", Some(0)), "{out}");
+    for part in [
+        "client version:  SSH-2.0-",
+        "server version:  SSH-2.0-",
+        "key exchange:    mlkem768x25519-sha256\n",
+        "strict kex:      yes\n",
+        "logged in with a public key\n",
+        "stdout: hello from the other end\n",
+        "stderr: and a word aside\n",
+        "status: Some(Code(7))\n",
+        "256 MiB through one channel in ",
+        ": agrees\n",
+    ] {
+        assert!(out.contains(part), "{part:?} is missing: {out}");
+    }
+}
+
+#[test]
+fn it_prints_both_outputs_and_returns_the_code() {
+    let _watchdog = Watchdog::new("exec with sshd".into());
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig);
+    let key = rig.user_key("ssh-ed25519");
+    let exec = |command| sshd.exec_as(&key, command);
+    sshd.expect(&mut exec("echo out; echo err >&2; exit 7"), "out\n", "err\n", 7);
+    sshd.expect(&mut exec("kill -TERM $$"), "", "", 128 + 15);
+    // sshd has no name for this one.
+    let unknown = "exec: the command was ended by the signal SIG@openssh.com\n";
+    sshd.expect(&mut exec("kill -XCPU $$"), "", unknown, 255);
+    let input = sshd.dir.join("input");
+    write(&input, "from here\n");
+    let mut cat = exec("cat");
+    sshd.expect(cat.stdin(fs::File::open(&input).expect("the input")), "from here\n", "", 0);
+    write(&sshd.known_hosts, "");
+    let (out, err, code) = finish(&mut exec("echo out"));
+    assert_eq!((out.as_str(), code), ("", FAILED));
+    assert!(err.starts_with("exec: host key verification failed"), "{err}");
+}
+
+#[test]
+fn a_new_host_is_recorded_when_that_is_wanted() {
+    let _watchdog = Watchdog::new("exec --accept-new".into());
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig);
+    let key = rig.user_key("ssh-ed25519");
+    let mut accept_new = sshd.exec(&["--accept-new", "-i", path(key.path())], "echo out");
+    sshd.expect(&mut accept_new, "out\n", "", 0);
+    let recorded = sshd.dir.join(".ssh/known_hosts");
+    assert_eq!(read(&recorded), read(&sshd.known_hosts));
+    // Now it is known.
+    sshd.expect(&mut accept_new, "out\n", "", 0);
+    assert_eq!(read(&recorded), read(&sshd.known_hosts));
+    sshd.expect(&mut sshd.exec(&["-i", path(key.path())], "echo out"), "out\n", "", 0);
+    // Another key is not what was recorded.
+    let host = rig.stranger_key("ssh-ed25519").public_line();
+    write(&recorded, &format!("[127.0.0.1]:{} {host}\n", sshd.server.port));
+    let (out, err, code) = finish(&mut accept_new);
+    assert_eq!((out.as_str(), code), ("", FAILED));
+    assert!(err.starts_with("exec: host key verification failed"), "{err}");
+}
+
+#[test]
+fn a_fingerprint_accepts_its_key_alone() {
+    let _watchdog = Watchdog::new("exec --fingerprint".into());
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig);
+    let fingerprint = |key: &KeyFile| {
+        let line = run(Command::new("/usr/bin/ssh-keygen").args(["-l", "-f"]).arg(key.public_path()));
+        line.split(' ').nth(1).expect("a fingerprint").to_owned()
+    };
+    let key = rig.user_key("ssh-ed25519");
+    let exec =
+        |fingerprint: &str| sshd.exec(&["--fingerprint", fingerprint, "-i", path(key.path())], "echo out");
+    let right = fingerprint(&rig.host_key("ssh-ed25519"));
+    sshd.expect(&mut exec(&right), "out\n", "", 0);
+    let (out, err, code) = finish(&mut exec(&fingerprint(&rig.stranger_key("ssh-ed25519"))));
+    assert_eq!((out.as_str(), code), ("", FAILED));
+    assert!(err.starts_with("exec: host key verification failed"), "{err}");
+    for malformed in
+        ["foo", "", "SHA256:", &right[1..], &right[..right.len() - 1], &right.replace("SHA", "MD")]
+    {
+        let (out, err, code) = finish(&mut exec(malformed));
+        assert_eq!((out.as_str(), code), ("", USAGE), "{malformed:?}");
+        assert!(err.contains("--fingerprint"), "{malformed:?}: {err}");
+    }
+}
+
+#[test]
+fn a_password_comes_from_the_environment() {
+    let _watchdog = Watchdog::new("exec --password-env".into());
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig);
+    let known_hosts = path(&sshd.known_hosts);
+    let exec = |variable| sshd.exec(&["--known-hosts", known_hosts, "--password-env", variable], "echo out");
+    sshd.expect(&mut exec("PASSWORD"), "out\n", "", 0);
+    let wrong = "exec: permission denied (publickey,password)\n";
+    sshd.expect(exec("PASSWORD").env("PASSWORD", "wrong"), "", wrong, 255);
+    sshd.expect(&mut exec("NO_SUCH_VARIABLE"), "", "exec: NO_SUCH_VARIABLE is not set\n", 255);
+    // With a key it is the key's passphrase.
+    let key = rig.user_key("ssh-ed25519");
+    let locked = sshd.dir.join("locked");
+    fs::copy(key.path(), &locked).expect("copy the key");
+    let passphrase = ["-q", "-p", "-P", "", "-N", PASSWORD, "-f"];
+    run(Command::new("/usr/bin/ssh-keygen").args(passphrase).arg(&locked));
+    let options = ["--known-hosts", known_hosts, "-i", path(&locked), "--password-env", "PASSWORD"];
+    sshd.expect(&mut sshd.exec(&options, "echo out"), "out\n", "", 0);
+}
+
+#[test]
+fn verbose_says_what_was_negotiated() {
+    let _watchdog = Watchdog::new("exec -v".into());
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig);
+    let mut exec = sshd.exec_as(&rig.user_key("ssh-ed25519"), "echo out");
+    // Before the destination; what comes behind it is the command's.
+    let mut verbose = Command::new(exec.get_program());
+    verbose.arg("-v").args(exec.get_args()).stdin(Stdio::null());
+    let (out, err, code) = finish(&mut verbose);
+    assert_eq!((out.as_str(), code), ("out\n", Some(0)), "{err}");
+    for part in ["server version:  SSH-2.0-OpenSSH_", "key exchange:    ", "host key:        ssh-ed25519\n"] {
+        assert!(err.contains(part), "{part:?} is missing: {err}");
+    }
+    sshd.expect(verbose.stderr(full()), "out\n", "", 0);
+    sshd.expect(&mut exec, "out\n", "", 0);
+}
+
+#[test]
+fn a_timeout_ends_the_wait_for_a_silent_server() {
+    let _watchdog = Watchdog::new("exec --timeout".into());
+    let rig = Rig::share();
+    let dir = rig.fresh_dir("exec");
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = silent.local_addr().expect("a local address").port().to_string();
+    let exec = |seconds: &str| {
+        let mut exec = Command::new(example("exec"));
+        exec.args(["-p", &port, &format!("--timeout={seconds}"), "-i"])
+            .arg(rig.user_key("ssh-ed25519").path());
+        finish(exec.args([&format!("{USER}@127.0.0.1"), "true"]).env("HOME", &dir).stdin(Stdio::null()))
+    };
+    assert_eq!(exec("1"), (String::new(), "exec: timed out\n".into(), FAILED));
+    for outside in ["0", "-1", "18446744073709551615", "soon"] {
+        let (out, err, code) = exec(outside);
+        assert_eq!((out.as_str(), code), ("", USAGE), "{outside}: {err}");
+        assert!(err.contains("--timeout"), "{outside}: {err}");
+    }
+}
+
+#[test]
+fn the_code_counts_also_when_nobody_reads_the_outputs() {
+    let _watchdog = Watchdog::new("exec unread".into());
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig);
+    let key = rig.user_key("ssh-ed25519");
+    let exec = |command| sshd.exec_as(&key, command);
+    // More than any buffer holds, so that it fails while the command runs.
+    let much = "head -c 4000000 /dev/zero | tr '\\0' x; exit 7";
+    sshd.expect(exec(much).stdout(unread()), "", "", 7);
+    sshd.expect(exec("echo out; echo err >&2; exit 7").stdout(full()).stderr(full()), "", "", 7);
+    let aside = "head -c 4000000 /dev/zero | tr '\\0' x >&2; echo out; exit 7";
+    sshd.expect(exec(aside).stderr(unread()), "out\n", "", 7);
+    // sshd is told, and so is the command.
+    sshd.expect(exec("yes").stdout(unread()), "", "", 128 + 13);
+    // Neither has anybody to tell its reason to.
+    write(&sshd.known_hosts, "");
+    sshd.expect(exec("true").stderr(full()), "", "", 255);
+    let alone = Command::new(example("exec")).stdin(Stdio::null()).stdout(unread()).stderr(full()).status();
+    assert_eq!(alone.expect("run exec").code(), FAILED);
+}
+
+#[test]
+fn a_command_line_that_lacks_something_is_refused() {
+    let _watchdog = Watchdog::new("exec with a wrong command line".into());
+    for (line, missing) in [
+        (&["-v"][..], "user@host is needed"),
+        (&["-p", "22", "--accept-new"], "user@host is needed"),
+        (&["--timeout", "5"], "user@host is needed"),
+        (&["me@127.0.0.1"], "a command is needed"),
+        (&["127.0.0.1", "true"], "it is user@host"),
+        (&["@127.0.0.1", "true"], "it is user@host"),
+        (&["me@", "true"], "it is user@host"),
+    ] {
+        let (out, err, code) = finish(Command::new(example("exec")).args(line).stdin(Stdio::null()));
+        assert_eq!((out.as_str(), code), ("", USAGE), "{line:?}: {err}");
+        assert!(err.contains(missing), "{line:?}: {err}");
+    }
+}
+
+#[test]
+fn a_failure_to_do_with_a_file_names_the_file() {
+    let _watchdog = Watchdog::new("exec with wrong files".into());
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig);
+    let (directory, missing) = (path(&sshd.dir), sshd.dir.join("no/such/file"));
+    let (missing, known_hosts) = (path(&missing), path(&sshd.known_hosts));
+    let key = rig.user_key("ssh-ed25519");
+    for (options, file) in [
+        (&["--known-hosts", directory, "-i", path(key.path())][..], directory),
+        (&["--accept-new", "--known-hosts", missing, "-i", path(key.path())], missing),
+        (&["--known-hosts", known_hosts, "-i", missing], missing),
+        (&["--known-hosts", known_hosts, "-i", known_hosts], known_hosts),
+    ] {
+        let (out, err, code) = finish(&mut sshd.exec(options, "echo out"));
+        assert_eq!((out.as_str(), code), ("", FAILED), "{options:?}: {err}");
+        assert!(err.starts_with(&format!("exec: {file}: ")), "{options:?}: {err}");
+        assert_eq!(err.lines().count(), 1, "{options:?}: {err}");
+    }
+}
+
+/// Lets everybody in, tells who, and ends every command without a word.
+struct Mute {
+    users: Sender<String>,
+    channels: Vec<ServerChannel>,
+}
+
+impl Handler for Mute {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        let _ = self.users.send(request.user().to_owned());
+        let _ = request.reply(AuthVerdict::Accept);
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        self.channels.extend(request.accept(ChannelConfig::default()));
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        if matches!(request.kind(), ChannelRequestKind::Exec(_)) {
+            let _ = request.reply(true);
+            self.channels.clear();
+        }
+    }
+}
+
+#[test]
+fn a_user_may_have_an_at_sign_and_a_missing_status_is_told() {
+    let _watchdog = Watchdog::new("exec with a mute server".into());
+    let rig = Rig::share();
+    let dir = rig.fresh_dir("exec");
+    let known_hosts = dir.join("known_hosts");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("a local address").port();
+    let config = server_config(&rig, None, None);
+    let (users, seen) = channel();
+    let serving = thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        ServerConnection::start(Arc::clone(&config), stream, Mute { users, channels: Vec::new() })
+    });
+    let mut exec = Command::new(example("exec"));
+    exec.args(["-p", &port.to_string(), "--accept-new", "--known-hosts", path(&known_hosts), "-i"]);
+    exec.arg(rig.user_key("ssh-ed25519").path()).args(["me@corp@127.0.0.1", "true"]).stdin(Stdio::null());
+    let ended = finish(&mut exec);
+    let why = "exec: the server did not say how the command ended\n";
+    assert_eq!(ended, (String::new(), why.to_owned(), FAILED));
+    assert_eq!(seen.try_recv().as_deref(), Ok("me@corp"));
+    drop(serving.join());
+}
