@@ -104,6 +104,8 @@ pub(crate) struct Mux {
     opens: VecDeque<PendingOpen>,
     /// The types of channel the peer may open; `None` is all.
     acceptable: Option<Vec<String>>,
+    /// Extended data of any type is taken; what is no stderr is dropped.
+    any_extended_data: bool,
     outbox: Outbox,
     ledger: Ledger,
     borrow: BorrowBudget,
@@ -132,6 +134,10 @@ impl Mux {
             acceptable: match config {
                 AnyConfig::Client(config) => Some(config.accept_opens.clone()),
                 AnyConfig::Server(_) => None,
+            },
+            any_extended_data: match config {
+                AnyConfig::Client(_) => true,
+                AnyConfig::Server(config) => config.any_extended_data,
             },
             outbox: Outbox::new(limits.outbox_bytes, limits.outbox_messages),
             ledger: Ledger::new(limits.recv_budget, limits.max_channels, limits.min_window),

@@ -197,7 +197,11 @@ impl Mux {
         if data.len() > MAX_DATA {
             return Err(PeerMisbehaved::MaxPacketExceeded);
         }
+        let any_type = self.any_extended_data;
         let Some(channel) = self.open_target(recipient)? else { return Ok(Effect::Noise) };
+        if stream.is_none() && !any_type {
+            return Err(PeerMisbehaved::UnknownExtendedData);
+        }
         if channel.eof_in {
             return Err(PeerMisbehaved::DataAfterEof);
         }
