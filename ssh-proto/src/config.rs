@@ -331,6 +331,7 @@ pub struct ServerConfig {
     pub(crate) common: Common,
     pub(crate) host_keys: Vec<KeyPair>,
     pub(crate) methods: AuthMethods,
+    pub(crate) any_extended_data: bool,
 }
 
 /// A role's configuration, below the façade.
@@ -497,6 +498,14 @@ builder! {
             self
         }
 
+        /// Sets whether clients may send extended data of types other than stderr, which are not defined
+        /// (RFC 4254 §5.2). It is dropped, and its window given back, as it always is at a client. By default
+        /// it ends the connection.
+        pub fn any_extended_data(mut self, allowed: bool) -> Self {
+            self.0.any_extended_data = allowed;
+            self
+        }
+
         /// The configuration.
         ///
         /// # Errors
@@ -549,6 +558,7 @@ impl ServerConfig {
             common: Common::new(provider),
             host_keys: Vec::new(),
             methods: AuthMethods::default(),
+            any_extended_data: false,
         })
     }
 

@@ -247,6 +247,8 @@ rules! {
     WindowExceeded = PROTOCOL_ERROR, "data beyond the window";
     /// Data stays within the maximum packet size (RFC 4254 §5.2).
     MaxPacketExceeded = PROTOCOL_ERROR, "data beyond the maximum packet size";
+    /// A client's extended data is of a type there is (RFC 4254 §5.2), unless the server takes any.
+    UnknownExtendedData = PROTOCOL_ERROR, "extended data of an unknown type";
     /// A window never exceeds 2^32 - 1 (RFC 4254 §5.2).
     WindowOverflow = PROTOCOL_ERROR, "window adjusted beyond 2^32 - 1";
     /// No data after EOF (RFC 4254 §5.3).

@@ -57,13 +57,14 @@ pub enum ChannelEvent {
     Readable(Stream),
     /// A write that was `Blocked` may be tried again.
     Writable,
-    /// The peer asks for something.
+    /// The peer asks for something. A request of a session is told to the side it is for, and is refused on any
+    /// other channel: what starts and steers a program, on a session that the peer opened (RFC 4254 §6).
     Request(ChannelRequest),
     /// The peer answered the oldest unanswered request.
     Reply(bool),
     /// The peer sends no more data. What came before may still wait to be read.
     Eof,
-    /// How the remote program ended.
+    /// How the remote program of a session we opened ended.
     Exit(ExitStatus),
     /// The peer closed the channel, and so did we. What came before may still be read until it is released.
     Closed,

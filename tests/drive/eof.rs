@@ -7,7 +7,7 @@ use ssh_proto::{
     Side, Stream, TimeoutReason,
 };
 use ssh_tests::config::null_server_external;
-use ssh_tests::scene::Subject;
+use ssh_tests::scene::{Event, Subject};
 use ssh_tests::{Answer, Pair, Policy, Scene, either, hand, null, null_client, null_server};
 
 use super::{Pipe, READS, Replier, Runner, assert_ran, blocking_client, client, run, server};
@@ -77,12 +77,13 @@ fn ending(side: Side, messages: &[Vec<u8>], bytes: usize, times: usize) -> (Scen
 fn the_end_is_noted_and_everything_before_it_is_taken_by_the_next_handle_input() {
     for side in [Side::Client, Side::Server] {
         for times in [1, 2, 5] {
-            let said = [hand::data(0, b"last "), hand::data(0, b"words"), hand::exit_status(0, 3)];
+            let request = hand::request(0, "last@ssh-tests.invalid", false, b"");
+            let said = [hand::data(0, b"last "), hand::data(0, b"words"), request];
             let (mut scene, id) = ending(side, &said, usize::MAX, times);
             assert_eq!(scene.closed(), CloseReason::Eof);
             assert_eq!(scene.read_all(id, Stream::Data), (b"last words".to_vec(), ReadError::Lost));
-            let exits = scene.events.iter().filter(|event| format!("{event:?}").contains("Exit(Code(3))"));
-            assert_eq!(exits.count(), 1);
+            let told = |event: &&Event| format!("{event:?}").contains("last@ssh-tests.invalid");
+            assert_eq!(scene.events.iter().filter(told).count(), 1);
             assert_eq!(scene.disconnects(), [], "there is nobody to tell");
             tell_end(&mut scene, times);
             scene.assert_silent_after_the_end();

@@ -1,13 +1,15 @@
 //! Channels: numbers that name nothing, states that do not fit, windows.
 
-use ssh_proto::raw::channel::{ChannelFailure, ChannelOpenFailure, ChannelSuccess, ChannelWindowAdjust};
+use ssh_proto::raw::channel::{
+    ChannelFailure, ChannelOpenFailure, ChannelSuccess, ChannelWindowAdjust, EXTENDED_DATA_STDERR,
+};
 use ssh_proto::raw::{Message, number};
 use ssh_proto::{
     ChannelConfig, ChannelId, ChannelKind, ClientEvent, PeerMisbehaved, ReadError, ServerEvent, Side, Stderr,
     Stream, WriteError,
 };
 use ssh_tests::scene::{Event, encoded};
-use ssh_tests::{Scene, either, hand, null_client};
+use ssh_tests::{Scene, either, hand, null_client, null_server};
 
 use crate::stage::rule;
 
@@ -263,15 +265,45 @@ fn ch_02_a_lenient_window_is_refilled_with_its_tenth_and_what_went_beyond_is_not
     assert_eq!(scene.disconnects(), [2]);
 }
 
+/// Types of extended data that are not defined.
+const UNKNOWN: [u32; 3] = [0, 2, u32::MAX];
+
+/// A subject with a session of this configuration. The server takes extended data of any type.
+fn session_with(side: Side, config: ChannelConfig) -> (Scene, ChannelId) {
+    let mut scene = match side {
+        Side::Client => Scene::client(),
+        Side::Server => Scene::of_server(null_server().any_extended_data(true).build().expect("a server")),
+    }
+    .authenticated();
+    let id = match side {
+        Side::Client => {
+            let id = scene.as_client().open_channel(&ChannelKind::Session, config).expect("room");
+            scene.settle();
+            scene.say(&hand::confirmation(0, 7, 100, 100));
+            id
+        }
+        Side::Server => {
+            scene.open_from_peer(7, 100);
+            let request = scene.take(|event| match event {
+                Event::Server(ServerEvent::Open(request)) => Ok(request),
+                event => Err(event),
+            });
+            scene.as_server().accept_channel(request, config).expect("room")
+        }
+    };
+    scene.forget();
+    (scene, id)
+}
+
 #[test]
 fn ch_03_ch_18_what_is_thrown_away_gives_its_window_back() {
     // Stderr that nobody wants, and types of data nobody knows.
-    for code in [1u32, 0, 2, u32::MAX] {
-        let mut scene = Scene::client().authenticated();
+    for (side, code) in [Side::Client, Side::Server]
+        .into_iter()
+        .flat_map(|side| std::iter::once(EXTENDED_DATA_STDERR).chain(UNKNOWN).map(move |code| (side, code)))
+    {
         let config = ChannelConfig::default().with_stderr(Stderr::Discard).with_window(65_536);
-        let id = scene.as_client().open_channel(&ChannelKind::Session, config).expect("room");
-        scene.settle();
-        scene.say(&hand::confirmation(0, 7, 100, 100));
+        let (mut scene, id) = session_with(side, config);
         let mut window = 65_536;
         for _ in 0..100 {
             scene.heard.clear();
@@ -281,11 +313,24 @@ fn ch_03_ch_18_what_is_thrown_away_gives_its_window_back() {
                 let adjust = ChannelWindowAdjust::decode(&heard.payload);
                 window += adjust.expect("only that is sent").bytes;
             }
-            assert!(window >= 30_000, "type {code}: stalled");
+            assert!(window >= 30_000, "{side:?}, type {code}: stalled");
         }
         assert!(!scene.is_over());
         assert_eq!(scene.read_all(id, Stream::Stderr), (Vec::new(), ReadError::Blocked));
         assert_eq!(scene.memory().parked, 0);
+    }
+}
+
+#[test]
+fn ch_18_extended_data_of_unknown_types_ends_the_connection_of_a_client_that_was_not_allowed_it() {
+    for code in UNKNOWN {
+        let mut scene = Scene::server().authenticated();
+        let id = scene.open_session(100);
+        scene.say(&hand::extended(0, EXTENDED_DATA_STDERR, b"stderr"));
+        assert_eq!(scene.read_all(id, Stream::Stderr), (b"stderr".to_vec(), ReadError::Blocked));
+        scene.say(&hand::extended(0, code, b"x"));
+        scene.assert_broken(PeerMisbehaved::UnknownExtendedData, Some(number::CHANNEL_EXTENDED_DATA));
+        assert_eq!(scene.disconnects(), [2]);
     }
 }
 

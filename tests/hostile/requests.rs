@@ -1,7 +1,13 @@
 //! Requests: their order, their fields, and how many there may be.
 
+use std::time::Duration;
+
+use ssh_proto::raw::channel::ChannelOpen;
 use ssh_proto::raw::number;
-use ssh_proto::{ChannelEvent, ServerEvent};
+use ssh_proto::{
+    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, ExitStatus, PeerText,
+    ServerEvent, Side, TerminalModes, WindowSize,
+};
 use ssh_tests::scene::Event;
 use ssh_tests::{Scene, either, hand};
 
@@ -69,6 +75,118 @@ fn ch_15_requests_whose_fields_are_none_are_refused() {
         }
     }
     assert_eq!(scene.take_events().len(), 0);
+}
+
+/// A channel of this kind and its peer's first request on it.
+fn requested(side: Side, ours: bool, channel: &ChannelKind, request: &[u8]) -> Scene {
+    let mut scene = Scene::of(side).authenticated();
+    let config = ChannelConfig::default();
+    if ours {
+        either!(&mut scene.subject, conn => conn.open_channel(channel, config)).expect("room");
+        scene.settle();
+        scene.say(&hand::confirmation(0, 7, 100, 100));
+    } else {
+        let mut data = Vec::new();
+        channel.encode_data(&mut data);
+        let (kind, data) = (channel.name().as_bytes(), &data[..]);
+        scene.tell(&ChannelOpen { kind, sender: 7, window: 100, max_packet: 100, data });
+        match scene.events.pop() {
+            Some(Event::Client(ClientEvent::Open(open))) => scene.as_client().accept_channel(open, config),
+            Some(Event::Server(ServerEvent::Open(open))) => scene.as_server().accept_channel(open, config),
+            event => panic!("{event:?}"),
+        }
+        .expect("room");
+    }
+    scene.forget();
+    scene.say(request);
+    scene
+}
+
+/// To whom a request is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum To {
+    /// The side that did not open the session.
+    Server,
+    /// The side that opened the session.
+    Client,
+    Anybody,
+}
+
+#[test]
+fn requests_of_a_session_are_told_to_the_side_of_one_that_they_are_for() {
+    let (name, data) = ("x@ssh-tests.invalid".to_string(), vec![0, 0, 0, 1, b'x']);
+    let tcpip = ChannelKind::DirectTcpip {
+        host: "host".into(),
+        port: 80,
+        originator: "host".into(),
+        originator_port: 1,
+    };
+    let channels = [
+        ChannelKind::Session,
+        // Not a way around it.
+        ChannelKind::Other { name: "session".into(), data: Vec::new() },
+        tcpip,
+        ChannelKind::Other { name: name.clone(), data: data.clone() },
+    ];
+    let size = WindowSize::default();
+    let signal =
+        ExitStatus::Signal { name: PeerText::new(b"TERM"), core_dumped: false, message: PeerText::new(b"") };
+    let requests = [
+        (ChannelRequestKind::Pty { term: "xterm".into(), size, modes: TerminalModes::default() }, To::Server),
+        (ChannelRequestKind::WindowChange(size), To::Server),
+        (ChannelRequestKind::env("A", "B"), To::Server),
+        (ChannelRequestKind::Shell, To::Server),
+        (ChannelRequestKind::exec("id"), To::Server),
+        (ChannelRequestKind::Subsystem("sftp".into()), To::Server),
+        (ChannelRequestKind::Signal("TERM".into()), To::Server),
+        (ChannelRequestKind::Break(Duration::from_secs(1)), To::Server),
+        (ChannelRequestKind::XonXoff(true), To::Client),
+        (ChannelRequestKind::Exit(ExitStatus::Code(7)), To::Client),
+        (ChannelRequestKind::Exit(signal), To::Client),
+        (ChannelRequestKind::Other { name, data }, To::Anybody),
+    ];
+    let flags = [true, false];
+    for (side, ours) in
+        [Side::Client, Side::Server].into_iter().flat_map(|side| flags.map(|ours| (side, ours)))
+    {
+        for (channel, (kind, to)) in channels.iter().flat_map(|kind| requests.iter().map(move |r| (kind, r)))
+        {
+            for want_reply in flags {
+                let mut data = Vec::new();
+                kind.encode_data(&mut data);
+                let request = hand::request(0, kind.name(), want_reply, &data);
+                let mut scene = requested(side, ours, channel, &request);
+                let told = match to {
+                    To::Anybody => true,
+                    To::Client => ours && channel.name() == "session",
+                    To::Server => !ours && channel.name() == "session",
+                };
+                let context = format!("{side:?}, ours {ours}: {kind:?} on {channel:?}");
+                match scene.events.pop() {
+                    None => assert!(!told, "{context}"),
+                    Some(
+                        Event::Client(ClientEvent::Channel(_, event))
+                        | Event::Server(ServerEvent::Channel(_, event)),
+                    ) => {
+                        let right = match (&event, kind) {
+                            (ChannelEvent::Exit(status), ChannelRequestKind::Exit(sent)) => status == sent,
+                            (ChannelEvent::Request(request), _) => {
+                                request.kind() == kind && request.wants_reply() == want_reply
+                            }
+                            _ => false,
+                        };
+                        assert!(told && right, "{context}: {event:?}");
+                    }
+                    Some(event) => panic!("{context}: {event:?}"),
+                }
+                assert_eq!(scene.events.len(), 0, "{context}");
+                // A question was dropped just now; an exit and whatever was not told were refused at once.
+                let answered = if want_reply { vec![false] } else { Vec::new() };
+                assert_eq!(answers(&mut scene), answered, "{context}");
+                assert!(!scene.is_over(), "{context}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -254,6 +254,9 @@ const CASES: &[(Rule, Option<u8>, Provoke)] = &[
     (Rule::MaxPacketExceeded, Some(95), || {
         bad_payload(&hand::extended(0, EXTENDED_DATA_STDERR, &[0; 32 * 1024 + 1]))
     }),
+    (Rule::UnknownExtendedData, Some(95), || {
+        behind_data(Scene::server(), |scene| scene.say(&hand::extended(0, EXTENDED_DATA_STDERR + 1, b"more")))
+    }),
     (Rule::WindowOverflow, Some(93), || bad_payload(&hand::adjust(0, u32::MAX - (1 << 20) + 1))),
     (Rule::DataAfterEof, Some(94), || {
         behind_data(Scene::client(), |scene| {

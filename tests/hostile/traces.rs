@@ -281,7 +281,7 @@ impl Session {
                 if let Some((at, theirs)) = peer.pick(random) {
                     let want_reply = random.below(2) == 0;
                     peer.channels[at].asked += usize::from(want_reply);
-                    let name = ["exec", "shell", "env", "exit-status", "x@y"][random.below(5)];
+                    let name = ["exec", "shell", "env", "exit-status", "x@y", "y@x"][random.below(6)];
                     scene.say(&hand::request(theirs, name, want_reply, b"\0\0\0\0"));
                 }
             }

@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::BufMut;
 
 use super::limit;
+use crate::role::Side;
 use crate::text::PeerText;
 use crate::wire::PutSsh;
 use crate::wire::decode::{self, DecodeError, IResult, boolean, fail, string, string_max, text_max, uint32};
@@ -49,6 +50,10 @@ impl ChannelKind {
             Self::DirectTcpip { .. } => "direct-tcpip",
             Self::Other { name, .. } => name,
         }
+    }
+
+    pub(crate) fn is_session(&self) -> bool {
+        self.name() == Self::Session.name()
     }
 
     /// Reads a type and its fields.
@@ -328,6 +333,19 @@ impl ChannelRequestKind {
     /// Whether it starts the session's one program (RFC 4254 §6.5).
     pub fn starts_program(&self) -> bool {
         matches!(self, Self::Shell | Self::Exec(_) | Self::Subsystem(_))
+    }
+
+    /// The side of a session it is a request to; `None` when it may be made to anybody on any channel. The
+    /// client is the side that opened the session (RFC 4254 §6).
+    pub(crate) fn asked_of(&self) -> Option<Side> {
+        match self {
+            Self::Pty { .. } | Self::Env { .. } | Self::Shell | Self::Exec(_) | Self::Subsystem(_) => {
+                Some(Side::Server)
+            }
+            Self::WindowChange(_) | Self::Signal(_) | Self::Break(_) => Some(Side::Server),
+            Self::Exit(_) | Self::XonXoff(_) => Some(Side::Client),
+            Self::Other { .. } => None,
+        }
     }
 
     /// Reads a request's fields. Names without a variant keep their fields unread.

@@ -9,6 +9,7 @@ use super::parked::Parked;
 use super::replies::{AwaitedReplies, OwedReplies};
 use super::window::{RecvWindow, Window};
 use crate::event::{ChannelId, Flag, Stream};
+use crate::role::Side;
 
 /// The peer's number for a channel. Ours is the slot in [`ChannelId`]; the two are never mixed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,9 @@ pub(crate) enum Program {
 #[derive(Debug)]
 pub(crate) struct ChannelState {
     pub(crate) id: ChannelId,
+    /// Which side of a session we are; `None` when it is none. The client is who opened it, whatever the side of
+    /// the connection (RFC 4254 §6).
+    pub(crate) session: Option<Side>,
     /// `None` while our open is unanswered.
     pub(crate) remote: Option<RemoteId>,
 
@@ -117,9 +121,10 @@ pub(crate) struct ChannelState {
 }
 
 impl ChannelState {
-    pub(crate) fn new(id: ChannelId, recv: RecvWindow, stderr: Stderr) -> Self {
+    pub(crate) fn new(id: ChannelId, session: Option<Side>, recv: RecvWindow, stderr: Stderr) -> Self {
         Self {
             id,
+            session,
             remote: None,
             send: Window::new(0),
             max_packet: 0,

@@ -35,6 +35,7 @@ use crate::msg::Message;
 use crate::msg::channel::{ChannelOpen, ChannelRequest};
 use crate::msg::request::{ChannelKind, ChannelRequestKind, OpenFailure, OpenFailureCode};
 use crate::owed::OwedQueue;
+use crate::role::Side;
 use crate::ticket::{Identity, Pending, Ticket};
 use crate::time::Instant;
 use crate::timer::{TimeoutReason, Timers};
@@ -84,6 +85,7 @@ struct SlotEntry {
 #[derive(Debug)]
 struct PendingOpen {
     pending: Pending,
+    is_session: bool,
     remote: RemoteId,
     window: u32,
     max_packet: u32,
@@ -104,6 +106,8 @@ pub(crate) struct Mux {
     opens: VecDeque<PendingOpen>,
     /// The types of channel the peer may open; `None` is all.
     acceptable: Option<Vec<String>>,
+    /// Extended data of any type is taken; what is no stderr is dropped.
+    any_extended_data: bool,
     outbox: Outbox,
     ledger: Ledger,
     borrow: BorrowBudget,
@@ -133,6 +137,10 @@ impl Mux {
                 AnyConfig::Client(config) => Some(config.accept_opens.clone()),
                 AnyConfig::Server(_) => None,
             },
+            any_extended_data: match config {
+                AnyConfig::Client(_) => true,
+                AnyConfig::Server(config) => config.any_extended_data,
+            },
             outbox: Outbox::new(limits.outbox_bytes, limits.outbox_messages),
             ledger: Ledger::new(limits.recv_budget, limits.max_channels, limits.min_window),
             borrow: BorrowBudget(limits.max_borrowed),
@@ -159,7 +167,12 @@ impl Mux {
         slot(&mut self.slots, id)
     }
 
-    fn insert(&mut self, config: ChannelConfig, limits: &Limits) -> Option<&mut ChannelState> {
+    fn insert(
+        &mut self,
+        session: Option<Side>,
+        config: ChannelConfig,
+        limits: &Limits,
+    ) -> Option<&mut ChannelState> {
         if self.in_use >= limits.max_channels {
             return None;
         }
@@ -174,7 +187,7 @@ impl Mux {
         let entry = self.slots.get_mut(slot as usize)?;
         let id = ChannelId { slot, generation: entry.generation };
         let recv = RecvWindow::open(&mut self.ledger, config.window as usize, limits.lenient_window);
-        Some(entry.channel.insert(ChannelState::new(id, recv, config.stderr)))
+        Some(entry.channel.insert(ChannelState::new(id, session, recv, config.stderr)))
     }
 
     /// Frees a slot. Nothing may name the channel any more.
@@ -239,7 +252,8 @@ impl Mux {
         if !self.outbox.has_room(size) {
             return Err(OpenError::Full);
         }
-        let channel = self.insert(config, cx.limits).ok_or(OpenError::TooMany)?;
+        let session = kind.is_session().then_some(Side::Client);
+        let channel = self.insert(session, config, cx.limits).ok_or(OpenError::TooMany)?;
         let (id, window) = (channel.id, channel.recv.initial());
         let mut payload = Vec::with_capacity(size);
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
@@ -260,7 +274,8 @@ impl Mux {
         let open = self.take_open(&ticket).ok_or(AnswerError::Gone)?;
         ticket.settle();
         self.active = true;
-        let Some(channel) = self.insert(config, cx.limits) else {
+        let session = open.is_session.then_some(Side::Server);
+        let Some(channel) = self.insert(session, config, cx.limits) else {
             let code = OpenFailureCode::RESOURCE_SHORTAGE;
             cx.owed.push_open_failure(open.remote, OpenFailure::new(code, "too many channels"));
             return Err(AnswerError::Refused);

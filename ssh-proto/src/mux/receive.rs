@@ -103,7 +103,8 @@ impl Mux {
         };
         let (pending, ticket) = Pending::new(cx.identity);
         let (window, max_packet) = (open.window, open.max_packet);
-        self.opens.push_back(PendingOpen { pending, remote, window, max_packet });
+        let is_session = kind.is_session();
+        self.opens.push_back(PendingOpen { pending, is_session, remote, window, max_packet });
         cx.events.push(CoreEvent::Open(OpenRequest { ticket, kind }));
         self.active = true;
         Ok(Effect::Useful)
@@ -197,7 +198,11 @@ impl Mux {
         if data.len() > MAX_DATA {
             return Err(PeerMisbehaved::MaxPacketExceeded);
         }
+        let any_type = self.any_extended_data;
         let Some(channel) = self.open_target(recipient)? else { return Ok(Effect::Noise) };
+        if stream.is_none() && !any_type {
+            return Err(PeerMisbehaved::UnknownExtendedData);
+        }
         if channel.eof_in {
             return Err(PeerMisbehaved::DataAfterEof);
         }
@@ -371,7 +376,8 @@ impl Mux {
     }
 }
 
-/// The request, unless it is one to refuse without asking: malformed, too many, a second program.
+/// The request, unless it is one to refuse without asking: malformed, too many, a second program, or of a
+/// session where there is none or by its wrong side.
 fn surfaced(
     channel: &mut ChannelState,
     request: &WireRequest<'_>,
@@ -381,6 +387,9 @@ fn surfaced(
         return None;
     }
     let kind = ChannelRequestKind::decode(request.name, request.data).ok()?;
+    if kind.asked_of().is_some_and(|side| channel.session != Some(side)) {
+        return None;
+    }
     let allowed = match &kind {
         ChannelRequestKind::Other { name, .. } => name != super::globals::KEEPALIVE,
         // RFC 4254 §6.5: one program per session.
