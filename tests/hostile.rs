@@ -17,6 +17,8 @@
 mod channels;
 #[path = "hostile/exchange.rs"]
 mod exchange;
+#[path = "hostile/extensions.rs"]
+mod extensions;
 #[path = "hostile/handshake.rs"]
 mod handshake;
 #[path = "hostile/limits.rs"]

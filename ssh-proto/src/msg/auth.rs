@@ -1,5 +1,7 @@
 //! Authentication messages, RFC 4252.
 
+use core::fmt;
+
 use bytes::BufMut;
 
 use super::{Message, limit, messages, number};
@@ -22,8 +24,9 @@ pub struct UserauthRequest<'a> {
     pub method: Method<'a>,
 }
 
-/// The method-specific part of a USERAUTH_REQUEST.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The method-specific part of a USERAUTH_REQUEST. Its `Debug` shows no password, nor the fields of a method that is
+/// not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Method<'a> {
     /// `none`, RFC 4252 §5.2.
     None,
@@ -60,6 +63,24 @@ impl Method<'_> {
             Self::Password { .. } => "password",
             Self::PublicKey { .. } => "publickey",
             Self::Other { name, .. } => name,
+        }
+    }
+}
+
+impl fmt::Debug for Method<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Password { new, .. } => {
+                f.debug_struct("Password").field("change", &new.is_some()).finish_non_exhaustive()
+            }
+            Self::PublicKey { algorithm, key, signature } => f
+                .debug_struct("PublicKey")
+                .field("algorithm", algorithm)
+                .field("key", key)
+                .field("signature", signature)
+                .finish(),
+            Self::Other { name, .. } => f.debug_struct("Other").field("name", name).finish_non_exhaustive(),
         }
     }
 }
@@ -211,4 +232,29 @@ pub fn split_signature(blob: &[u8]) -> Result<(&str, &[u8]), DecodeError> {
             Err(_) => fail(DecodeError::NotUtf8),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tm_05_no_request_shows_its_secrets() {
+        let shown =
+            |method| format!("{:?}", UserauthRequest { user: "me", service: "ssh-connection", method });
+        let (password, fields) = (&b"hunter2"[..], &b"\0\0\0\x07hunter2"[..]);
+        for (method, expected) in [
+            (Method::Password { password, new: None }, "Password { change: false, .. }"),
+            (Method::Password { password, new: Some(password) }, "Password { change: true, .. }"),
+            (Method::Other { name: "x", fields }, "Other { name: \"x\", .. }"),
+            (Method::None, "None"),
+        ] {
+            let expected = format!(
+                "UserauthRequest {{ user: \"me\", service: \"ssh-connection\", method: {expected} }}"
+            );
+            assert_eq!(shown(method), expected);
+        }
+        let key = Method::PublicKey { algorithm: "a", key: b"k", signature: None };
+        assert!(shown(key).ends_with("PublicKey { algorithm: \"a\", key: [107], signature: None } }"));
+    }
 }
