@@ -145,7 +145,8 @@ impl<R: Role> Connection<R> {
         (!self.core.peer_ident.is_empty()).then(|| PeerText::new(&self.core.peer_ident))
     }
 
-    /// What the connection holds.
+    /// What the connection holds. Not counted is what the embedder holds: its input buffers, and the slices of
+    /// them that [`Channel::read`](crate::Channel::read) gave it.
     pub fn memory_usage(&self) -> MemoryUsage {
         self.core.memory_usage()
     }

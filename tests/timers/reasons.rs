@@ -129,6 +129,22 @@ fn asking(side: Side) -> Pair {
     pair
 }
 
+/// As many requests came to nothing as may, and as many again are asked.
+fn asking_in_vain(side: Side) -> Pair {
+    let mut pair = logged_in(side, |_| {});
+    let (ours, theirs) = pair.open_session();
+    (pair.client.policy, pair.server.policy) = (Policy::keep(), Policy::keep());
+    let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    let id = if side == Side::Client { ours } else { theirs };
+    for round in 0..4 {
+        at!(pair, side, conn => while conn.channel(id).unwrap().request(&kind, true).is_ok() {});
+        if round < 3 {
+            pair.advance(secs(120));
+        }
+    }
+    pair
+}
+
 /// Nothing was ever taken: what was before would only show at the end of a deadline, which then goes on.
 fn stuck(side: Side) -> Pair {
     let limits = |limits: &mut Limits| {
@@ -223,6 +239,13 @@ const CASES: &[Case] = &[
     (TimeoutReason::AuthDelay, SERVER, refused, Duration::from_millis(10), Shows::Told("AuthFailed")),
     (TimeoutReason::OpenReply, BOTH, opening, secs(120), Shows::Event("OpenFailed")),
     (TimeoutReason::RequestReply, BOTH, asking, secs(120), Shows::Event("Reply(false)")),
+    (
+        TimeoutReason::RequestReply,
+        BOTH,
+        asking_in_vain,
+        secs(120),
+        Shows::Ends(Some(DisconnectCode::PROTOCOL_ERROR)),
+    ),
     (TimeoutReason::WriteStall, BOTH, stuck, secs(120), Shows::Ends(Some(DisconnectCode::CONNECTION_LOST))),
     (TimeoutReason::Keepalive, BOTH, silent, secs(40), Shows::Ends(Some(DisconnectCode::CONNECTION_LOST))),
     (TimeoutReason::Idle, BOTH, idle, secs(100), Shows::Ends(Some(DisconnectCode::BY_APPLICATION))),

@@ -59,25 +59,26 @@ impl CloseReason {
                 PeerIncompatible::Version(_) => DisconnectCode::PROTOCOL_VERSION_NOT_SUPPORTED,
                 _ => DisconnectCode::KEY_EXCHANGE_FAILED,
             },
-            Self::TimedOut(TimeoutReason::Kex) => DisconnectCode::KEY_EXCHANGE_FAILED,
-            Self::TimedOut(TimeoutReason::Login | TimeoutReason::RequestReply) => {
-                DisconnectCode::PROTOCOL_ERROR
-            }
-            Self::TimedOut(TimeoutReason::Keepalive | TimeoutReason::WriteStall) => {
-                DisconnectCode::CONNECTION_LOST
-            }
-            Self::TimedOut(TimeoutReason::Idle) => DisconnectCode::BY_APPLICATION,
+            Self::TimedOut(reason) => match reason {
+                TimeoutReason::Kex => DisconnectCode::KEY_EXCHANGE_FAILED,
+                TimeoutReason::Login | TimeoutReason::RequestReply => DisconnectCode::PROTOCOL_ERROR,
+                TimeoutReason::Keepalive | TimeoutReason::WriteStall => DisconnectCode::CONNECTION_LOST,
+                TimeoutReason::Idle => DisconnectCode::BY_APPLICATION,
+                // Before the version exchange there is nobody to tell.
+                TimeoutReason::Ident => return None,
+                // These end no connection.
+                TimeoutReason::AuthDelay
+                | TimeoutReason::OpenReply
+                | TimeoutReason::Rekey
+                | TimeoutReason::Linger => return None,
+            },
             // When it is our own key, nothing can be sealed and nothing is.
             Self::KeyExhausted => DisconnectCode::PROTOCOL_ERROR,
             Self::HostKeyRejected => DisconnectCode::HOST_KEY_NOT_VERIFIABLE,
             Self::SignatureRefused => DisconnectCode::KEY_EXCHANGE_FAILED,
             Self::Internal(_) => DisconnectCode::PROTOCOL_ERROR,
             // Said already, or nobody there, or no randomness to seal with.
-            Self::Local(_)
-            | Self::PeerDisconnected { .. }
-            | Self::Eof
-            | Self::TimedOut(_)
-            | Self::Entropy => return None,
+            Self::Local(_) | Self::PeerDisconnected { .. } | Self::Eof | Self::Entropy => return None,
         };
         let description = match self {
             // Not for the peer: it holds its own words, or our lists.

@@ -31,7 +31,7 @@ use crate::transport::outgoing::Outgoing;
 use crate::transport::{MAX_PACKET_PRE_AUTH, Volume};
 use crate::wire::ident::IdentReader;
 
-/// How much a connection holds, in bytes. The fields do not overlap.
+/// How much a connection holds, in bytes if nothing else is said. The fields do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MemoryUsage {
@@ -47,9 +47,9 @@ pub struct MemoryUsage {
     pub owed: usize,
     /// Waiting events.
     pub events: usize,
-    /// Channels in use.
+    /// Channels in use; a number, not bytes.
     pub channels: usize,
-    /// Parked slices that keep input buffers alive.
+    /// Parked slices that keep input buffers alive, not read yet; a number, not bytes.
     pub borrowed: usize,
 }
 

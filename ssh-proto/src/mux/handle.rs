@@ -49,6 +49,11 @@ impl<'a> Channel<'a> {
 
     /// Takes up to `max` bytes of received data, without copying.
     ///
+    /// The slice keeps the input buffer alive that the data arrived in, up to 256 KiB of an
+    /// [`InputPool`](crate::InputPool), however short it is, and from now on no bound of the connection counts
+    /// it. Let go of it soon. What is to be kept for long is better copied, with
+    /// [`read_into`](Self::read_into) or from [`peek`](Self::peek).
+    ///
     /// # Errors
     /// [`ReadError::Blocked`] when nothing has arrived; then a `Readable` event follows. After the data:
     /// [`ReadError::Eof`], [`ReadError::Reset`] for a close without EOF, [`ReadError::Lost`] for a lost
@@ -61,7 +66,7 @@ impl<'a> Channel<'a> {
         })
     }
 
-    /// Copies received data into `dst`, as much as fits, and says how many bytes.
+    /// Copies received data into `dst`, as much as fits, and says how many bytes. It keeps no input buffer alive.
     ///
     /// # Errors
     /// As [`read`](Self::read).
