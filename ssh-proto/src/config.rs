@@ -44,7 +44,7 @@ pub struct Limits {
     pub linger: Duration,
     /// Failed authentication requests before the server disconnects.
     pub auth_failures: u32,
-    /// Authentication requests of any kind before the server disconnects.
+    /// Authentication requests of any kind before the server disconnects, the one for the service included.
     pub auth_requests: u32,
     /// Authentication requests a client sends.
     pub client_auth_requests: u32,
@@ -283,7 +283,7 @@ impl Common {
     }
 
     /// The limits that have bounds of their own, and whether they are within them.
-    fn bounds(&self) -> [(&'static str, bool); 15] {
+    fn bounds(&self) -> [(&'static str, bool); 27] {
         let Self { limits, rekey, .. } = self;
         [
             ("max_channels", (1..=65_536).contains(&limits.max_channels)),
@@ -296,6 +296,20 @@ impl Common {
             ("noise_burst", limits.noise_burst > 0),
             ("pending_requests", limits.pending_requests > 0),
             ("pending_globals", limits.pending_globals > 0),
+            // Without these nobody gets anywhere: the first look finds them passed.
+            ("pre_auth_bytes", limits.pre_auth_bytes > 0),
+            ("pre_auth_packets", limits.pre_auth_packets > 0),
+            ("ident_timeout", !limits.ident_timeout.is_zero()),
+            ("kex_timeout", !limits.kex_timeout.is_zero()),
+            ("rekey_timeout", !limits.rekey_timeout.is_zero()),
+            ("login_timeout", !limits.login_timeout.is_zero()),
+            ("write_stall", !limits.write_stall.is_zero()),
+            ("auth_failures", limits.auth_failures > 0),
+            // The service request is one.
+            ("auth_requests", limits.auth_requests > 1),
+            ("client_auth_requests", limits.client_auth_requests > 0),
+            ("open_timeout", limits.open_timeout != Some(Duration::ZERO)),
+            ("request_timeout", limits.request_timeout != Some(Duration::ZERO)),
             ("keepalive_interval", limits.keepalive_interval != Some(Duration::ZERO)),
             ("idle_timeout", limits.idle_timeout != Some(Duration::ZERO)),
             ("rekey.bytes", rekey.bytes > 0),

@@ -79,6 +79,19 @@ const REFUSED: &[(ConfigError, Change)] = &[
     (ConfigError::BadLimit("noise_burst"), Change::Limits(|l| l.noise_burst = 0)),
     (ConfigError::BadLimit("pending_requests"), Change::Limits(|l| l.pending_requests = 0)),
     (ConfigError::BadLimit("pending_globals"), Change::Limits(|l| l.pending_globals = 0)),
+    (ConfigError::BadLimit("pre_auth_bytes"), Change::Limits(|l| l.pre_auth_bytes = 0)),
+    (ConfigError::BadLimit("pre_auth_packets"), Change::Limits(|l| l.pre_auth_packets = 0)),
+    (ConfigError::BadLimit("ident_timeout"), Change::Limits(|l| l.ident_timeout = Duration::ZERO)),
+    (ConfigError::BadLimit("kex_timeout"), Change::Limits(|l| l.kex_timeout = Duration::ZERO)),
+    (ConfigError::BadLimit("rekey_timeout"), Change::Limits(|l| l.rekey_timeout = Duration::ZERO)),
+    (ConfigError::BadLimit("login_timeout"), Change::Limits(|l| l.login_timeout = Duration::ZERO)),
+    (ConfigError::BadLimit("write_stall"), Change::Limits(|l| l.write_stall = Duration::ZERO)),
+    (ConfigError::BadLimit("auth_failures"), Change::Limits(|l| l.auth_failures = 0)),
+    (ConfigError::BadLimit("auth_requests"), Change::Limits(|l| l.auth_requests = 0)),
+    (ConfigError::BadLimit("auth_requests"), Change::Limits(|l| l.auth_requests = 1)),
+    (ConfigError::BadLimit("client_auth_requests"), Change::Limits(|l| l.client_auth_requests = 0)),
+    (ConfigError::BadLimit("open_timeout"), Change::Limits(|l| l.open_timeout = Some(Duration::ZERO))),
+    (ConfigError::BadLimit("request_timeout"), Change::Limits(|l| l.request_timeout = Some(Duration::ZERO))),
     (
         ConfigError::BadLimit("keepalive_interval"),
         Change::Limits(|l| l.keepalive_interval = Some(Duration::ZERO)),
@@ -103,6 +116,22 @@ const ACCEPTED: &[Change] = &[
     Change::Limits(|l| (l.output, l.outbox_bytes) = (64 * 1024, 40 * 1024)),
     Change::Limits(|l| (l.owed_replies, l.outbox_messages, l.events) = (1, 1, 1)),
     Change::Limits(|l| (l.noise_burst, l.pending_requests, l.pending_globals) = (1, 1, 1)),
+    Change::Limits(|l| (l.pre_auth_bytes, l.pre_auth_packets) = (1, 1)),
+    Change::Limits(|l| {
+        let least = Duration::from_nanos(1);
+        (l.ident_timeout, l.kex_timeout, l.rekey_timeout) = (least, least, least);
+        (l.login_timeout, l.write_stall) = (least, least);
+        (l.open_timeout, l.request_timeout) = (Some(least), Some(least));
+    }),
+    Change::Limits(|l| (l.auth_failures, l.auth_requests, l.client_auth_requests) = (1, 2, 1)),
+    Change::Limits(|l| (l.open_timeout, l.request_timeout) = (None, None)),
+    // No time is none to wait for, no count none to ask.
+    Change::Limits(|l| {
+        (l.linger, l.auth_failure_delay, l.keepalive_misses) = (Duration::ZERO, Duration::ZERO, 0)
+    }),
+    Change::Limits(|l| (l.pending_opens, l.pending_global_tickets, l.env_requests) = (0, 0, 0)),
+    Change::Limits(|l| (l.banners, l.banner_bytes, l.unimplemented_replies) = (0, 0, 0)),
+    Change::Limits(|l| (l.max_borrowed, l.small_rekeys_per_minute) = (0, Some(0))),
     Change::Limits(|l| l.keepalive_interval = Some(Duration::from_nanos(1))),
     Change::Limits(|l| l.idle_timeout = Some(Duration::from_nanos(1))),
     Change::Limits(|l| (l.keepalive_interval, l.idle_timeout) = (None, None)),

@@ -247,6 +247,13 @@ pub trait OpenPacket: Send {
     fn length_is_malleable(&self) -> bool {
         false
     }
+    /// Spends on `bytes` what [`open`](Self::open) spends on as many bytes of a packet, and tells nothing of them.
+    /// Called with all that is thrown away behind a bad length or a bad tag where
+    /// [`length_is_malleable`](Self::length_is_malleable), so that neither the place of the error nor the time it
+    /// takes depends on the length.
+    fn discard(&mut self, seq: u32, bytes: &mut [u8]) {
+        let _ = (seq, bytes);
+    }
     /// Verifies and decrypts in place. `packet` is the whole packet with its tag; afterwards the bytes
     /// between the length and the tag are plaintext.
     ///

@@ -173,13 +173,15 @@ impl Incoming {
         Ok(())
     }
 
-    /// The largest packet there could be, so that the error comes at one place in the stream.
+    /// The largest packet there could be, so that the error comes at one place in the stream, and after as much
+    /// work.
     fn discard_len(&self) -> usize {
         4 + MAX_PACKET + self.shape.tag
     }
 
     fn discard(&mut self, left: usize, buf: &mut BytesMut) -> Result<Option<Packet>, PeerMisbehaved> {
         let taken = left.min(buf.len());
+        self.opener.discard(self.seq, buf.get_mut(..taken).unwrap_or_default());
         buf.advance(taken);
         self.stage = Stage::Discard(left - taken);
         if taken == left { Err(PeerMisbehaved::BadMac) } else { Ok(None) }
@@ -217,7 +219,9 @@ impl Incoming {
 
 #[cfg(test)]
 mod tests {
+    use alloc::sync::Arc;
     use alloc::vec::Vec;
+    use core::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -260,6 +264,65 @@ mod tests {
         }
         let read = next(&packet(12, 4, 11)).unwrap().unwrap();
         assert_eq!(read.payload.as_slice(), [2; 7]);
+    }
+
+    /// An opener that believes no tag, and counts what it was given.
+    struct Counting(Arc<AtomicUsize>);
+
+    const TAG: usize = 16;
+
+    impl OpenPacket for Counting {
+        fn shape(&self) -> PacketShape {
+            PacketShape { block: 16, length_in_block: true, tag: TAG }
+        }
+
+        fn head_len(&self) -> usize {
+            4
+        }
+
+        fn packet_length(&mut self, _: u32, head: &[u8]) -> u32 {
+            u32::from_be_bytes(head.try_into().unwrap())
+        }
+
+        fn length_is_malleable(&self) -> bool {
+            true
+        }
+
+        fn open(&mut self, _: u32, packet: &mut [u8]) -> Result<(), BadTag> {
+            self.0.fetch_add(packet.len(), Ordering::SeqCst);
+            Err(BadTag)
+        }
+
+        fn discard(&mut self, _: u32, bytes: &mut [u8]) {
+            self.0.fetch_add(bytes.len(), Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn pk_03_a_bad_length_costs_as_many_bytes_of_work_as_a_bad_tag() {
+        let lengths = [0, 4, 5, 12, 28, 60, 988, 35_000, MAX_PACKET - 4, MAX_PACKET + 12, 1 << 30];
+        for length in lengths {
+            for piece in [1, 7, 4096, 1 << 20] {
+                let work = Arc::new(AtomicUsize::new(0));
+                let mut incoming = Incoming::new(MAX_PACKET);
+                incoming.new_keys(Box::new(Counting(work.clone())), true);
+                let mut buf = BytesMut::new();
+                let mut left = 4 + MAX_PACKET + TAG;
+                let mut head = u32::try_from(length).unwrap().to_be_bytes().into_iter();
+                while left > 0 {
+                    let take = piece.min(left);
+                    buf.extend((0..take).map(|_| head.next().unwrap_or(0)));
+                    left -= take;
+                    match incoming.next(&mut buf) {
+                        Ok(taken) => assert!(taken.is_none() && left > 0, "{length} {piece}"),
+                        Err(rule) => {
+                            assert_eq!((rule, left), (PeerMisbehaved::BadMac, 0), "{length} {piece}");
+                        }
+                    }
+                }
+                assert_eq!(work.load(Ordering::SeqCst), 4 + MAX_PACKET + TAG, "{length} {piece}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 
 use super::frame::{Refuse, clear_length, split_tag};
-use crate::crypto::{BadTag, CipherAlgorithm, Mac, OpenPacket, PacketKeys, PacketShape, SealPacket};
+use crate::crypto::{BadTag, CipherAlgorithm, MAX_TAG, Mac, OpenPacket, PacketKeys, PacketShape, SealPacket};
 
 pub(super) static AES128_CTR: Ctr<Ctr128BE<Aes128>> = Ctr { name: "aes128-ctr", cipher: PhantomData };
 pub(super) static AES256_CTR: Ctr<Ctr128BE<Aes256>> = Ctr { name: "aes256-ctr", cipher: PhantomData };
@@ -131,6 +131,16 @@ impl<C: StreamCipher + StreamCipherSeek + Send> OpenPacket for Direction<C> {
         self.shape.length_in_block
     }
 
+    fn discard(&mut self, seq: u32, bytes: &mut [u8]) {
+        // As OpenSSH does behind a bad packet (packet.c, ssh_packet_stop_discard): the tag is nobody's.
+        let mut tag = [0; MAX_TAG];
+        if self.cipher.try_apply_keystream(bytes).is_ok()
+            && let Some(tag) = tag.get_mut(..self.shape.tag)
+        {
+            self.mac.sign(seq, bytes, tag);
+        }
+    }
+
     fn open(&mut self, seq: u32, packet: &mut [u8]) -> Result<(), BadTag> {
         let (covered, tag) = split_tag(packet, self.shape.tag).ok_or(BadTag)?;
         let mac_of_plaintext = self.shape.length_in_block;
@@ -142,5 +152,65 @@ impl<C: StreamCipher + StreamCipherSeek + Send> OpenPacket for Direction<C> {
             self.mac.verify(seq, covered, tag)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::crypto::MacAlgorithm;
+
+    /// Counts what it is given.
+    struct Counting;
+
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+    impl Mac for Counting {
+        fn sign(&mut self, _: u32, data: &[u8], tag: &mut [u8]) {
+            assert_eq!(tag.len(), 32);
+            COUNT.fetch_add(data.len(), Ordering::SeqCst);
+        }
+
+        fn verify(&mut self, _: u32, data: &[u8], _: &[u8]) -> Result<(), BadTag> {
+            COUNT.fetch_add(data.len(), Ordering::SeqCst);
+            Err(BadTag)
+        }
+    }
+
+    impl MacAlgorithm for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+
+        fn key_len(&self) -> usize {
+            0
+        }
+
+        fn tag_len(&self) -> usize {
+            32
+        }
+
+        fn is_etm(&self) -> bool {
+            false
+        }
+
+        fn keyed(&self, _: &[u8]) -> Box<dyn Mac> {
+            Box::new(Self)
+        }
+    }
+
+    #[test]
+    fn pk_03_what_is_thrown_away_costs_its_mac() {
+        let keys = PacketKeys { key: &[1; 16], iv: &[2; 16], mac: Some((&Counting, &[])) };
+        let mut opener = AES128_CTR.opener(&keys);
+        assert!(opener.length_is_malleable());
+        assert_eq!(opener.open(0, &mut [0; 64]), Err(BadTag));
+        assert_eq!(COUNT.swap(0, Ordering::SeqCst), 32, "what the tag covers");
+        for len in [1, 31, 100_000] {
+            opener.discard(0, &mut alloc::vec![0; len]);
+            assert_eq!(COUNT.swap(0, Ordering::SeqCst), len);
+        }
     }
 }
