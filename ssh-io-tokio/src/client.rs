@@ -292,6 +292,19 @@ impl Client {
         self.open(&ChannelKind::Session, ChannelConfig::default()).await
     }
 
+    /// Has the server connect to `host:port`, and opens a channel to there. Another connection may run
+    /// [over it](ClientBuilder::start): this one is then its jump host.
+    ///
+    /// Cancel-safe: dropped, the channel closes by itself.
+    ///
+    /// # Errors
+    /// As [`open_session`](Self::open_session).
+    pub async fn open_direct_tcpip(&self, host: &str, port: u16) -> Result<Channel, Error> {
+        let originator = "127.0.0.1".to_owned();
+        let kind = ChannelKind::DirectTcpip { host: host.to_owned(), port, originator, originator_port: 0 };
+        self.open(&kind, ChannelConfig::default()).await
+    }
+
     /// Opens a channel of any kind.
     ///
     /// Cancel-safe: dropped, the channel closes by itself.

@@ -214,11 +214,11 @@ impl Server {
                     Err(_) => sleep(BACK_OFF).await,
                 },
                 Some(_) = connections.tasks.join_next() => connections.tidy(),
-                stopped = stop.wait_for(Option::is_some) => break stopped.ok().and_then(|grace| *grace),
+                grace = stopped(&mut stop) => break grace,
             }
         };
         drop(listener);
-        connections.end(grace.unwrap_or_default()).await;
+        connections.end(grace).await;
         Ok(())
     }
 
@@ -229,6 +229,18 @@ impl Server {
     pub async fn shutdown(&self, grace: Duration) {
         self.stop.send_replace(Some(grace));
         self.stop.closed().await;
+    }
+}
+
+/// Waits for the shutdown, and says how long clients may stay. Cancel-safe.
+async fn stopped(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
+    loop {
+        let grace = *stop.borrow_and_update();
+        match grace {
+            Some(grace) => return grace,
+            // There is always somebody who could shut it down: the server itself.
+            None => drop(stop.changed().await),
+        }
     }
 }
 

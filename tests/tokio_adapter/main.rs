@@ -7,4 +7,5 @@ mod login;
 mod remote;
 mod requests;
 mod rig;
+mod server;
 mod waiting;
