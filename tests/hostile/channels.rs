@@ -5,8 +5,8 @@ use ssh_proto::raw::channel::{
 };
 use ssh_proto::raw::{Message, number};
 use ssh_proto::{
-    ChannelConfig, ChannelId, ChannelKind, ClientEvent, PeerMisbehaved, ReadError, ServerEvent, Side, Stderr,
-    Stream, WriteError,
+    ChannelConfig, ChannelId, ChannelKind, ClientEvent, Limits, PeerMisbehaved, ReadError, ServerEvent, Side,
+    Stderr, Stream, WriteError,
 };
 use ssh_tests::scene::{Event, encoded};
 use ssh_tests::{Scene, either, hand, null_client, null_server};
@@ -268,11 +268,15 @@ fn ch_02_a_lenient_window_is_refilled_with_its_tenth_and_what_went_beyond_is_not
 /// Types of extended data that are not defined.
 const UNKNOWN: [u32; 3] = [0, 2, u32::MAX];
 
-/// A subject with a session of this configuration. The server takes extended data of any type.
-fn session_with(side: Side, config: ChannelConfig) -> (Scene, ChannelId) {
+/// A subject with these limits and a session of this configuration, the peer's window being 100 bytes. The server
+/// takes extended data of any type.
+fn session_with(side: Side, limits: impl FnOnce(&mut Limits), config: ChannelConfig) -> (Scene, ChannelId) {
     let mut scene = match side {
-        Side::Client => Scene::client(),
-        Side::Server => Scene::of_server(null_server().any_extended_data(true).build().expect("a server")),
+        Side::Client => Scene::of_client(null_client().with_limits(limits).build().expect("a client")),
+        Side::Server => {
+            let config = null_server().any_extended_data(true).with_limits(limits);
+            Scene::of_server(config.build().expect("a server"))
+        }
     }
     .authenticated();
     let id = match side {
@@ -303,7 +307,7 @@ fn ch_03_ch_18_what_is_thrown_away_gives_its_window_back() {
         .flat_map(|side| std::iter::once(EXTENDED_DATA_STDERR).chain(UNKNOWN).map(move |code| (side, code)))
     {
         let config = ChannelConfig::default().with_stderr(Stderr::Discard).with_window(65_536);
-        let (mut scene, id) = session_with(side, config);
+        let (mut scene, id) = session_with(side, |_| {}, config);
         let mut window = 65_536;
         for _ in 0..100 {
             scene.heard.clear();
@@ -365,6 +369,105 @@ fn ch_19_a_window_may_grow_on_a_channel_that_is_half_over() {
     either!(&mut scene.subject, conn => conn.channel(id).expect("known").close());
     scene.say(&hand::adjust(0, 10));
     assert!(!scene.is_over());
+}
+
+/// How a channel is closed here.
+#[derive(Debug, Clone, Copy)]
+enum Leave {
+    Close,
+    Abort,
+    Release,
+    /// The CLOSE waits for the end of an exchange.
+    CloseInExchange,
+}
+
+const LEAVES: [Leave; 4] = [Leave::Close, Leave::Abort, Leave::Release, Leave::CloseInExchange];
+
+fn leave(scene: &mut Scene, id: ChannelId, how: Leave) {
+    if let Leave::CloseInExchange = how {
+        scene.rekey();
+    }
+    either!(&mut scene.subject, conn => {
+        let mut channel = conn.channel(id).expect("known");
+        match how {
+            Leave::Close | Leave::CloseInExchange => channel.close(),
+            Leave::Abort => drop(channel.abort()),
+            Leave::Release => channel.release(),
+        }
+    });
+    scene.forget();
+}
+
+#[test]
+fn pk_13_whatever_comes_without_end_to_a_channel_we_closed_is_noise() {
+    let exit = &7u32.to_be_bytes()[..];
+    let floods = [
+        hand::eof(0),
+        hand::adjust(0, 1),
+        hand::adjust(0, 1000),
+        hand::request(0, "x@ssh-tests.invalid", false, b""),
+        hand::request(0, "x@ssh-tests.invalid", true, &[0; 30_000]),
+        hand::request(0, "exit-status", false, exit),
+        hand::data(0, b""),
+    ];
+    for (side, how) in [Side::Client, Side::Server].into_iter().flat_map(|s| LEAVES.map(|how| (s, how))) {
+        for flood in &floods {
+            let mut scene = Scene::of(side).authenticated();
+            let id = scene.open_session(100);
+            leave(&mut scene, id, how);
+            let mut said = 0;
+            while !scene.is_over() && said < 1000 {
+                scene.say(flood);
+                said += 1;
+            }
+            scene.assert_broken(PeerMisbehaved::NoiseFlood, Some(flood[0]));
+            // So much noise may be, and before that what an honest peer may have sent.
+            assert!((257..=257 + 16).contains(&said), "{side:?} {how:?} {}: {said}", flood[0]);
+        }
+    }
+}
+
+#[test]
+fn what_was_on_its_way_to_a_channel_we_closed_is_no_noise() {
+    const WINDOW: u32 = 2000;
+    for (side, how) in [Side::Client, Side::Server].into_iter().flat_map(|s| LEAVES.map(|how| (s, how))) {
+        let config = ChannelConfig::default().with_window(WINDOW);
+        let (mut scene, id) = session_with(side, |limits| limits.noise_burst = 1, config);
+        scene.say(&hand::adjust(0, WINDOW - 100));
+        assert_eq!(write_all(&mut scene, id), WINDOW as usize);
+        leave(&mut scene, id, how);
+        // A window's worth of data, in the smallest pieces, and as many pieces of what was sent given back.
+        for _ in 0..WINDOW {
+            scene.say(&hand::data(0, b"x"));
+            scene.say(&hand::adjust(0, 1));
+        }
+        (0..16).for_each(|_| scene.say(&hand::request(0, "x@ssh-tests.invalid", true, b"")));
+        scene.say(&hand::eof(0));
+        scene.say(&hand::close(0));
+        assert!(!scene.is_over(), "{side:?} {how:?}: {:?}", scene.events);
+        // The one message without effect that is allowed was not among them.
+        scene.say(&hand::ignore(0));
+        assert!(!scene.is_over(), "{side:?} {how:?}: {:?}", scene.events);
+        scene.say(&hand::ignore(0));
+        assert_eq!(rule(&mut scene), PeerMisbehaved::NoiseFlood);
+    }
+}
+
+#[test]
+fn what_comes_to_a_channel_we_closed_earns_nothing() {
+    for how in LEAVES {
+        let config = ChannelConfig::default().with_window(2 << 20);
+        let (mut scene, id) = session_with(Side::Server, |limits| limits.noise_burst = 3, config);
+        (0..3).for_each(|_| scene.say(&hand::ignore(0)));
+        leave(&mut scene, id, how);
+        for _ in 0..16 {
+            scene.say(&hand::data(0, &[0; 30_000]));
+            scene.say(&hand::request(0, "x@ssh-tests.invalid", true, &[0; 30_000]));
+        }
+        assert!(!scene.is_over(), "{how:?}");
+        scene.say(&hand::ignore(0));
+        assert_eq!(rule(&mut scene), PeerMisbehaved::NoiseFlood, "{how:?}");
+    }
 }
 
 #[test]

@@ -165,6 +165,7 @@ impl Core {
                 match self.route(number, &packet.payload, packet.seq)? {
                     Effect::Useful => self.noise.earn(payload.len()),
                     Effect::Noise => self.noise.spend(self.now)?,
+                    Effect::Late => {}
                 }
                 // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
                 // it must not. The peer does not pay for long answers that the embedder chose to give, and a

@@ -5,9 +5,11 @@
 //!    └────── OPEN_FAILURE ──▶ freed
 //! ```
 
+use super::Effect;
 use super::parked::Parked;
 use super::replies::{AwaitedReplies, OwedReplies};
 use super::window::{RecvWindow, Window};
+use crate::error::PeerMisbehaved;
 use crate::event::{ChannelId, Flag, Stream};
 use crate::role::Side;
 
@@ -101,6 +103,9 @@ pub(crate) struct ChannelState {
     pub(crate) arrived: [u64; 2],
     pub(crate) eof_in: bool,
     pub(crate) close_in: bool,
+    /// The peer's EOF and requests behind our CLOSE.
+    late_eof: bool,
+    late_requests: usize,
 
     /// Our requests.
     pub(crate) awaited: AwaitedReplies<()>,
@@ -138,6 +143,8 @@ impl ChannelState {
             arrived: [0; 2],
             eof_in: false,
             close_in: false,
+            late_eof: false,
+            late_requests: 0,
             awaited: AwaitedReplies::default(),
             refused: false,
             owed: OwedReplies::default(),
@@ -170,6 +177,31 @@ impl ChannelState {
     /// Whether our CLOSE went out or will.
     pub(crate) fn closing(&self) -> bool {
         self.close_out != Once::No
+    }
+
+    /// The peer's EOF to a channel we close. A first one may have been on its way.
+    pub(crate) fn drop_eof(&mut self) -> Effect {
+        let again = self.eof_in || core::mem::replace(&mut self.late_eof, true);
+        if again { Effect::Noise } else { Effect::Late }
+    }
+
+    /// A request of the peer to a channel we close. So many as a peer may make before it has answers may have
+    /// been on their way.
+    pub(crate) fn drop_request(&mut self, max: usize) -> Effect {
+        self.late_requests = self.late_requests.saturating_add(1);
+        if self.late_requests > max { Effect::Noise } else { Effect::Late }
+    }
+
+    /// An adjust of the peer. Once we close the channel it can only give back what was sent before.
+    pub(crate) fn adjust(&mut self, bytes: u32) -> Result<Effect, PeerMisbehaved> {
+        let given_back = bytes <= self.send.outstanding();
+        self.send.grow(bytes)?;
+        Ok(match self.closing() {
+            _ if bytes == 0 => Effect::Noise,
+            false => Effect::Useful,
+            true if given_back => Effect::Late,
+            true => Effect::Noise,
+        })
     }
 
     /// The embedder said no to the program, or nothing: the next one may be asked for.

@@ -179,12 +179,12 @@ impl Mux {
     fn on_adjust(&mut self, _cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
         let adjust = decode::<ChannelWindowAdjust>(payload)?;
         let Some(channel) = self.open_target(adjust.recipient)? else { return Ok(Effect::Noise) };
-        channel.send.grow(adjust.bytes)?;
+        let effect = channel.adjust(adjust.bytes)?;
         let id = channel.id;
         if channel.blocked && channel.may_write() {
             self.wait_for_room(id);
         }
-        Ok(if adjust.bytes == 0 { Effect::Noise } else { Effect::Useful })
+        Ok(effect)
     }
 
     /// Data of a stream, or of no stream we know.
@@ -223,7 +223,8 @@ impl Mux {
             (Some(Stream::Stderr), Stderr::Combined) => Some(Stream::Data),
             _ => None,
         };
-        let unread = unread.filter(|_| !channel.released && !channel.closing());
+        let closing = channel.closing();
+        let unread = unread.filter(|_| !closing);
         match unread {
             Some(stream) => {
                 let was_empty = channel.parked(stream).is_empty();
@@ -247,7 +248,8 @@ impl Mux {
             }
         }
         self.active = true;
-        Ok(Effect::Useful)
+        // The window bounds what may come to a channel we close.
+        Ok(if closing { Effect::Late } else { Effect::Useful })
     }
 
     fn on_eof(&mut self, cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
@@ -255,7 +257,7 @@ impl Mux {
         let Some(channel) = self.open_target(eof.recipient)? else { return Ok(Effect::Noise) };
         if channel.closing() {
             // What came before it was dropped, so it is no end of a stream to anybody.
-            return Ok(Effect::Useful);
+            return Ok(channel.drop_eof());
         }
         if channel.eof_in {
             return Err(PeerMisbehaved::DuplicateEof);
@@ -336,7 +338,7 @@ impl Mux {
         let request = decode::<WireRequest<'_>>(payload)?;
         let Some(channel) = self.open_target(request.recipient)? else { return Ok(Effect::Noise) };
         let id = channel.id;
-        let closing = channel.closing() || channel.released;
+        let late = channel.closing().then(|| channel.drop_request(cx.limits.pending_requests));
         let kind = match surfaced(channel, &request, cx.limits) {
             // How a program ended is worth knowing to whoever closed on it.
             Some(ChannelRequestKind::Exit(status)) if !channel.released => {
@@ -346,9 +348,9 @@ impl Mux {
             }
             kind => kind,
         };
-        if closing {
+        if let Some(effect) = late {
             // Our CLOSE is on its way: nobody answers any more.
-            return Ok(Effect::Useful);
+            return Ok(effect);
         }
         let Some(kind) = kind else {
             if request.want_reply {

@@ -5,27 +5,37 @@ use crate::transport::MAX_DATA;
 
 /// What the peer lets us send, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Window(u32);
+pub(crate) struct Window {
+    available: u32,
+    /// Sent, and not given back by an adjust yet.
+    outstanding: u32,
+}
 
 impl Window {
     pub(crate) fn new(bytes: u32) -> Self {
-        Self(bytes)
+        Self { available: bytes, outstanding: 0 }
     }
 
     pub(crate) fn available(self) -> usize {
-        self.0 as usize
+        self.available as usize
+    }
+
+    pub(crate) fn outstanding(self) -> u32 {
+        self.outstanding
     }
 
     /// Takes up to `wanted` bytes and says how many.
     pub(crate) fn spend(&mut self, wanted: usize) -> usize {
-        let spent = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.0);
-        self.0 -= spent;
+        let spent = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.available);
+        self.available -= spent;
+        self.outstanding = self.outstanding.saturating_add(spent);
         spent as usize
     }
 
     /// WINDOW_ADJUST. CVE-2025-54804: the sum must not exceed 2^32 - 1, and is not clipped to it either.
     pub(crate) fn grow(&mut self, bytes: u32) -> Result<(), PeerMisbehaved> {
-        self.0 = self.0.checked_add(bytes).ok_or(PeerMisbehaved::WindowOverflow)?;
+        self.available = self.available.checked_add(bytes).ok_or(PeerMisbehaved::WindowOverflow)?;
+        self.outstanding = self.outstanding.saturating_sub(bytes);
         Ok(())
     }
 }
