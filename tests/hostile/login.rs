@@ -9,11 +9,11 @@ use ssh_proto::raw::{Message, State, number};
 use ssh_proto::wire::{NameList, PutSsh};
 use ssh_proto::{
     AuthError, AuthMethods, AuthVerdict, ClientConfig, ClientEvent, CloseReason, Credential, DisconnectCode,
-    Entropy, KeyError, KeyPair, MAX_KEY_BLOB, PeerMisbehaved, PublicKey, ServerConfig, ServerEvent, Side,
-    SignRefused, Signature, Signer, ToSign,
+    Entropy, Instant, KeyError, KeyPair, MAX_KEY_BLOB, PeerMisbehaved, PublicKey, ServerConfig,
+    ServerConnection, ServerEvent, Side, SignRefused, Signature, Signer, ToSign,
 };
-use ssh_tests::scene::{Event, encoded};
-use ssh_tests::{Pair, Scene, hand, null, null_key, null_server};
+use ssh_tests::scene::{Event, Subject, encoded};
+use ssh_tests::{FailsAt, Pair, Puppet, Scene, hand, null, null_key, null_server};
 
 use crate::stage::{
     greeted, keyed, none_request, password_request, probe_request, rule, serviced, signed_request,
@@ -302,6 +302,43 @@ fn methods_that_are_not_possible_are_refused_without_asking() {
     scene.say(&none_request("user"));
     scene.answer_auth(AuthVerdict::Accept);
     assert_eq!(login(&mut scene).map(|identity| identity.methods), Some(vec!["none"]));
+}
+
+#[test]
+fn sm_01_a_success_that_cannot_be_sealed_is_no_login() {
+    let mut unsealed = 0;
+    // Padding is drawn in blocks: somewhere among these the draw, and its failure, comes with the success.
+    for requests in 1..100 {
+        for call in 0..8 {
+            let config = null_server().with_limits(|limits| limits.auth_requests = 200);
+            let config = config.build().expect("a server");
+            let conn = ServerConnection::new(config, Box::new(FailsAt::call(call)), Instant::ORIGIN);
+            let mut scene = Scene::new(Subject::Server(Box::new(conn)), Puppet::null(Side::Client));
+            scene.hello();
+            if scene.is_over() {
+                continue;
+            }
+            scene.kexinit(|_| {});
+            scene.method();
+            if scene.is_over() {
+                continue;
+            }
+            scene.new_keys();
+            (0..requests).for_each(|_| scene.service());
+            scene.say(&password_request("user"));
+            if scene.is_over() {
+                continue;
+            }
+            scene.answer_auth(AuthVerdict::Accept);
+            let sent = scene.heard.iter().any(|heard| heard.number() == number::USERAUTH_SUCCESS);
+            assert_eq!(login(&mut scene).is_some(), sent, "{requests} requests, call {call}");
+            if !sent {
+                assert_eq!(scene.closed(), CloseReason::Entropy);
+                unsealed += 1;
+            }
+        }
+    }
+    assert!(unsealed > 0);
 }
 
 #[test]

@@ -281,10 +281,14 @@ impl ServerAuth {
                 self.phase = Phase::Idle;
             }
             AuthVerdict::Accept => {
-                self.record(method, key);
                 if let Some(mut sender) = cx.out.service() {
                     sender.send(&UserauthSuccess {});
                 }
+                if !cx.out.may_serve() {
+                    // It could not be sealed. The connection ends, and nobody is told of a login.
+                    return Some(None);
+                }
+                self.record(method, key);
                 self.phase = Phase::Done;
                 cx.timers.stop(TimeoutReason::Login);
                 cx.events.push(CoreEvent::Authenticated(AuthIdentity {
