@@ -8,7 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use ssh_io_std::{
-    Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Split, Transport,
+    Channel, Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Split,
+    Transport,
 };
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{
@@ -284,6 +285,36 @@ fn ad_12_a_panic_of_the_transport_ends_the_connection_and_leaves_nothing_behind(
         // Nobody has hold of the transport, though the channel's handle is still there.
         assert_eq!(Arc::strong_count(&parts), 1, "{hit:?}");
         drop(channel);
+    }
+}
+
+/// Writes a last word, as a buffer does, also while its thread panics.
+struct LastWord(Channel);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let _ = self.0.write_all(b"bye");
+    }
+}
+
+#[test]
+fn a_write_of_a_thread_that_panics_is_a_write_like_any_other() {
+    let (client, _closed) = logged_in();
+    let mut session = client.open_session().unwrap();
+    session.set_timeout(Some(PATIENCE));
+    session.exec("echo").unwrap();
+    // Without a timeout it brings its bytes to the transport itself.
+    session.set_write_timeout(None);
+    for _ in 0..10 {
+        let last = LastWord(session.clone());
+        let panicking = thread::spawn(move || {
+            let _last = last;
+            panic!("a thread panics, as the test asks it to");
+        });
+        assert!(panicking.join().is_err());
+        let mut word = [0; 3];
+        session.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"bye");
     }
 }
 

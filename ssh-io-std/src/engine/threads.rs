@@ -1,10 +1,10 @@
 //! The reader and the writer thread of a connection.
 
 use std::io::{self, Read, Write};
+use std::mem;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
-use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
@@ -42,7 +42,7 @@ impl<R: AdapterRole> State<R> {
                 *look = Some(now + IDLE_TIME);
             }
         }
-        look.map(|at| at - now)
+        look.map(|at| at.saturating_duration_since(now))
     }
 }
 
@@ -53,13 +53,24 @@ impl<R: AdapterRole> Shared<R> {
             guard.discard_output();
             return guard;
         }
-        let Some(mut writer) = guard.take_writer() else { return guard };
-        let _lost = LoseOnPanic(self);
+        let Some(writer) = guard.take_writer() else { return guard };
+        let lost = LoseWriter(self);
+        let guard = self.write_with(writer, guard, outputs);
+        mem::forget(lost);
+        guard
+    }
+
+    fn write_with<'a>(
+        &'a self,
+        mut writer: Box<dyn Write + Send>,
+        mut guard: Guard<'a, R>,
+        outputs: usize,
+    ) -> Guard<'a, R> {
         for _ in 0..outputs {
             if guard.broken.is_some() || guard.conn.output().is_empty() {
                 break;
             }
-            let mut out = std::mem::take(&mut guard.spare);
+            let mut out = mem::take(&mut guard.spare);
             guard.conn.swap_output(&mut out);
             self.heat(&mut guard, out.len());
             let mut unflushed = 0;
@@ -252,7 +263,7 @@ impl Chunk {
     /// Takes up the large buffer, or lays it down.
     fn trade(&mut self, at_rest: &mut Vec<u8>) {
         if self.filled == self.large.is_empty() {
-            std::mem::swap(&mut self.large, at_rest);
+            mem::swap(&mut self.large, at_rest);
         }
     }
 
@@ -294,7 +305,7 @@ fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8], unflushed: &mut 
     });
     match result {
         Ok(()) if *unflushed == 0 => Err(io::ErrorKind::WriteZero.into()),
-        Ok(()) => Ok(std::mem::take(unflushed)),
+        Ok(()) => Ok(mem::take(unflushed)),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
         Err(error) => Err(error),
     }
@@ -305,18 +316,17 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// A writer that panics is gone, whoever called it.
-struct LoseOnPanic<'a, R: AdapterRole>(&'a Shared<R>);
+/// Dropped when a panic, of the writer or behind it, takes the writer away, whoever called it. The thread may be
+/// one that panics anyway and writes meanwhile: that is no reason.
+struct LoseWriter<'a, R: AdapterRole>(&'a Shared<R>);
 
-impl<R: AdapterRole> Drop for LoseOnPanic<'_, R> {
+impl<R: AdapterRole> Drop for LoseWriter<'_, R> {
     fn drop(&mut self) {
-        if thread::panicking() {
-            let mut guard = self.0.lock();
-            guard.writer = Writer::Gone;
-            guard.fail(io::Error::other("the transport's writer panicked"));
-            guard.conn.close(Disconnect::by_application());
-            self.0.poke(&mut guard);
-        }
+        let mut guard = self.0.lock();
+        guard.writer = Writer::Gone;
+        guard.fail(io::Error::other("the transport's writer panicked"));
+        guard.conn.close(Disconnect::by_application());
+        self.0.poke(&mut guard);
     }
 }
 
