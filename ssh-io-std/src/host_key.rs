@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ssh_proto::PublicKey;
-use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat};
+use ssh_proto::adapter::line_to_append;
+use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy, KnownHosts};
 
 use crate::error::Error;
 use crate::os::OsEntropy;
@@ -84,21 +85,15 @@ impl HostKeys {
 
     fn record(&self, HostKeyQuestion { host, port, key }: HostKeyQuestion<'_>) -> Result<(), Error> {
         let Self::AcceptNew { file, hash } = self else { return Err(Error::HostKeyRefused) };
-        let format = match hash {
-            true => LineFormat::hashed(&mut OsEntropy).map_err(|_| io::Error::other("no random bytes"))?,
-            false => LineFormat::Plain,
-        };
-        let line = KnownHosts::line(host, port, key, format)
-            .map_err(|_| Error::HostKey(HostKeyRejection::BadHostName))?;
         let old = match fs::read(file) {
             Ok(old) => old,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error.into()),
         };
+        let line = line_to_append(&old, host, port, key, hash.then_some(&mut OsEntropy))?;
         // One write, so that two processes do not mix their lines.
-        let lead = if old.is_empty() || old.ends_with(b"\n") { "" } else { "\n" };
         let mut out = OpenOptions::new().append(true).create(true).open(file)?;
-        out.write_all(format!("{lead}{line}\n").as_bytes())?;
+        out.write_all(line.as_bytes())?;
         Ok(())
     }
 }

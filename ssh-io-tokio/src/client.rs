@@ -1,11 +1,12 @@
 //! The client: connect, log in, open channels.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use ssh_proto::adapter::{Error, LoginStep, Output};
-use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy};
 use ssh_proto::{
     AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
     Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused,
@@ -13,9 +14,11 @@ use ssh_proto::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::channel::Channel;
 use crate::driver::Driver;
+use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::OsEntropy;
 use crate::shared::{Shared, State};
 
@@ -24,34 +27,82 @@ use crate::shared::{Shared, State};
 #[must_use]
 pub struct ClientBuilder {
     config: Arc<ClientConfig>,
-    policy: HostKeyPolicy,
+    host_keys: HostKeys,
+    timeout: Option<Duration>,
 }
 
 impl ClientBuilder {
+    /// Sets algorithms and limits.
+    pub fn config(mut self, config: Arc<ClientConfig>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets which host keys are accepted. Without it, none is.
+    pub fn host_keys(mut self, host_keys: HostKeys) -> Self {
+        self.host_keys = host_keys;
+        self
+    }
+
+    /// Sets how long connecting may take in all, up to the host key's proof and its judgement.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
     /// Connects over TCP, and spawns the driver onto the current runtime.
     ///
     /// Cancel-safe: dropped, it leaves no connection behind.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Closed`], [`Error::HostKey`].
-    pub async fn connect(self, host: &str, port: u16) -> Result<Client, Error> {
-        let stream = TcpStream::connect((host, port)).await?;
-        // Packets are already coalesced; Nagle's delay would only cost time.
-        stream.set_nodelay(true)?;
-        let (connecting, driver) = self.start(host, port, stream);
-        tokio::spawn(driver.run());
-        connecting.finish().await
+    /// [`Error::Io`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::TimedOut`].
+    pub async fn connect(mut self, host: &str, port: u16) -> Result<Client, Error> {
+        let timeout = self.timeout.take();
+        within(timeout, async {
+            let stream = TcpStream::connect((host, port)).await?;
+            // Packets are already coalesced; Nagle's delay would only cost time.
+            stream.set_nodelay(true)?;
+            self.connect_over(host, port, stream).await
+        })
+        .await
+    }
+
+    /// Connects over any transport, such as a channel of another connection, and spawns the driver onto the
+    /// current runtime. Host and port are what the host key is judged by.
+    ///
+    /// Cancel-safe: dropped, it leaves no connection behind.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_over<T: AsyncRead + AsyncWrite + Send + 'static>(
+        mut self,
+        host: &str,
+        port: u16,
+        transport: T,
+    ) -> Result<Client, Error> {
+        let timeout = self.timeout.take();
+        within(timeout, async {
+            let (connecting, driver) = self.start(host, port, transport).await?;
+            tokio::spawn(driver.run());
+            connecting.finish().await
+        })
+        .await
     }
 
     /// Begins over any transport: gives the driver to spawn, and what waits for the handshake. Host and port
-    /// are what the host key is judged by.
-    pub fn start<T: AsyncRead + AsyncWrite>(
+    /// are what the host key is judged by. The connect timeout is the caller's to keep.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for the file of known hosts.
+    pub async fn start<T: AsyncRead + AsyncWrite>(
         self,
         host: &str,
         port: u16,
         transport: T,
-    ) -> (Connecting, Driver<T>) {
-        let known = self.policy.key_types(host, port);
+    ) -> Result<(Connecting, Driver<T>), Error> {
+        let known = self.host_keys.key_types(host, port).await?;
         let config = match known.is_empty() {
             true => self.config,
             false => Arc::new(self.config.prefer_host_keys(&known)),
@@ -59,7 +110,17 @@ impl ClientBuilder {
         let shared = Arc::new(Shared::new(config));
         let driver = Driver::new(Arc::clone(&shared), transport);
         let handle = Arc::new(Handle { shared });
-        (Connecting { handle, policy: self.policy, host: host.to_owned(), port }, driver)
+        Ok((Connecting { handle, host_keys: self.host_keys, host: host.to_owned(), port }, driver))
+    }
+}
+
+async fn within<T>(
+    limit: Option<Duration>,
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match limit {
+        None => future.await,
+        Some(limit) => timeout(limit, future).await.unwrap_or(Err(Error::TimedOut)),
     }
 }
 
@@ -67,7 +128,7 @@ impl ClientBuilder {
 #[must_use = "dropping it ends the connection"]
 pub struct Connecting {
     handle: Arc<Handle>,
-    policy: HostKeyPolicy,
+    host_keys: HostKeys,
     host: String,
     port: u16,
 }
@@ -84,32 +145,24 @@ impl fmt::Debug for Connecting {
 impl Connecting {
     /// Waits for the host key and judges it.
     ///
-    /// A key that the policy wants recorded is accepted; [`Client::new_host_key`] then gives it, to be appended
-    /// to the file it belongs in.
+    /// Cancel-safe: dropped, it leaves no connection behind.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::HostKey`].
+    /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::Io`].
     pub async fn finish(self) -> Result<Client, Error> {
-        let shared = &self.handle.shared;
+        let Self { handle, host_keys, host, port } = self;
+        let shared = &handle.shared;
         let check = shared.wait_for(|state| state.kept.host_key.take()).await?;
-        let key = check.key().clone();
-        let decision = self.policy.decide(&self.host, self.port, &key);
-        let new_host_key = match decision {
-            HostKeyDecision::Accept => None,
-            HostKeyDecision::AcceptAndRecord => Some(key),
-            decision => {
-                let _ = shared.lock().conn.reject_host_key(check);
-                shared.work.notify_one();
-                return Err(match decision {
-                    HostKeyDecision::Reject(why) => Error::HostKey(why),
-                    _ => Error::Closed(CloseReason::HostKeyRejected),
-                });
-            }
+        // Dropped with it, also when this future is, the question is refused.
+        let verdict = host_keys.judge(HostKeyQuestion { host, port, key: check.key().clone() }).await;
+        let answered = match &verdict {
+            Ok(()) => shared.lock().conn.accept_host_key(check),
+            Err(_) => shared.lock().conn.reject_host_key(check),
         };
-        let accepted = shared.lock().conn.accept_host_key(check);
         shared.work.notify_one();
-        match accepted {
-            Ok(()) => Ok(Client { handle: self.handle, new_host_key }),
+        verdict?;
+        match answered {
+            Ok(()) => Ok(Client { handle }),
             // The connection ended meanwhile; the reason is there, or on its way.
             Err(AnswerError::Gone) => shared.wait_for(|_| None).await,
             Err(error) => Err(error.into()),
@@ -144,11 +197,11 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// A connection to a server. Clones share it; it may be used from many tasks at once.
+/// A connection to a server. Clones share it; it may be used from many tasks at once. Dropping the last one
+/// ends the connection, and its channels with it; what they received before can still be read.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
-    new_host_key: Option<PublicKey>,
 }
 
 impl fmt::Debug for Client {
@@ -158,18 +211,24 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Starts from a configuration and a host key policy.
-    pub fn builder(config: Arc<ClientConfig>, policy: HostKeyPolicy) -> ClientBuilder {
-        ClientBuilder { config, policy }
+    /// Starts from the default algorithms and limits, and no host key accepted.
+    ///
+    /// # Panics
+    /// Never: the default configuration is valid.
+    #[cfg(feature = "rustcrypto")]
+    #[expect(clippy::expect_used, reason = "a test builds the default configuration")]
+    pub fn builder() -> ClientBuilder {
+        let config = ClientConfig::builder(&ssh_proto::crypto::rustcrypto::PROVIDER).build();
+        Self::with_config(config.expect("the default configuration is valid"))
+    }
+
+    /// Starts from a configuration, and no host key accepted.
+    pub fn with_config(config: Arc<ClientConfig>) -> ClientBuilder {
+        ClientBuilder { config, host_keys: HostKeys::ask(async |_| false), timeout: None }
     }
 
     fn shared(&self) -> &Arc<Shared<ClientRole>> {
         &self.handle.shared
-    }
-
-    /// The host key, when the policy accepted it as new and wants it recorded.
-    pub fn new_host_key(&self) -> Option<&PublicKey> {
-        self.new_host_key.as_ref()
     }
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
@@ -293,7 +352,7 @@ impl Client {
     }
 
     /// Has the server connect to `host:port`, and opens a channel to there. Another connection may run
-    /// [over it](ClientBuilder::start): this one is then its jump host.
+    /// [over it](ClientBuilder::connect_over): this one is then its jump host.
     ///
     /// Cancel-safe: dropped, the channel closes by itself.
     ///

@@ -1,15 +1,11 @@
 //! SSH-2 over tokio.
 //!
 //! ```no_run
-//! use ssh_io_tokio::Client;
-//! use ssh_proto::keys::{HostKeyPolicy, KnownHosts};
-//! use ssh_proto::{ClientConfig, crypto::rustcrypto::PROVIDER};
+//! use ssh_io_tokio::{Client, HostKeys};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let known = KnownHosts::parse(&std::fs::read("/home/me/.ssh/known_hosts")?);
-//! let config = ClientConfig::builder(&PROVIDER).build()?;
-//! let client =
-//!     Client::builder(config, HostKeyPolicy::KnownHosts(known)).connect("example.org", 22).await?;
+//! let known = HostKeys::KnownHosts("/home/me/.ssh/known_hosts".into());
+//! let client = Client::builder().host_keys(known).connect("example.org", 22).await?;
 //! client.auth_password("me", "secret").await?;
 //! let output = client.exec("uname -a").await?;
 //! println!("{}", String::from_utf8_lossy(&output.stdout));
@@ -29,6 +25,7 @@
 mod channel;
 mod client;
 mod driver;
+mod host_key;
 mod os;
 mod server;
 mod shared;
@@ -37,7 +34,8 @@ mod waiters;
 pub use channel::{Channel, ChannelOf, ReadHalfOf, ServerChannel, Stderr, StderrOf, WriteHalfOf};
 pub use client::{Client, ClientBuilder, Connecting};
 pub use driver::Driver;
+pub use host_key::{HostKeyQuestion, HostKeys};
 pub use os::OsEntropy;
 pub use server::{Asked, Back, Question, Server, ServerConnection};
 pub use ssh_proto;
-pub use ssh_proto::adapter::{Error, Output};
+pub use ssh_proto::adapter::{Error, Output, Startups};

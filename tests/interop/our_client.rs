@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ssh_io_std::HostKeys;
 use ssh_io_std::ssh_proto::adapter::Error;
-use ssh_io_std::ssh_proto::keys::{HostKeyPolicy, HostKeyRejection, KnownHosts};
+use ssh_io_std::ssh_proto::keys::HostKeyRejection;
 use ssh_io_std::ssh_proto::{ClientConfig, CloseReason, Credential, ExitStatus, Negotiated};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -150,11 +150,11 @@ impl OurClient for TokioClient {
 
     fn connect(port: u16, config: Arc<ClientConfig>, known_hosts: &Path) -> Result<Self, Failure> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let policy = HostKeyPolicy::KnownHosts(KnownHosts::parse(&std::fs::read(known_hosts)?));
-        let builder = ssh_io_tokio::Client::builder(config, policy);
+        let host_keys = ssh_io_tokio::HostKeys::KnownHosts(known_hosts.to_owned());
+        let builder = ssh_io_tokio::Client::with_config(config).host_keys(host_keys);
         let (client, driver) = block_on(&runtime, WAIT, async {
             let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-            let (connecting, driver) = builder.start("127.0.0.1", port, stream);
+            let (connecting, driver) = builder.start("127.0.0.1", port, stream).await?;
             let driver = tokio::spawn(driver.run());
             Ok::<_, Error>((connecting.finish().await?, driver))
         })?;

@@ -9,8 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ssh_io_std::{Handler, Question, ServerConnection};
-use ssh_io_tokio::{Channel, Client, Error};
-use ssh_proto::keys::HostKeyPolicy;
+use ssh_io_tokio::{Channel, Client, Error, HostKeys};
 use ssh_proto::{
     AuthError, AuthRequest, AuthVerdict, ChannelRequestKind, CloseReason, ExitStatus, Stream, ToSign,
 };
@@ -109,7 +108,7 @@ async fn connect() {
     });
     let config = null_client().build().unwrap();
     let polls = at_every_poll(async |polls| {
-        let builder = Client::builder(config.clone(), HostKeyPolicy::DangerousAcceptAny);
+        let builder = Client::with_config(config.clone()).host_keys(HostKeys::DangerousAcceptAny);
         match polled(polls, builder.connect("127.0.0.1", port)).await {
             None => false,
             Some(client) => {

@@ -3,6 +3,7 @@
 mod dropped;
 mod ending;
 mod gate;
+mod host_keys;
 mod login;
 mod remote;
 mod requests;

@@ -2,11 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ssh_io_tokio::{Client, Connecting, Driver};
-use ssh_proto::keys::HostKeyPolicy;
+use ssh_io_tokio::{Client, Connecting, Driver, HostKeys};
 use ssh_proto::{
     AuthMethods, AuthProof, AuthVerdict, ChannelEvent, ChannelId, ChannelRequestKind, ClientConfigBuilder,
     CloseReason, ExitStatus, Server, ServerConfigBuilder, ServerEvent, Stream,
@@ -88,8 +87,13 @@ pub(crate) fn start(
     let policy = Policy { auth: Answer::Keep, request: Answer::Keep, ..Policy::default() };
     let remote = Remote::start(server.build().unwrap(), policy, app, theirs);
     let switch = Switch::default();
-    let builder = Client::builder(client.build().unwrap(), HostKeyPolicy::DangerousAcceptAny);
-    let (connecting, driver) = builder.start("test", 22, Gated(ours, switch.clone()));
+    let builder = Client::with_config(client.build().unwrap()).host_keys(HostKeys::DangerousAcceptAny);
+    // There is no file to wait for.
+    let mut starting = Box::pin(builder.start("test", 22, Gated(ours, switch.clone())));
+    let Poll::Ready(started) = starting.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("it waits for something");
+    };
+    let (connecting, driver) = started.unwrap();
     Start { connecting, driver, remote, switch }
 }
 

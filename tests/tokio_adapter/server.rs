@@ -1,16 +1,17 @@
 //! The server of `ssh-io-tokio`, with its own client, over loopback sockets.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ssh_io_tokio::{Asked, Channel, Client, Error, OsEntropy, Server, ServerChannel, ServerConnection};
+use ssh_io_tokio::{
+    Asked, Channel, Client, ClientBuilder, Error, HostKeys, OsEntropy, Server, ServerChannel,
+    ServerConnection,
+};
 use ssh_proto::adapter::Startups;
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
-use ssh_proto::keys::HostKeyPolicy;
 use ssh_proto::{
-    AuthMethods, AuthProof, AuthVerdict, ChannelConfig, ChannelKind, ChannelRequestKind, ClientConfig,
-    CloseReason, DisconnectCode, ExitStatus, OpenFailure, OpenFailureCode, ServerConfig,
+    AuthMethods, AuthProof, AuthVerdict, ChannelConfig, ChannelKind, ChannelRequestKind, CloseReason,
+    DisconnectCode, ExitStatus, OpenFailure, OpenFailureCode, ServerConfig,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,35 +85,35 @@ struct Running {
     server: Server,
     address: SocketAddr,
     serving: JoinHandle<std::io::Result<()>>,
-    policy: HostKeyPolicy,
+    fingerprint: String,
 }
 
 async fn running_with(startups: Startups) -> Running {
     let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
-    let policy = HostKeyPolicy::Fingerprint(key.public.fingerprint());
+    let fingerprint = key.public.fingerprint();
     let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();
     let server = Server::new(config).startups(startups);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let for_task = server.clone();
     let serving = tokio::spawn(async move { for_task.serve(listener, |conn, _| answer(conn)).await });
-    Running { server, address, serving, policy }
+    Running { server, address, serving, fingerprint }
 }
 
 async fn running() -> Running {
     running_with(Startups::default()).await
 }
 
-fn config() -> Arc<ClientConfig> {
-    ClientConfig::builder(&PROVIDER).build().unwrap()
-}
-
 impl Running {
     async fn client(&self) -> Client {
-        let client = Client::builder(config(), self.policy.clone());
-        let client = client.connect("127.0.0.1", self.address.port()).await.unwrap();
+        let client = self.builder().connect("127.0.0.1", self.address.port()).await.unwrap();
         client.auth_password("me", PASSWORD).await.unwrap();
         client
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        let host_keys = HostKeys::Fingerprint(self.fingerprint.clone());
+        Client::builder().host_keys(host_keys).connect_timeout(PATIENCE)
     }
 }
 
@@ -157,14 +158,11 @@ async fn a_jump_host_is_a_connection_over_a_channel() {
     let outer = jump.client().await;
     let port = target.address.port();
     let channel = outer.open_direct_tcpip("127.0.0.1", port).await.unwrap();
-    let builder = Client::builder(config(), target.policy.clone());
-    let (connecting, driver) = builder.start("127.0.0.1", port, channel);
-    let driving = tokio::spawn(driver.run());
-    let inner = connecting.finish().await.unwrap();
+    let inner = target.builder().connect_over("127.0.0.1", port, channel).await.unwrap();
     inner.auth_password("me", PASSWORD).await.unwrap();
     echo(inner.open_session().await.unwrap(), 3 << 20).await;
     inner.close();
-    assert_eq!(driving.await.unwrap(), CloseReason::Local(DisconnectCode::BY_APPLICATION));
+    assert_eq!(inner.closed().await, CloseReason::Local(DisconnectCode::BY_APPLICATION));
     // The jump host's connection lives on.
     echo(outer.open_session().await.unwrap(), 1000).await;
     // Where nobody listens, it says so.
@@ -224,8 +222,7 @@ async fn one_address_gets_so_many_places_before_it_logs_in() {
     let mut clients = Vec::new();
     for _ in 0..4 {
         clients.push(loop {
-            let builder = Client::builder(config(), running.policy.clone());
-            if let Ok(client) = builder.connect("127.0.0.1", running.address.port()).await {
+            if let Ok(client) = running.builder().connect("127.0.0.1", running.address.port()).await {
                 break client;
             }
         });

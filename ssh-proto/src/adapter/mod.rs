@@ -10,14 +10,17 @@ mod replies;
 mod roles;
 mod startups;
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use std::io;
 
 use crate::config::ConfigError;
+use crate::entropy::Entropy;
 use crate::error::{AnswerError, AuthError, CloseReason, OpenError, RequestError};
-use crate::keys::{HostKeyRejection, PrivateKeyError};
+use crate::key::PublicKey;
+use crate::keys::{HostKeyRejection, KnownHosts, LineFormat, PrivateKeyError};
 use crate::msg::request::{ExitStatus, OpenFailure};
 
 pub use login::{Login, LoginStep};
@@ -35,6 +38,28 @@ pub struct Output {
     pub stderr: Vec<u8>,
     /// How it ended, if the server said so.
     pub status: Option<ExitStatus>,
+}
+
+/// What to append to a `known_hosts` file with the contents `old`, so that it records this key: a whole line, and
+/// the end of the last one if that is missing. The name is hashed when there is entropy for it.
+///
+/// # Errors
+/// [`Error::HostKey`] for a name that cannot be recorded, [`Error::Io`] without entropy.
+pub fn line_to_append(
+    old: &[u8],
+    host: &str,
+    port: u16,
+    key: &PublicKey,
+    hash: Option<&mut impl Entropy>,
+) -> Result<String, Error> {
+    let format = match hash {
+        Some(entropy) => LineFormat::hashed(entropy).map_err(|_| io::Error::other("no random bytes"))?,
+        None => LineFormat::Plain,
+    };
+    let line = KnownHosts::line(host, port, key, format)
+        .map_err(|_| Error::HostKey(HostKeyRejection::BadHostName))?;
+    let lead = if old.is_empty() || old.ends_with(b"\n") { "" } else { "\n" };
+    Ok(format!("{lead}{line}\n"))
 }
 
 /// Why a call failed.

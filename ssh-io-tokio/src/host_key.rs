@@ -1,0 +1,146 @@
+//! Which host keys a client accepts.
+
+use std::fmt;
+use std::fs;
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use ssh_proto::PublicKey;
+use ssh_proto::adapter::{Error, line_to_append};
+use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy, KnownHosts};
+use tokio::task::spawn_blocking;
+
+use crate::os::OsEntropy;
+
+/// What an embedder's own judgement gets to see.
+#[derive(Debug, Clone)]
+pub struct HostKeyQuestion {
+    /// The host name connected to.
+    pub host: String,
+    /// The port connected to.
+    pub port: u16,
+    /// The key the server proved to have.
+    pub key: PublicKey,
+}
+
+type Verdict = Pin<Box<dyn Future<Output = bool> + Send>>;
+type Judge = Box<dyn FnOnce(HostKeyQuestion) -> Verdict + Send>;
+
+/// Which host keys are accepted.
+#[non_exhaustive]
+pub enum HostKeys {
+    /// Only keys recorded in this `known_hosts` file. A file that is not there records nothing.
+    KnownHosts(PathBuf),
+    /// Keys recorded in this file; the first key of an unknown host is accepted and appended, its name hashed
+    /// when `hash` is set.
+    AcceptNew {
+        /// The file.
+        file: PathBuf,
+        /// Whether to hide the host's name in it.
+        hash: bool,
+    },
+    /// The one key with this fingerprint, `SHA256:…`.
+    Fingerprint(String),
+    /// The keys a future says yes to. It may ask a person and take its time.
+    Ask(Judge),
+    /// Any key: whoever stands in between can read and change everything.
+    DangerousAcceptAny,
+}
+
+impl HostKeys {
+    /// The keys that what `judge` gives says yes to.
+    pub fn ask<F: Future<Output = bool> + Send + 'static>(
+        judge: impl FnOnce(HostKeyQuestion) -> F + Send + 'static,
+    ) -> Self {
+        Self::Ask(Box::new(|question| Box::pin(judge(question))))
+    }
+
+    /// The types of the keys a host is known by, to be asked for first.
+    pub(crate) async fn key_types(&self, host: &str, port: u16) -> Result<Vec<String>, Error> {
+        let (Self::KnownHosts(file) | Self::AcceptNew { file, .. }) = self else { return Ok(Vec::new()) };
+        let (file, host) = (file.clone(), host.to_owned());
+        blocking(move || Ok(KnownHosts::parse(&read(&file)?).key_types(&host, port))).await
+    }
+
+    /// Judges a key, and records it where that is the policy.
+    pub(crate) async fn judge(self, question: HostKeyQuestion) -> Result<(), Error> {
+        // Files are read again: another connection may have recorded the host meanwhile.
+        match self {
+            Self::Ask(judge) => match judge(question).await {
+                true => Ok(()),
+                false => Err(Error::HostKeyRefused),
+            },
+            Self::Fingerprint(expected) => decide(&HostKeyPolicy::Fingerprint(expected), &question).map(drop),
+            Self::DangerousAcceptAny => Ok(()),
+            Self::KnownHosts(file) => {
+                blocking(move || {
+                    let policy = HostKeyPolicy::KnownHosts(KnownHosts::parse(&read(&file)?));
+                    decide(&policy, &question).map(drop)
+                })
+                .await
+            }
+            Self::AcceptNew { file, hash } => {
+                blocking(move || {
+                    let old = read(&file)?;
+                    let policy = HostKeyPolicy::AcceptNew(KnownHosts::parse(&old));
+                    match decide(&policy, &question)? {
+                        Record::No => Ok(()),
+                        Record::Yes => record(&file, &old, &question, hash),
+                    }
+                })
+                .await
+            }
+        }
+    }
+}
+
+/// Whether a key that was accepted is to be recorded.
+enum Record {
+    Yes,
+    No,
+}
+
+fn decide(policy: &HostKeyPolicy, question: &HostKeyQuestion) -> Result<Record, Error> {
+    match policy.decide(&question.host, question.port, &question.key) {
+        HostKeyDecision::Accept => Ok(Record::No),
+        HostKeyDecision::AcceptAndRecord => Ok(Record::Yes),
+        HostKeyDecision::Reject(why) => Err(Error::HostKey(why)),
+        _ => Err(Error::HostKeyRefused),
+    }
+}
+
+fn record(file: &Path, old: &[u8], question: &HostKeyQuestion, hash: bool) -> Result<(), Error> {
+    let HostKeyQuestion { host, port, key } = question;
+    let line = line_to_append(old, host, *port, key, hash.then_some(&mut OsEntropy))?;
+    // One write, so that two processes do not mix their lines.
+    let mut out = fs::OpenOptions::new().append(true).create(true).open(file)?;
+    Ok(out.write_all(line.as_bytes())?)
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
+}
+
+/// Files are read and written where that holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(work).await.map_err(|error| Error::Io(error.into()))?
+}
+
+impl fmt::Debug for HostKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KnownHosts(file) => f.debug_tuple("KnownHosts").field(file).finish(),
+            Self::AcceptNew { file, .. } => f.debug_tuple("AcceptNew").field(file).finish(),
+            Self::Fingerprint(fingerprint) => f.debug_tuple("Fingerprint").field(fingerprint).finish(),
+            Self::Ask(_) => f.write_str("Ask(..)"),
+            Self::DangerousAcceptAny => f.write_str("DangerousAcceptAny"),
+        }
+    }
+}

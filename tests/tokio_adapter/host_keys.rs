@@ -1,0 +1,92 @@
+//! Which host keys the tokio client accepts, and what it leaves behind when it accepts none.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ssh_io_tokio::{Client, Error, HostKeys, OsEntropy, ServerConnection};
+use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_proto::keys::{HostKeyRejection, KnownHosts};
+use ssh_proto::{CloseReason, KeyPair, ServerConfig};
+
+/// A file of this test's own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("ssh-io-tokio-{name}-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn key() -> KeyPair {
+    Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair()
+}
+
+/// Connects to a server with this key; how that ended for both sides.
+async fn connect(key: &KeyPair, host_keys: HostKeys) -> (Result<(), Error>, CloseReason) {
+    let config = ServerConfig::builder(&PROVIDER).host_key(key.clone()).build().unwrap();
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let (server, driver) = ServerConnection::start(config, theirs);
+    let driving = tokio::spawn(driver.run());
+    let client = Client::builder().host_keys(host_keys).connect_over("example.org", 22, ours).await;
+    let result = client.map(|client| client.close());
+    drop(server);
+    (result, driving.await.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_host_is_recorded_once_and_a_changed_key_is_refused() {
+    let file = Scratch::new("accept-new");
+    std::fs::write(&file.0, "# no line end").unwrap();
+    let (right, wrong) = (key(), key());
+    for hash in [true, false] {
+        let policy = || HostKeys::AcceptNew { file: file.0.clone(), hash };
+        connect(&right, policy()).await.0.unwrap();
+        let contents = std::fs::read(&file.0).unwrap();
+        let known = KnownHosts::parse(&contents);
+        assert_eq!(known.key_types("example.org", 22), ["ssh-ed25519"], "{known:?}");
+        assert_eq!(
+            contents.iter().filter(|byte| **byte == b'\n').count(),
+            2,
+            "one line more, and its own end"
+        );
+        let (refused, _) = connect(&wrong, policy()).await;
+        assert!(matches!(&refused, Err(Error::HostKey(HostKeyRejection::Changed { .. }))), "{refused:?}");
+        assert_eq!(std::fs::read(&file.0).unwrap(), contents);
+    }
+    connect(&right, HostKeys::KnownHosts(file.0.clone())).await.0.unwrap();
+    let nobody = Scratch::new("not-there");
+    let (refused, _) = connect(&right, HostKeys::KnownHosts(nobody.0.clone())).await;
+    assert!(matches!(&refused, Err(Error::HostKey(HostKeyRejection::Unknown))), "{refused:?}");
+    let (refused, _) = connect(&right, HostKeys::KnownHosts(std::env::temp_dir())).await;
+    assert!(matches!(&refused, Err(Error::Io(_))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_awaited_answer_decides_and_none_is_no() {
+    let right = key();
+    let fingerprint = right.public.fingerprint();
+    let ask = |answer: bool| {
+        let expected = right.public.clone();
+        HostKeys::ask(async move |question| {
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            assert_eq!((&question.host[..], question.port, question.key), ("example.org", 22, expected));
+            answer
+        })
+    };
+    // A person takes longer than the exchange may: the client's clock stands still meanwhile, the server's not.
+    let (refused, _) = connect(&right, ask(false)).await;
+    assert!(matches!(&refused, Err(Error::HostKeyRefused)), "{refused:?}");
+    connect(&right, HostKeys::Fingerprint(fingerprint)).await.0.unwrap();
+    let (refused, _) = connect(&right, HostKeys::Fingerprint(key().public.fingerprint())).await;
+    assert!(matches!(&refused, Err(Error::HostKey(HostKeyRejection::FingerprintDiffers))), "{refused:?}");
+    let (ours, _theirs) = tokio::io::duplex(1024);
+    let none = Client::builder().connect_timeout(Duration::from_secs(5)).connect_over("x", 22, ours).await;
+    assert!(matches!(none, Err(Error::TimedOut)), "{none:?}");
+}
