@@ -3,6 +3,9 @@
 //! The allocator counts for the whole process, so the tests take turns, and a count is the least of a few
 //! tries: the test harness allocates when it likes.
 
+#[path = "memory/over_tokio.rs"]
+mod over_tokio;
+
 use std::alloc::System;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
