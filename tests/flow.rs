@@ -4,6 +4,8 @@
 mod capacity;
 #[path = "flow/requests.rs"]
 mod requests;
+#[path = "flow/windows.rs"]
+mod windows;
 
 use ssh_proto::raw::number;
 use ssh_proto::{

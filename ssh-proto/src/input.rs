@@ -109,7 +109,8 @@ impl InputPool {
     pub fn idle(&mut self) {
         self.others.clear();
         self.size = MIN;
-        if self.current.capacity() > MIN && self.current.len() < MIN {
+        // However little is left of it, it may be large: its capacity does not count what was taken off its front.
+        if self.current.len() < MIN {
             let mut small = BytesMut::with_capacity(if self.current.is_empty() { 0 } else { MIN });
             small.extend_from_slice(&self.current);
             self.current = small;
@@ -119,5 +120,28 @@ impl InputPool {
     /// Bytes of the buffers held.
     pub fn capacity(&self) -> usize {
         self.current.capacity() + self.others.iter().map(BytesMut::capacity).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_buffer_is_given_back_however_little_of_it_is_left() {
+        let mut pool = InputPool::new();
+        let mut room = pool.reserve();
+        while room < 4 * MIN {
+            pool.buffer().resize(room, 1);
+            pool.filled(room, room);
+            drop(pool.buffer().split());
+            room = pool.reserve();
+        }
+        pool.buffer().resize(room, 1);
+        drop(pool.buffer().split_to(room - 10));
+        assert!(pool.buffer().capacity() < MIN);
+        pool.idle();
+        assert_eq!(pool.buffer()[..], [1; 10]);
+        assert!(!pool.buffer().try_reclaim(MIN), "it was there still");
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use ssh_io_std::{Client, HostKeys};
 
 use crate::peers::{KeyFile, Rig, USER, read, write};
 use crate::process::{Process, poll};
@@ -94,6 +95,13 @@ impl Serve {
         ssh.current_dir(&self.dir).args(["-F", "config"]).args(options).arg("serve").args(command);
         ssh.env_remove("SSH_AUTH_SOCK").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         ssh
+    }
+
+    /// A client of ours, not logged in.
+    fn connect(&self) -> Client {
+        let known_hosts = HostKeys::KnownHosts(self.dir.join("known_hosts"));
+        let client = Client::builder().host_keys(known_hosts).connect_timeout(WAIT);
+        client.connect("127.0.0.1", self.port).expect("connect")
     }
 
     fn log(&self) -> String {

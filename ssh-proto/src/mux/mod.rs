@@ -192,15 +192,13 @@ impl Mux {
         Some(entry.channel.insert(ChannelState::new(id, session, recv, config.stderr)))
     }
 
-    /// Frees a slot. Nothing may name the channel any more.
+    /// Frees a slot. Nothing may name the channel any more, and nothing of it is parked: it was released, or never
+    /// open.
     fn remove(&mut self, id: ChannelId) {
         let Some(entry) = self.slots.get_mut(id.slot as usize) else { return };
         if let Some(mut channel) = entry.channel.take() {
             entry.generation = entry.generation.wrapping_add(1);
             channel.recv.close(&mut self.ledger);
-            for stream in Stream::BOTH {
-                channel.parked_mut(stream).consume(usize::MAX, &mut self.borrow);
-            }
             self.outbox.forget(id);
             self.free.push_back(id.slot);
             self.in_use -= 1;

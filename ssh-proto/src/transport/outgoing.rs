@@ -153,10 +153,11 @@ impl Outgoing {
         self.swapped = 0;
     }
 
-    /// Gives the buffer back when it is empty and large.
+    /// Gives the buffer back when it is empty and large. That shows once what was consumed is reclaimed: the
+    /// capacity alone is only what is left behind it.
     pub(crate) fn shrink(&mut self) {
         const IDLE: usize = 4096;
-        if self.out.is_empty() && self.out.capacity() > IDLE {
+        if self.out.is_empty() && self.out.try_reclaim(IDLE + 1) {
             self.out = BytesMut::new();
         }
     }
@@ -365,5 +366,17 @@ mod tests {
                 prop_assert!(made.starts_with(&sent));
             }
         }
+    }
+
+    #[test]
+    fn a_large_buffer_is_given_back_once_all_of_it_was_sent() {
+        let mut out = outgoing();
+        out.raw(&[0; 100_000]);
+        out.consume(99_999);
+        out.shrink();
+        assert_eq!(out.output(), [0], "it is in use");
+        out.consume(1);
+        out.shrink();
+        assert!(!out.out.try_reclaim(1), "it was there still");
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal};
-use ssh_io_std::{Client, Error, HostKeys, read_key_file};
+use ssh_io_std::{Error, read_key_file};
 
 use super::{Serve, has_ended, process_id, send_signal, stat};
 use crate::peers::{Rig, USER, read};
@@ -130,7 +130,7 @@ fn a_program_that_left_the_group_with_the_pipes_holds_nothing_up() {
     let before = Held::by(serve.id);
     // The input is passed on too, more than a pipe takes, and the escaped program does not read it.
     for (what, then) in [("the command lives", FOREVER), ("the command ended", "exit 0")] {
-        let mut ssh = serve.ssh(&[], Some(&format!("setsid {FOREVER} <&0 & echo $!; {then}")));
+        let mut ssh = serve.ssh(&[], Some(&format!("exec 3<&0; setsid {FOREVER} <&3 & echo $!; {then}")));
         let mut ssh = Ssh::start(ssh.stdin(fs::File::open("/dev/zero").expect("endless input")));
         let escaped = ssh.process_id();
         let in_another_session = || (session(escaped)? == escaped.as_raw_nonzero().get()).then_some(());
@@ -226,9 +226,7 @@ fn sessions_without_a_program_make_room_too() {
     let rig = Rig::share();
     let serve = Serve::start(&rig, "ssh-ed25519");
     let before = Held::by(serve.id);
-    let known_hosts = HostKeys::KnownHosts(serve.dir.join("known_hosts"));
-    let client = Client::builder().host_keys(known_hosts).connect_timeout(WAIT);
-    let client = client.connect("127.0.0.1", serve.port).expect("connect");
+    let client = serve.connect();
     let key = read_key_file(rig.user_key("ssh-ed25519").path(), None).expect("a key");
     client.auth_key(USER, key).expect("log in");
     // All that our side may have, which is as many.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use ssh_io_std::ssh_proto::{ChannelRequestKind, ExitStatus};
-use ssh_io_std::{Client, Error, HostKeys, read_key_file};
+use ssh_io_std::{Client, Error, read_key_file};
 
 use super::{Serve, example, free_port};
 use crate::clients::{Job, Login, Outcome};
@@ -47,12 +47,14 @@ fn run_job(
 
 /// A client of ours, logged in.
 fn client(rig: &Rig, serve: &Serve) -> Client {
-    let known_hosts = HostKeys::KnownHosts(serve.dir.join("known_hosts"));
-    let client = Client::builder().host_keys(known_hosts).connect_timeout(WAIT);
-    let client = client.connect("127.0.0.1", serve.port).expect("connect");
-    let key = read_key_file(rig.user_key("ssh-ed25519").path(), None).expect("a key");
-    client.auth_key(USER, key).expect("log in");
+    let client = serve.connect();
+    log_in(&client, &rig.user_key("ssh-ed25519")).expect("log in");
     client
+}
+
+/// Logs in without asking first whether the key would do.
+fn log_in(client: &Client, key: &KeyFile) -> Result<(), Error> {
+    client.auth_key(USER, read_key_file(key.path(), None)?)
 }
 
 #[test]
@@ -150,6 +152,11 @@ fn a_key_that_is_not_listed_is_refused() {
     let rig = Rig::share();
     let serve = Serve::start(&rig, "ssh-ed25519");
     for algorithm in ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512"] {
+        let client = serve.connect();
+        let refused = log_in(&client, &rig.stranger_key(algorithm));
+        assert!(matches!(refused, Err(Error::AuthFailed { .. })), "{algorithm}: {refused:?}");
+        assert!(client.open_session().is_err(), "{algorithm}");
+        // ssh asks first.
         let run = |key| run_job(&rig, &serve, &key, "echo out", None, Path::new("/dev/null"));
         let stranger = run(rig.stranger_key(algorithm));
         assert_eq!((stranger.stdout_text().as_str(), stranger.code), ("", Some(255)), "{algorithm}");

@@ -1,0 +1,168 @@
+//! What a connection of `ssh-io-tokio` allocates: nothing for a data packet, and nothing that it keeps.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use ssh_proto::keys::HostKeyPolicy;
+use ssh_proto::{
+    AuthVerdict, ChannelConfig, ChannelEvent, InputPool, RekeyPolicy, Server, ServerConfig, ServerEvent,
+    Stream,
+};
+use ssh_tests::{Peer, Seeded, null_client, null_server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::Notify;
+
+use super::{NOW, allocations, live, turn};
+
+/// What a server is told to do, from outside of its task.
+#[derive(Default)]
+struct Orders {
+    /// Bytes still to send.
+    send: AtomicUsize,
+    sends: Notify,
+    /// Give the buffers back.
+    rests: Notify,
+}
+
+impl Orders {
+    fn send(&self, bytes: usize) {
+        self.send.fetch_add(bytes, Ordering::SeqCst);
+        self.sends.notify_one();
+    }
+}
+
+/// A server that sends what it is told to on the one channel, and takes what comes. Its buffers are those of an
+/// adapter.
+async fn serve(config: Arc<ServerConfig>, transport: DuplexStream, orders: Arc<Orders>) {
+    let (mut reader, mut writer) = tokio::io::split(transport);
+    let (mut conn, mut pool) = (Server::connect(config, Box::new(Seeded::new(2))), InputPool::new());
+    let (mut output, mut channel, data) = (BytesMut::new(), None, [7; PACKET]);
+    loop {
+        loop {
+            conn.handle_input(NOW, pool.buffer());
+            match conn.poll_event() {
+                Some(ServerEvent::Auth(request)) => conn.reply_auth(request, AuthVerdict::Accept).unwrap(),
+                Some(ServerEvent::Open(request)) => {
+                    channel = Some(conn.accept_channel(request, ChannelConfig::default()).unwrap());
+                }
+                Some(ServerEvent::Channel(id, ChannelEvent::Readable(stream))) => {
+                    while conn.channel(id).unwrap().read(stream, usize::MAX).is_ok() {}
+                }
+                Some(ServerEvent::Closed(_)) => return,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        while let Some(id) = channel
+            && let left @ 1.. = orders.send.load(Ordering::SeqCst)
+            && let Ok(n) = conn.channel(id).unwrap().write(Stream::Data, &data[..left.min(PACKET)])
+        {
+            orders.send.fetch_sub(n, Ordering::SeqCst);
+        }
+        if output.is_empty() {
+            conn.swap_output(&mut output);
+        }
+        let room = pool.reserve();
+        tokio::select! {
+            biased;
+            n = writer.write(&output), if !output.is_empty() => {
+                let n = n.unwrap();
+                output.advance(n);
+                conn.consume_output(n);
+            }
+            n = reader.read_buf(pool.buffer()) => match n.unwrap() {
+                0 => conn.handle_eof(NOW),
+                n => pool.filled(n, room),
+            },
+            () = orders.sends.notified() => {}
+            () = orders.rests.notified() => {
+                pool.idle();
+                conn.handle_timeout(NOW);
+                if output.is_empty() {
+                    output = BytesMut::new();
+                }
+            }
+        }
+    }
+}
+
+const PACKET: usize = 1000;
+/// What the transport in memory holds each way.
+const PIPE: usize = 64 * 1024;
+
+/// A client of the tokio adapter with a channel to that server.
+async fn tokio_channel() -> (ssh_io_tokio::Client, ssh_io_tokio::Channel, Arc<Orders>) {
+    let no_rekey = |rekey: &mut RekeyPolicy| (rekey.bytes, rekey.interval) = (u64::MAX / 2, None);
+    let (client, server) = (null_client().with_rekey(no_rekey), null_server().with_rekey(no_rekey));
+    let (ours, theirs) = tokio::io::duplex(PIPE);
+    let orders = Arc::new(Orders::default());
+    tokio::spawn(serve(server.build().unwrap(), theirs, Arc::clone(&orders)));
+    let policy = HostKeyPolicy::DangerousAcceptAny;
+    let builder = ssh_io_tokio::Client::builder(client.build().unwrap(), policy);
+    let (connecting, driver) = builder.start("test", 22, ours);
+    tokio::spawn(driver.run());
+    let client = connecting.finish().await.unwrap();
+    client.auth_password("me", "x").await.unwrap();
+    let channel = client.open_session().await.unwrap();
+    (client, channel, orders)
+}
+
+/// Runs this on a runtime of its own whose time is paused, and jumps when nothing else is left to do.
+fn block_on(future: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(3600), future).await }).unwrap();
+}
+
+#[test]
+fn a_data_packet_costs_the_tokio_adapter_no_allocation() {
+    let _turn = turn();
+    block_on(async {
+        let (_client, mut channel, orders) = tokio_channel().await;
+        let (mut piece, mut least) = (vec![0; 10 * PACKET], usize::MAX);
+        for _ in 0..8 {
+            let before = allocations();
+            for _ in 0..100 {
+                // Each time both sides wait first, and are woken.
+                orders.send(piece.len());
+                channel.read_exact(&mut piece).await.unwrap();
+                channel.write_all(&piece).await.unwrap();
+            }
+            least = least.min(allocations() - before);
+        }
+        assert_eq!(least, 0);
+    });
+}
+
+#[test]
+fn a_tokio_connection_gives_its_buffers_back_when_nothing_moves() {
+    let _turn = turn();
+    block_on(async {
+        let (_client, mut channel, orders) = tokio_channel().await;
+        // The server's buffers are not what this is about.
+        let after = async |pause| {
+            tokio::time::sleep(pause).await;
+            orders.rests.notify_one();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            live()
+        };
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(15));
+        let mut piece = vec![0; 1 << 20];
+        let fresh = after(long).await;
+        for _ in 0..3 {
+            for _ in 0..8 {
+                orders.send(piece.len());
+                channel.read_exact(&mut piece).await.unwrap();
+                channel.write_all(&piece).await.unwrap();
+            }
+            let (busy, idle) = (after(short).await, after(long).await);
+            println!("over tokio, behind a transfer: {} bytes are given back", busy - idle);
+            assert!(busy - idle > 256 * 1024, "{}", busy - idle);
+            // The transport in memory keeps its own.
+            assert!(idle - fresh < 2 * PIPE + 8 * 1024, "{}", idle - fresh);
+        }
+    });
+}
