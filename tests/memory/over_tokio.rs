@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use ssh_proto::keys::HostKeyPolicy;
 use ssh_proto::{
     AuthVerdict, ChannelConfig, ChannelEvent, InputPool, RekeyPolicy, Server, ServerConfig, ServerEvent,
     Stream,
@@ -100,11 +99,9 @@ async fn tokio_channel() -> (ssh_io_tokio::Client, ssh_io_tokio::Channel, Arc<Or
     let (ours, theirs) = tokio::io::duplex(PIPE);
     let orders = Arc::new(Orders::default());
     tokio::spawn(serve(server.build().unwrap(), theirs, Arc::clone(&orders)));
-    let policy = HostKeyPolicy::DangerousAcceptAny;
-    let builder = ssh_io_tokio::Client::builder(client.build().unwrap(), policy);
-    let (connecting, driver) = builder.start("test", 22, ours);
-    tokio::spawn(driver.run());
-    let client = connecting.finish().await.unwrap();
+    let builder = ssh_io_tokio::Client::with_config(client.build().unwrap());
+    let builder = builder.host_keys(ssh_io_tokio::HostKeys::DangerousAcceptAny);
+    let client = builder.connect_over("test", 22, ours).await.unwrap();
     client.auth_password("me", "x").await.unwrap();
     let channel = client.open_session().await.unwrap();
     (client, channel, orders)
