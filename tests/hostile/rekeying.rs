@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ssh_proto::raw::{KexStep, State, number};
 use ssh_proto::{
-    ClientEvent, CloseReason, GlobalReply, PeerMisbehaved, ReadError, ServerEvent, Side, Stream,
-    TimeoutReason, WriteError,
+    ChannelEvent, ClientEvent, CloseReason, GlobalReply, PeerMisbehaved, ReadError, ServerEvent, Side,
+    Stream, TimeoutReason, WriteError,
 };
 use ssh_tests::puppet::null_signature;
 use ssh_tests::scene::{Event, Subject};
@@ -283,5 +283,54 @@ fn pk_12_nothing_is_sealed_with_a_key_that_is_worn_out() {
         either!(&mut scene.subject, conn => conn.set_sent(0, BYTES));
         scene.settle();
         assert_eq!((scene.closed(), scene.heard.len()), (CloseReason::KeyExhausted, 0));
+    }
+}
+
+/// What `flood` says, over and over, in an exchange that the peer holds open, with each question answered at once.
+/// How much was owed at most before the connection ended.
+fn flood_in_an_exchange(flood: impl Fn(u32) -> Vec<Vec<u8>>) -> usize {
+    let mut scene = Scene::server().authenticated();
+    scene.open_session(1 << 20);
+    scene.rekey();
+    let mut owed = 0;
+    for round in 0..100_000 {
+        for message in flood(round) {
+            scene.say(&message);
+        }
+        if scene.is_over() {
+            let expected = PeerMisbehaved::ReplyFlood;
+            assert!(matches!(scene.closed(), CloseReason::PeerMisbehaved { rule, .. } if rule == expected));
+            return owed;
+        }
+        for event in scene.take_events() {
+            match event {
+                Event::Server(ServerEvent::Channel(_, ChannelEvent::Request(request))) => {
+                    scene.as_server().reply_request(request, true).expect("open");
+                }
+                refused => drop(refused),
+            }
+        }
+        owed = owed.max(scene.memory().owed);
+    }
+    panic!("{owed} bytes are owed, and nothing ends it");
+}
+
+#[test]
+fn dos_whoever_holds_an_exchange_open_cannot_have_replies_pile_up() {
+    let unknown_between_useful = |_| {
+        let mut messages = vec![hand::bare(199); 30];
+        messages.push(hand::adjust(0, 1));
+        messages
+    };
+    let requests = |_| vec![hand::request(0, "x@ssh-tests.invalid", true, b"")];
+    let opens = |round| vec![hand::open(round, 1000, 1000)];
+    // Four times the cap, and what one round adds.
+    let bound = 4 * 64 * 1024 + 8 * 1024;
+    for owed in [
+        flood_in_an_exchange(unknown_between_useful),
+        flood_in_an_exchange(requests),
+        flood_in_an_exchange(opens),
+    ] {
+        assert!(owed <= bound, "{owed}");
     }
 }

@@ -158,24 +158,30 @@ impl Core {
             Verdict::Unimplemented => {
                 self.noise.spend_unimplemented()?;
                 self.owed.push_unimplemented(packet.seq);
-                Ok(())
+                self.check_flood(0)
             }
             Verdict::Accept | Verdict::AcceptIf | Verdict::UseIfAwaited => {
-                let provoked = self.owed.held().provoked;
+                let before = self.owed.held().provoked;
                 match self.route(number, &packet.payload, packet.seq)? {
                     Effect::Useful => self.noise.earn(payload.len()),
                     Effect::Noise => self.noise.spend(self.now)?,
                     Effect::Late => {}
                 }
-                // Otherwise the cap stops the input; while only the peer's KEXINIT can free the way for replies,
-                // it must not. The peer does not pay for long answers that the embedder chose to give, and a
-                // message that adds nothing not for what the embedder decided meanwhile.
-                let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
-                if self.owed.held().provoked > cap.max(provoked) && self.exchange_holds_replies() {
-                    return Err(PeerMisbehaved::ReplyFlood.into());
-                }
-                Ok(())
+                self.check_flood(before)
             }
+        }
+    }
+
+    /// Ends the connection when a message brought what is owed over the cap while that does not stop the input:
+    /// in an exchange, only the peer's KEXINIT can free the way for replies.
+    ///
+    /// The peer does not pay for long answers that the embedder chose to give; nor does a message that adds nothing
+    /// to what was owed `before` pay for what the embedder decided meanwhile.
+    fn check_flood(&self, before: usize) -> Result<(), CloseReason> {
+        let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
+        match self.owed.held().provoked > cap.max(before) && self.exchange_holds_replies() {
+            true => Err(PeerMisbehaved::ReplyFlood.into()),
+            false => Ok(()),
         }
     }
 

@@ -169,10 +169,7 @@ impl Mux {
     ) -> Result<Effect, PeerMisbehaved> {
         let request = Wire::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let name = core::str::from_utf8(request.name).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        // DoS: in an exchange answers cannot leave, and input goes on. What may be chosen as an answer is bounded
-        // by asking about nothing more once too much is owed.
-        let full = self.globals.owed.waiting() >= cx.limits.pending_global_tickets
-            || cx.owed.held().total() > cx.limits.owed_replies;
+        let full = self.globals.owed.waiting() >= cx.limits.pending_global_tickets || cx.owes_too_much();
         if name == KEEPALIVE || full {
             if request.want_reply {
                 self.globals.owed.push_refusal(cx.owed);

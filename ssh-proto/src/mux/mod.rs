@@ -62,6 +62,14 @@ impl MuxContext<'_> {
         self.out.pending() < self.limits.output
     }
 
+    /// Whether so much is owed that nothing more is asked of the embedder.
+    ///
+    /// DoS: in an exchange answers cannot leave, and input goes on. Each refusal is the peer's own doing, and so
+    /// counts against it; an answer that it made the embedder give would not.
+    fn owes_too_much(&self) -> bool {
+        self.owed.held().total() > self.limits.owed_replies
+    }
+
     /// The way out, when packets may be sent and there is room.
     fn sender(&mut self) -> Option<ServiceSender<'_>> {
         if self.has_room() { self.out.service() } else { None }

@@ -95,6 +95,11 @@ impl Mux {
         let open = decode::<ChannelOpen<'_>>(payload)?;
         let remote = RemoteId(open.sender);
         let kind = match self.judge_open(cx.limits, &open)? {
+            Ok(_) if cx.owes_too_much() => {
+                let why = OpenFailure::new(OpenFailureCode::RESOURCE_SHORTAGE, "too much is owed");
+                cx.owed.push_open_failure(remote, why);
+                return Ok(Effect::Useful);
+            }
             Ok(kind) => kind,
             Err((code, text)) => {
                 cx.owed.push_open_failure(remote, OpenFailure::new(code, text));
@@ -339,7 +344,8 @@ impl Mux {
         let Some(channel) = self.open_target(request.recipient)? else { return Ok(Effect::Noise) };
         let id = channel.id;
         let late = channel.closing().then(|| channel.drop_request(cx.limits.pending_requests));
-        let kind = match surfaced(channel, &request, cx.limits) {
+        let full = request.want_reply && cx.owes_too_much();
+        let kind = match surfaced(channel, &request, cx.limits).filter(|_| !full) {
             // How a program ended is worth knowing to whoever closed on it.
             Some(ChannelRequestKind::Exit(status)) if !channel.released => {
                 cx.events.push(CoreEvent::Channel(id, ChannelEvent::Exit(status)));
