@@ -205,14 +205,14 @@ impl CoreEvent {
         let payload = match self {
             Self::Banner(text) => text.as_bytes().len(),
             Self::AuthFailed { remaining, .. } => remaining.iter().map(|name| name.len() + 24).sum(),
-            Self::Global(request) => request.kind.name.len() + request.kind.data.len(),
+            Self::Global(request) => request.heap_size(),
             Self::GlobalReply(_, data) => data.as_ref().map_or(0, Bytes::len),
             Self::Open(request) => request.kind.heap_size(),
             Self::OpenFailed(_, why) => why.description.as_bytes().len(),
             Self::Channel(_, ChannelEvent::Request(request)) => request.kind.heap_size(),
             Self::Channel(_, ChannelEvent::Exit(status)) => status.heap_size(),
             Self::Auth(request) => request.user.len(),
-            Self::Probe(probe) => probe.user.len() + probe.key.as_blob().len(),
+            Self::Probe(probe) => probe.heap_size(),
             Self::Sign(request) => request.message.len(),
             Self::HostKey(_)
             | Self::LoggedIn

@@ -168,6 +168,11 @@ impl KeyProbe {
     pub fn algorithm(&self) -> &'static str {
         self.algorithm
     }
+
+    /// What the client chose the length of, in bytes.
+    pub(crate) fn heap_size(&self) -> usize {
+        self.user.len() + self.key.as_blob().len()
+    }
 }
 
 /// What an [`AuthRequest`] brings as proof.
@@ -283,6 +288,11 @@ impl GlobalRequest {
     /// Whether the peer wants an answer.
     pub fn wants_reply(&self) -> bool {
         self.ticket.is_some()
+    }
+
+    /// What the peer chose the length of, in bytes.
+    pub(crate) fn heap_size(&self) -> usize {
+        self.kind.name.len() + self.kind.data.len()
     }
 }
 

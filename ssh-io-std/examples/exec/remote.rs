@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Args, Destination { user, host }: &Destination) -> Resu
     if args.verbose {
         let _ = describe(&client, &mut io::stderr());
     }
+    client.set_timeout(args.timeout.map(Duration::from_secs));
     log_in(&client, args, user)?;
     let code = run_command(&client, args).map_err(text)?;
     client.close();

@@ -96,6 +96,26 @@ impl ServerKept {
     /// DoS: more are refused, for input must go on: who answers may itself wait for it, or for the
     /// connection's end.
     pub const MAX_QUESTIONS: usize = 256;
+    /// What they may hold, in bytes.
+    pub const MAX_QUESTION_BYTES: usize = 64 * 1024;
+
+    /// Whether there is room for one more question.
+    fn has_room(&self) -> bool {
+        // Few wait for long: counting them each time costs less than keeping count.
+        self.questions.len() < Self::MAX_QUESTIONS
+            && self.questions.iter().map(heap_size).sum::<usize>() < Self::MAX_QUESTION_BYTES
+    }
+}
+
+/// What a question holds that its client chose the length of, in bytes.
+fn heap_size(question: &ServerEvent) -> usize {
+    match question {
+        ServerEvent::Global(request) => request.heap_size(),
+        ServerEvent::Open(request) => request.kind.heap_size(),
+        ServerEvent::Channel(_, ChannelEvent::Request(request)) => request.kind.heap_size(),
+        ServerEvent::Probe(probe) => probe.heap_size(),
+        _ => 0,
+    }
 }
 
 impl AdapterRole for Server {
@@ -125,12 +145,35 @@ impl AdapterRole for Server {
                 kept.questions.push_back(ServerEvent::Authenticated(who));
                 return Some(News::Authenticated);
             }
-            question if kept.questions.len() < ServerKept::MAX_QUESTIONS => {
+            question if kept.has_room() => {
                 kept.questions.push_back(question);
             }
             // Dropped, and so refused.
             _ => {}
         }
         Some(News::Taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::msg::request::GlobalRequestKind;
+    use crate::ticket::GlobalRequest;
+
+    #[test]
+    fn questions_are_bounded_by_what_they_hold() {
+        let global = |len: usize| {
+            let kind = GlobalRequestKind { name: "x@example.invalid".into(), data: alloc::vec![7; len] };
+            ServerEvent::Global(GlobalRequest { ticket: None, kind })
+        };
+        let mut kept = ServerKept::default();
+        kept.questions.push_back(global(ServerKept::MAX_QUESTION_BYTES - 100));
+        assert!(kept.has_room());
+        kept.questions.push_back(global(200));
+        assert!(!kept.has_room());
+        kept.questions.clear();
+        (0..ServerKept::MAX_QUESTIONS).for_each(|_| kept.questions.push_back(global(0)));
+        assert!(!kept.has_room());
     }
 }
