@@ -1,10 +1,12 @@
 //! The two drive loops of the crate's documentation, over pipes in memory: a blocking one, and one as it is
 //! written over an async runtime. Each meets input of one packet at a time and of a thousand, the end of the
 //! transport, questions that stop the input, and a close whose DISCONNECT is still to be sent. In modules of
-//! their own: the end of the transport, and output that is traded away.
+//! their own: the end of the transport, how much to read, and output that is traded away.
 
 #[path = "drive/eof.rs"]
 mod eof;
+#[path = "drive/hint.rs"]
+mod hint;
 #[path = "drive/swap.rs"]
 mod swap;
 

@@ -267,6 +267,35 @@ fn a_channel_closed_without_eof_is_reset() {
 }
 
 #[test]
+fn an_abort_says_how_many_bytes_of_requests_and_data_it_dropped() {
+    // A number, the recipient, the name's length, the wish for a reply.
+    const HEAD: usize = 1 + 4 + 4 + 1;
+    let mut pair = Pair::logged_in();
+    pair.client.policy = reads(false);
+    let (ours, theirs) = pair.open_session();
+    let (other, _) = pair.open_session();
+    server(&mut pair, theirs).write(Stream::Data, &[0; 1000]).unwrap();
+    server(&mut pair, theirs).write(Stream::Stderr, &[0; 200]).unwrap();
+    pair.drive();
+    assert_eq!(client(&mut pair, ours).read(Stream::Data, 300).unwrap().len(), 300);
+    // The output is full: requests wait.
+    pair.c2s.stalled = true;
+    fill(&mut client(&mut pair, other), Stream::Data);
+    let kind = |len| ChannelRequestKind::Other { name: "x@y".into(), data: vec![0; len] };
+    for (id, len) in [(ours, 10), (other, 5), (ours, 4000)] {
+        client(&mut pair, id).request(&kind(len), false).unwrap();
+    }
+    let requests = 2 * (HEAD + 3) + 10 + 4000;
+    assert_eq!(client(&mut pair, ours).abort(), requests + 700 + 200);
+    assert_eq!(client(&mut pair, ours).abort(), 0, "once is enough");
+    pair.c2s.stalled = false;
+    pair.drive();
+    assert_eq!(record::count(&pair.c2s.sent, number::CHANNEL_REQUEST), 1, "only the other channel's");
+    assert!(pair.client.saw("0 } Closed"));
+    assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+}
+
+#[test]
 fn a_lost_connection_leaves_what_arrived_and_then_says_lost() {
     let mut pair = Pair::logged_in();
     let (ours, theirs) = pair.open_session();

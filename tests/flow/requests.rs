@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ssh_proto::raw::number;
 use ssh_proto::{
-    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, GlobalRequestKind, OpenError,
-    RequestError, ServerEvent, Stream, WriteError,
+    Channel, ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, GlobalRequestKind,
+    OpenError, RequestError, ServerEvent, Stream, WriteError,
 };
-use ssh_tests::{Answer, Pair, hand, null_configs_with, record, take};
+use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
 
-use super::{client, fill};
+use super::{client, fill, server};
 
 #[test]
 fn ch_08_replies_come_in_the_order_of_the_requests_whatever_the_order_of_the_answers() {
@@ -33,6 +33,55 @@ fn ch_08_replies_come_in_the_order_of_the_requests_whatever_the_order_of_the_ans
     let replies = pair.client.trace.iter().filter(|event| event.contains(" Reply("));
     let replies: Vec<bool> = replies.map(|event| event.contains("true")).collect();
     assert_eq!(replies, [true, false, true]);
+}
+
+#[test]
+fn a_request_says_how_many_bytes_of_each_stream_came_before_it() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    let policy = Policy { request: Answer::Keep, ..Policy::default() };
+    (pair.client.policy, pair.server.policy) = (policy.clone(), policy);
+    let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    let (mut data, mut stderr) = (0, 0);
+    for (more_data, more_stderr) in [(0, 0), (3, 0), (0, 5), (1000, 40_000), (0, 0)] {
+        let say = |mut channel: Channel<'_>| {
+            for (stream, n) in [(Stream::Data, more_data), (Stream::Stderr, more_stderr)] {
+                assert!(n == 0 || channel.write(stream, &vec![0; n]) == Ok(n));
+            }
+            channel.request(&kind, true).unwrap();
+        };
+        say(client(&mut pair, ours));
+        say(server(&mut pair, theirs));
+        (data, stderr) = (data + more_data as u64, stderr + more_stderr as u64);
+        pair.drive();
+        let asked = [
+            take!(pair.client, ClientEvent::Channel(_, ChannelEvent::Request(asked)) => asked),
+            take!(pair.server, ServerEvent::Channel(_, ChannelEvent::Request(asked)) => asked),
+        ];
+        for asked in asked {
+            assert_eq!((asked.after(Stream::Data), asked.after(Stream::Stderr)), (data, stderr));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_told_of_an_open_that_was_given_up_whatever_becomes_of_it() {
+    for answer in [Answer::No, Answer::Drop, Answer::Yes] {
+        let mut pair = Pair::logged_in();
+        pair.server.policy.open = Answer::Keep;
+        let given_up =
+            pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+        let other = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+        client(&mut pair, given_up).release();
+        pair.drive();
+        pair.server.answer(&Policy { open: answer, ..Policy::default() });
+        pair.drive();
+        assert!(!pair.client.saw(&format!("{given_up:?}")), "{answer:?}: {:?}", pair.client.trace);
+        assert!(pair.client.saw(&format!("{other:?}")), "{answer:?}: {:?}", pair.client.trace);
+        let left = if answer == Answer::Yes { 1 } else { 0 };
+        assert_eq!(pair.client.conn.memory_usage().channels, left, "{answer:?}");
+        assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    }
 }
 
 #[test]

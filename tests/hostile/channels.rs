@@ -120,6 +120,19 @@ fn ch_09_ch_10_ch_11_every_message_to_a_channel_in_every_state() {
 }
 
 #[test]
+fn ch_09_late_messages_to_a_channel_that_is_gone_are_noise() {
+    for side in [Side::Client, Side::Server] {
+        for number in 93..=100 {
+            let mut scene = channel_in(side, Progress::Gone);
+            (0..256).for_each(|_| scene.say(&message(number)));
+            assert!(!scene.is_over(), "{side:?}: {number}");
+            scene.say(&message(number));
+            scene.assert_broken(PeerMisbehaved::NoiseFlood, Some(number));
+        }
+    }
+}
+
+#[test]
 fn ch_09_the_largest_number_names_nothing() {
     for number in 91..=100 {
         let mut scene = channel_in(Side::Server, Progress::Open);

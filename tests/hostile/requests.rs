@@ -5,8 +5,8 @@ use std::time::Duration;
 use ssh_proto::raw::channel::ChannelOpen;
 use ssh_proto::raw::number;
 use ssh_proto::{
-    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, ExitStatus, PeerText,
-    ServerEvent, Side, TerminalModes, WindowSize,
+    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, ExitStatus, GlobalReply,
+    PeerText, ServerEvent, Side, TerminalModes, WindowSize,
 };
 use ssh_tests::scene::Event;
 use ssh_tests::{Scene, either, hand};
@@ -31,7 +31,7 @@ fn ch_14_global_requests_are_answered_in_their_order_whatever_becomes_of_them() 
     assert_eq!((wanting.len(), quiet.len()), (16, 15));
     assert_eq!(scene.heard, []);
     for request in wanting.into_iter().rev() {
-        scene.as_server().reply_global(request, ssh_proto::GlobalReply::Success(b"")).expect("open");
+        scene.as_server().reply_global(request, GlobalReply::Success(b"")).expect("open");
     }
     scene.settle();
     let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
@@ -204,6 +204,35 @@ fn ch_16_a_session_runs_one_program() {
 }
 
 #[test]
+fn ch_16_a_program_that_was_refused_makes_room_for_the_next() {
+    // Whether the question is answered with no or let go of.
+    for dropped in [true, false] {
+        let mut scene = Scene::server().authenticated();
+        scene.open_session(100);
+        for name in ["shell", "shell", "exec"] {
+            let data = if name == "exec" { &b"\0\0\0\x02id"[..] } else { b"" };
+            scene.say(&hand::request(0, name, true, data));
+            // While there is no answer yet, there is no second question.
+            scene.say(&hand::request(0, "shell", true, b""));
+            let request = scene.take(|event| match event {
+                Event::Server(ServerEvent::Channel(_, ChannelEvent::Request(request))) => Ok(request),
+                event => Err(event),
+            });
+            assert_eq!((request.kind().name(), scene.events.len()), (name, 0), "dropped: {dropped}");
+            match dropped {
+                true => drop(request),
+                false => scene.as_server().reply_request(request, false).expect("open"),
+            }
+            assert_eq!(answers(&mut scene), [false, false], "dropped: {dropped}");
+        }
+        scene.say(&hand::request(0, "shell", true, b""));
+        assert_eq!(agree(&mut scene), 1, "dropped: {dropped}");
+        scene.say(&hand::request(0, "shell", true, b""));
+        assert_eq!((answers(&mut scene), agree(&mut scene)), (vec![true, false], 0));
+    }
+}
+
+#[test]
 fn ch_16_variables_are_capped() {
     let mut scene = Scene::server().authenticated();
     scene.open_session(100);
@@ -280,6 +309,31 @@ fn ch_08_one_question_that_waits_holds_up_its_channel_and_nothing_else() {
 }
 
 #[test]
+fn ch_14_one_global_question_that_waits_holds_up_the_replies_and_nothing_else() {
+    let mut scene = Scene::server().authenticated();
+    let (mut first, mut others) = (None, 0);
+    ask_many(&mut scene, &hand::global("x@ssh-tests.invalid", true), |scene| {
+        for event in core::mem::take(&mut scene.events) {
+            let Event::Server(ServerEvent::Global(request)) = event else { panic!("{event:?}") };
+            if first.is_none() {
+                first = Some(request);
+            } else {
+                let yes = GlobalReply::Success(b"with data");
+                scene.as_server().reply_global(request, yes).expect("open");
+                others += 1;
+            }
+        }
+    });
+    assert_eq!(others, ASKED - 1, "answers that are kept are bounded as questions are");
+    scene.as_server().reply_global(first.expect("one was asked"), GlobalReply::Failure).expect("open");
+    let numbers: Vec<u8> = scene.take_heard().iter().map(|heard| heard.number()).collect();
+    let no = |times| vec![number::REQUEST_FAILURE; times];
+    let expected = [no(1), vec![number::REQUEST_SUCCESS; others], no(MANY - 1 - others)].concat();
+    assert_eq!(numbers, expected);
+    assert_eq!(scene.memory().owed, 0);
+}
+
+#[test]
 fn ch_14_global_requests_beyond_the_cap_are_refused_in_their_turn() {
     let mut scene = Scene::server().authenticated();
     ask_many(&mut scene, &hand::global("x@ssh-tests.invalid", true), |_| {});
@@ -289,7 +343,7 @@ fn ch_14_global_requests_beyond_the_cap_are_refused_in_their_turn() {
     assert_eq!((events.len(), &scene.heard[..]), (ASKED, &[][..]));
     for event in events.into_iter().rev() {
         let Event::Server(ServerEvent::Global(request)) = event else { panic!("{event:?}") };
-        scene.as_server().reply_global(request, ssh_proto::GlobalReply::Success(b"yes")).expect("open");
+        scene.as_server().reply_global(request, GlobalReply::Success(b"yes")).expect("open");
     }
     let numbers: Vec<u8> = scene.take_heard().iter().map(|heard| heard.number()).collect();
     let refused = vec![number::REQUEST_FAILURE; MANY - ASKED + 1];
