@@ -157,6 +157,9 @@ fn run<S: Subject>(data: &[u8]) {
         if mode & 32 != 0 {
             return session.weigh();
         }
+        if mode & 64 != 0 {
+            session.settle();
+        }
     }
     session.end();
 }
@@ -403,6 +406,9 @@ impl<S: Subject> Session<S> {
     fn pump_peer(&mut self) {
         self.peer.turn(self.now);
         self.peer.events.clear();
+        if self.peer.authenticated && self.oracle.given_at_login.is_none() {
+            self.oracle.given_at_login = Some(self.oracle.given.len());
+        }
         if self.wire.len() <= MAX_WIRE {
             let output = self.peer.conn.output();
             let n = output.len();
@@ -459,8 +465,18 @@ impl<S: Subject> Session<S> {
             self.read_all();
             let after = (self.oracle.sent.len(), self.oracle.given.len(), self.buf.len(), self.tickets.len());
             if before == after {
-                break;
+                return self.quiet();
             }
+        }
+    }
+
+    /// Nothing moved any more: what must be answered was.
+    fn quiet(&mut self) {
+        let under_way = !self.wire.is_empty() || !self.buf.is_empty() || !self.swapped.is_empty();
+        let unsent = !self.conn.output().is_empty() || !self.peer.conn.output().is_empty();
+        let over = self.oracle.closed || self.ended || self.peer.closed.is_some();
+        if self.legible && !under_way && !unsent && !over && self.tickets.is_empty() {
+            self.oracle.judge_quiet(S::SIDE, self.conn.gate_state());
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! It keeps the shape of the real thing: both shares enter the secret, keys depend on the exchange, tags on
 //! key, sequence number and packet, signatures on key and message. It protects nothing. Payloads under
-//! [`CIPHER`] stay readable on the wire, which tests use to look at a record of a session.
+//! [`CIPHER`] stay readable on the wire, which tests use to look at a record of a session. It panics when a key
+//! seals under a sequence number twice.
 
 use std::sync::Arc;
 
@@ -115,13 +116,29 @@ impl ClientExchange for NullExchange {
     }
 }
 
+/// I6: a key seals one packet under each sequence number, in their order.
+#[derive(Default)]
+struct Nonces(Option<u32>);
+
+impl Nonces {
+    fn spend(&mut self, seq: u32) {
+        assert!(self.0.is_none_or(|last| seq == last.wrapping_add(1)), "I6: {seq} behind {:?}", self.0);
+        self.0 = Some(seq);
+    }
+}
+
 struct NullCipher;
 
 struct AeadHalf {
     key: Vec<u8>,
+    sealed: Nonces,
 }
 
 impl AeadHalf {
+    fn new(keys: &PacketKeys<'_>) -> Self {
+        Self { key: [keys.key, keys.iv].concat(), sealed: Nonces::default() }
+    }
+
     fn tag(&self, seq: u32, packet: &[u8]) -> [u8; TAG] {
         fnv(7, &[&self.key, &seq.to_be_bytes(), packet]).to_be_bytes()
     }
@@ -147,11 +164,11 @@ impl CipherAlgorithm for NullCipher {
     }
 
     fn sealer(&self, keys: &PacketKeys<'_>) -> Box<dyn SealPacket> {
-        Box::new(AeadHalf { key: [keys.key, keys.iv].concat() })
+        Box::new(AeadHalf::new(keys))
     }
 
     fn opener(&self, keys: &PacketKeys<'_>) -> Box<dyn OpenPacket> {
-        Box::new(AeadHalf { key: [keys.key, keys.iv].concat() })
+        Box::new(AeadHalf::new(keys))
     }
 }
 
@@ -161,6 +178,7 @@ impl SealPacket for AeadHalf {
     }
 
     fn seal(&mut self, seq: u32, packet: &mut [u8]) {
+        self.sealed.spend(seq);
         let (body, tag) = packet.split_at_mut(packet.len() - TAG);
         tag.copy_from_slice(&self.tag(seq, body));
     }
@@ -190,12 +208,13 @@ struct NullStream;
 struct StreamHalf {
     key: Vec<u8>,
     mac: Box<dyn Mac>,
+    sealed: Nonces,
 }
 
 impl StreamHalf {
     fn new(keys: &PacketKeys<'_>) -> Self {
         let (algorithm, mac_key) = keys.mac.expect("not an AEAD");
-        Self { key: keys.key.to_vec(), mac: algorithm.keyed(mac_key) }
+        Self { key: keys.key.to_vec(), mac: algorithm.keyed(mac_key), sealed: Nonces::default() }
     }
 
     fn apply(&self, seq: u32, bytes: &mut [u8]) {
@@ -240,6 +259,7 @@ impl SealPacket for StreamHalf {
     }
 
     fn seal(&mut self, seq: u32, packet: &mut [u8]) {
+        self.sealed.spend(seq);
         let (body, tag) = packet.split_at_mut(packet.len() - TAG);
         self.mac.sign(seq, body, tag);
         self.apply(seq, body);
