@@ -260,7 +260,8 @@ struct Running {
 
 impl Server {
     /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
-    /// logged in.
+    /// logged in. The signers of its host keys are called while their connection is locked: one that asks
+    /// elsewhere belongs behind [`Handler::sign`].
     pub fn new(config: Arc<ServerConfig>) -> Self {
         Self { config, startups: Startups::default(), running: Arc::default() }
     }

@@ -134,6 +134,24 @@ fn a_silent_server_is_given_up_on_in_time() {
 }
 
 #[test]
+fn a_process_that_carried_a_connection_is_killed_and_reaped_with_it() {
+    // It says nothing, and takes no input either.
+    let sleep = Command::new("sleep").arg("1000").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let sleep = sleep.unwrap();
+    let there = PathBuf::from(format!("/proc/{}", sleep.id()));
+    let result = Client::builder()
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_timeout(Duration::from_millis(50))
+        .connect_over("silence", 22, sleep);
+    assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+    comes_back("the process", move || {
+        while there.exists() {
+            thread::yield_now();
+        }
+    });
+}
+
+#[test]
 fn ad_21_our_own_bytes_reflected_never_log_anybody_in() {
     let cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let result = Client::builder()

@@ -309,6 +309,8 @@ impl<W: Write> Write for Meanwhile<W> {
             // Enough to see that there is no end to it.
             if self.writes.fetch_add(1, Ordering::SeqCst) < 100 {
                 other.write_all(&[7; 1000]).unwrap();
+                // So that the writer thread can look, find the writer away, and wait again.
+                (0..1000).for_each(|_| thread::yield_now());
             }
         }
         self.inner.write(src)
@@ -327,21 +329,25 @@ fn a_write_comes_back_though_others_go_on_writing() {
     let writer = Meanwhile { inner: writer, other: Arc::clone(&other), writes: Arc::clone(&writes) };
     let split = Split { reader, writer, unblock };
     let (client, _server, _closed) = logged_in_over(configs(|_| {}), split, theirs.split());
-    let [session, another] = [(); 2].map(|()| {
+    let [session, mut another] = ["sink", "echo"].map(|command| {
         let session = client.open_session().unwrap();
-        session.exec("sink").unwrap();
+        session.exec(command).unwrap();
         session
     });
     // With a timeout it leaves its bytes to whoever is writing.
-    another.set_write_timeout(Some(PATIENCE));
-    *other.lock().unwrap() = Some(another);
+    another.set_timeout(Some(PATIENCE));
+    *other.lock().unwrap() = Some(another.clone());
+    let writing = session.clone();
     let written = comes_back("a write", move || {
         // Sooner or later nobody else is at it.
         while writes.load(Ordering::SeqCst) == 0 {
-            (&session).write_all(b"x").unwrap();
+            (&writing).write_all(b"x").unwrap();
         }
         writes.load(Ordering::SeqCst)
     });
     assert_eq!(written, 1, "it took its own bytes to the transport, and not those of others");
     *other.lock().unwrap() = None;
+    // The writer thread sends those, though nothing else happens.
+    another.read_exact(&mut [0; 1000]).unwrap();
+    drop(session);
 }
