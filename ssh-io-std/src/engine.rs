@@ -101,6 +101,8 @@ pub(crate) struct Shared<R: AdapterRole> {
     pub(crate) changed: Condvar,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
     control: Mutex<Option<Arc<Unblock>>>,
+    /// Gives up what is kept for as long as there are threads and a transport.
+    let_go: fn(&mut R::Kept),
 }
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
@@ -242,11 +244,12 @@ impl<R: AdapterRole> State<R> {
 }
 
 impl<R: AdapterRole> Shared<R> {
-    /// Starts both threads.
+    /// Starts both threads. When they are done with the transport, `let_go` gives up what was kept for that long.
     pub(crate) fn start(
         conn: Connection<R>,
         transport: impl Transport,
         kept: R::Kept,
+        let_go: fn(&mut R::Kept),
     ) -> io::Result<Arc<Self>> {
         let Split { reader, writer, unblock } = transport.split()?;
         let mut pool = InputPool::new();
@@ -277,6 +280,7 @@ impl<R: AdapterRole> Shared<R> {
             wanted: Condvar::new(),
             changed: Condvar::new(),
             control: Mutex::new(Some(Arc::new(unblock))),
+            let_go,
         });
         let (for_reader, for_writer) = (shared.clone(), shared.clone());
         let (read, write) = (move || for_reader.run_reader(reader), move || for_writer.run_writer());

@@ -142,7 +142,9 @@ impl ServerConnection {
         startup: Option<Startup>,
     ) -> Result<Self, Error> {
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ServerKept { startup, ..ServerKept::default() })?;
+        let kept = ServerKept { startup, ..ServerKept::default() };
+        // Until its threads and descriptors are gone too, a client takes up the place it had.
+        let shared = Shared::start(conn, transport, kept, |kept: &mut ServerKept| kept.startup = None)?;
         let for_handler = Arc::clone(&shared);
         let spawned =
             thread::Builder::new().name("ssh-handler".into()).spawn(move || handle(&for_handler, handler));
@@ -367,5 +369,64 @@ impl ServerChannel {
     /// [`Error::Request`], [`Error::Closed`].
     pub fn exit(&self, status: ExitStatus) -> Result<(), Error> {
         self.send_request(&ChannelRequestKind::Exit(status), false)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::io::{Read, sink};
+    use std::net::Shutdown;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+
+    use super::*;
+    use crate::transport::Split;
+
+    /// A client that says this, and then nothing until its transport is ended.
+    struct Says(&'static [u8], Receiver<()>);
+
+    impl Read for Says {
+        fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                let _ = self.1.recv();
+            }
+            self.0.read(dst)
+        }
+    }
+
+    struct Refuses;
+
+    impl Handler for Refuses {
+        fn auth(&mut self, request: Question<AuthRequest>) {
+            drop(request);
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_refused_keeps_its_place_until_its_transport_is_let_go() {
+        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+        let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();
+        let startups = Startups::new(1, 1);
+        let startup = startups.begin(None).unwrap();
+        let (end, ended) = channel();
+        let (counts, counted) = channel();
+        let (end, counting) = (Mutex::new(Some(end)), startups.clone());
+        let transport = Split {
+            reader: Says(b"SSH-1.0-bad\r\n", ended),
+            writer: sink(),
+            unblock: Box::new(move |how| {
+                counts.send(counting.count()).unwrap();
+                if how == Shutdown::Both {
+                    *lock(&end) = None;
+                }
+            }),
+        };
+        let connection = ServerConnection::start_counted(config, transport, Refuses, Some(startup)).unwrap();
+        connection.join(Duration::MAX);
+        assert!(connection.close_reason().is_some());
+        assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");
+        assert_eq!(startups.count(), 0);
     }
 }

@@ -182,7 +182,9 @@ impl<R: AdapterRole> Shared<R> {
         self.unblock(Shutdown::Both);
         self.wait_until(DRAIN_TIME, |state| state.reader_done);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.lock().finished = true;
+        let mut guard = self.lock();
+        (self.let_go)(&mut guard.kept);
+        guard.finished = true;
         self.changed.notify_all();
     }
 
