@@ -83,7 +83,7 @@ pub(crate) struct State<R: AdapterRole> {
     /// The transport failed. It is the reason of the end unless the machine has a better one.
     io_error: Option<io::Error>,
     /// Nothing can be written any more; so long what is still coming is read.
-    broken: Option<StdInstant>,
+    pub(crate) broken: Option<StdInstant>,
     reader_waits: bool,
     reader_done: bool,
     /// Somebody sees to it that a closed connection ends.
@@ -176,6 +176,13 @@ impl<R: AdapterRole> State<R> {
         }
         self.broken = Some(StdInstant::now() + DRAIN_TIME);
         self.discard_output();
+        // Those who wait for room wait in vain.
+        self.channels.values().for_each(|news| news.wake.notify_all());
+    }
+
+    /// Whether nothing that is written leaves any more. What came before can still be read.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.closed.is_some() || self.broken.is_some()
     }
 
     /// Whether the writer thread has something to do that it does not know of while it waits.
