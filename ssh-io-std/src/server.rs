@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -249,15 +248,17 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
 pub struct Server {
     config: Arc<ServerConfig>,
     startups: Startups,
-    running: Arc<Running>,
+    running: Arc<Mutex<Running>>,
 }
 
 #[derive(Debug, Default)]
 struct Running {
-    stopped: AtomicBool,
+    /// Set once, and nothing is added from then on.
+    stopped: bool,
     /// Where listeners are, to wake those that wait for clients.
-    listeners: Mutex<Vec<SocketAddr>>,
-    connections: Mutex<Vec<ServerConnection>>,
+    listeners: Vec<SocketAddr>,
+    /// Those that are not finished, and some that are.
+    connections: Vec<ServerConnection>,
 }
 
 impl Server {
@@ -273,7 +274,7 @@ impl Server {
         Self { startups, ..self }
     }
 
-    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown).
+    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before.
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
@@ -284,10 +285,18 @@ impl Server {
         listener: &TcpListener,
         mut handler: impl FnMut(SocketAddr) -> H,
     ) -> io::Result<()> {
-        lock(&self.running.listeners).push(listener.local_addr()?);
+        let address = listener.local_addr()?;
+        {
+            // Under one lock: a shutdown finds the address, or is found here.
+            let mut running = lock(&self.running);
+            if running.stopped {
+                return Ok(());
+            }
+            running.listeners.push(address);
+        }
         loop {
             let accepted = listener.accept();
-            if self.running.stopped.load(Ordering::SeqCst) {
+            if lock(&self.running).stopped {
                 return Ok(());
             }
             match accepted {
@@ -306,32 +315,45 @@ impl Server {
 
     fn begin(&self, stream: TcpStream, startup: Startup, handler: impl Handler) -> Result<(), Error> {
         let config = Arc::clone(&self.config);
-        let connection = ServerConnection::start_counted(config, stream, handler, Some(startup))?;
-        let mut connections = lock(&self.running.connections);
-        connections.retain(|connection| !connection.is_finished());
-        // The server may have been shut down meanwhile.
-        if self.running.stopped.load(Ordering::SeqCst) {
-            connection.close();
+        // Locked until it is in the list: a shutdown must not miss it.
+        let mut running = lock(&self.running);
+        if running.stopped {
+            return Ok(());
         }
-        connections.push(connection);
+        let connection = ServerConnection::start_counted(config, stream, handler, Some(startup))?;
+        running.connections.retain(|connection| !connection.is_finished());
+        running.connections.push(connection);
         Ok(())
     }
 
+    /// A connection that is not finished; `None` when all are.
+    fn unfinished(&self) -> Option<ServerConnection> {
+        let mut running = lock(&self.running);
+        running.connections.retain(|connection| !connection.is_finished());
+        running.connections.last().cloned()
+    }
+
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
-    /// connections; they read why. When this returns, all are over.
+    /// connections; they read why. When this returns, all are over. Of two calls at once the shorter grace counts.
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
-        self.running.stopped.store(true, Ordering::SeqCst);
-        for listener in lock(&self.running.listeners).drain(..) {
-            wake(listener);
+        let listeners = {
+            let mut running = lock(&self.running);
+            running.stopped = true;
+            std::mem::take(&mut running.listeners)
+        };
+        listeners.into_iter().for_each(wake);
+        // They stay in the list until they are finished: another call waits for them too, and may end them earlier.
+        while let Some(connection) = self.unfinished() {
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            connection.join(left);
         }
-        let connections = std::mem::take(&mut *lock(&self.running.connections));
-        for connection in &connections {
-            connection
-                .join(deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now())));
-        }
-        connections.iter().for_each(ServerConnection::close);
-        for connection in &connections {
+        let rest = lock(&self.running).connections.clone();
+        rest.iter().for_each(ServerConnection::close);
+        while let Some(connection) = self.unfinished() {
             connection.join(Duration::MAX);
         }
     }
