@@ -171,11 +171,16 @@ impl<R: AdapterRole> State<R> {
 
     /// Nothing can be written any more. What the peer said before is still read.
     fn fail(&mut self, error: io::Error) {
+        self.break_off(error);
+        self.discard_output();
+    }
+
+    /// As [`fail`](Self::fail), without a call of the machine.
+    fn break_off(&mut self, error: io::Error) {
         if self.io_error.is_none() && self.closed.is_none() {
             self.io_error = Some(error);
         }
         self.broken = Some(StdInstant::now() + DRAIN_TIME);
-        self.discard_output();
         // Those who wait for room wait in vain.
         self.channels.values().for_each(|news| news.wake.notify_all());
     }
