@@ -154,14 +154,17 @@ impl<R: AdapterRole> ChannelOf<R> {
         let core = &*self.core;
         let mut guard = core.shared.lock();
         loop {
+            if guard.is_mute() {
+                return Err(guard.gone());
+            }
             let result = match guard.conn.channel(core.id) {
                 Ok(mut channel) => channel.write(stream, src),
                 Err(_) => Err(WriteError::Closed),
             };
             match result {
                 Ok(n) if deadline.is_none() => {
-                    drop(core.shared.flush(guard));
-                    return Ok(n);
+                    guard = core.shared.flush(guard);
+                    return if guard.broken.is_some() { Err(guard.gone()) } else { Ok(n) };
                 }
                 // Writing could block for longer than this call may.
                 Ok(n) => {
@@ -171,7 +174,6 @@ impl<R: AdapterRole> ChannelOf<R> {
                 Err(WriteError::Blocked) => {
                     guard = core.shared.wait(guard, &core.wake, deadline).map_err(|(_, error)| error)?;
                 }
-                Err(_) if guard.closed.is_some() => return Err(guard.gone()),
                 Err(_) => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
             }
         }
@@ -200,13 +202,15 @@ impl<R: AdapterRole> ChannelOf<R> {
     ) -> Result<T, Error> {
         let shared = &self.core.shared;
         self.wait_for(self.timeouts().write, |guard, id| {
+            if guard.is_mute() {
+                return Some(Err(guard.gone()));
+            }
             let result = match guard.conn.channel(id) {
                 Ok(mut channel) => channel.request(kind, want_reply),
                 Err(_) => Err(RequestError::Closed),
             };
             let asked = match result {
                 Err(RequestError::Full) => return None,
-                Err(RequestError::Closed) if guard.closed.is_some() => Err(guard.gone()),
                 Err(error) => Err(error.into()),
                 Ok(()) => match guard.channels.get_mut(&id) {
                     Some(news) => Ok(expect(&mut news.replies)),
@@ -314,7 +318,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// [`Error::Closed`] for a lost connection.
     pub fn finish_input(&self) -> Result<(), Error> {
         let mut guard = self.core.shared.lock();
-        if guard.closed.is_some() {
+        if guard.is_mute() {
             return Err(guard.gone());
         }
         if let Ok(mut channel) = guard.conn.channel(self.core.id) {

@@ -101,7 +101,7 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ClientKept::default())?;
+        let shared = Shared::start(conn, transport, ClientKept::default(), |_| {})?;
         let client = Client { handle: Arc::new(Handle { shared, timeout: Mutex::default() }) };
         let shared = &client.handle.shared;
         let mut guard = shared.lock();

@@ -83,7 +83,7 @@ pub(crate) struct State<R: AdapterRole> {
     /// The transport failed. It is the reason of the end unless the machine has a better one.
     io_error: Option<io::Error>,
     /// Nothing can be written any more; so long what is still coming is read.
-    broken: Option<StdInstant>,
+    pub(crate) broken: Option<StdInstant>,
     reader_waits: bool,
     reader_done: bool,
     /// Somebody sees to it that a closed connection ends.
@@ -101,6 +101,8 @@ pub(crate) struct Shared<R: AdapterRole> {
     pub(crate) changed: Condvar,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
     control: Mutex<Option<Arc<Unblock>>>,
+    /// Gives up what is kept for as long as there are threads and a transport.
+    let_go: fn(&mut R::Kept),
 }
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
@@ -169,11 +171,23 @@ impl<R: AdapterRole> State<R> {
 
     /// Nothing can be written any more. What the peer said before is still read.
     fn fail(&mut self, error: io::Error) {
+        self.break_off(error);
+        self.discard_output();
+    }
+
+    /// As [`fail`](Self::fail), without a call of the machine.
+    fn break_off(&mut self, error: io::Error) {
         if self.io_error.is_none() && self.closed.is_none() {
             self.io_error = Some(error);
         }
         self.broken = Some(StdInstant::now() + DRAIN_TIME);
-        self.discard_output();
+        // Those who wait for room wait in vain.
+        self.channels.values().for_each(|news| news.wake.notify_all());
+    }
+
+    /// Whether nothing that is written leaves any more. What came before can still be read.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.closed.is_some() || self.broken.is_some()
     }
 
     /// Whether the writer thread has something to do that it does not know of while it waits.
@@ -242,11 +256,12 @@ impl<R: AdapterRole> State<R> {
 }
 
 impl<R: AdapterRole> Shared<R> {
-    /// Starts both threads.
+    /// Starts both threads. When they are done with the transport, `let_go` gives up what was kept for that long.
     pub(crate) fn start(
         conn: Connection<R>,
         transport: impl Transport,
         kept: R::Kept,
+        let_go: fn(&mut R::Kept),
     ) -> io::Result<Arc<Self>> {
         let Split { reader, writer, unblock } = transport.split()?;
         let mut pool = InputPool::new();
@@ -277,6 +292,7 @@ impl<R: AdapterRole> Shared<R> {
             wanted: Condvar::new(),
             changed: Condvar::new(),
             control: Mutex::new(Some(Arc::new(unblock))),
+            let_go,
         });
         let (for_reader, for_writer) = (shared.clone(), shared.clone());
         let (read, write) = (move || for_reader.run_reader(reader), move || for_writer.run_writer());

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -142,7 +141,9 @@ impl ServerConnection {
         startup: Option<Startup>,
     ) -> Result<Self, Error> {
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ServerKept { startup, ..ServerKept::default() })?;
+        let kept = ServerKept { startup, ..ServerKept::default() };
+        // Until its threads and descriptors are gone too, a client takes up the place it had.
+        let shared = Shared::start(conn, transport, kept, |kept: &mut ServerKept| kept.startup = None)?;
         let for_handler = Arc::clone(&shared);
         let spawned =
             thread::Builder::new().name("ssh-handler".into()).spawn(move || handle(&for_handler, handler));
@@ -247,15 +248,17 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
 pub struct Server {
     config: Arc<ServerConfig>,
     startups: Startups,
-    running: Arc<Running>,
+    running: Arc<Mutex<Running>>,
 }
 
 #[derive(Debug, Default)]
 struct Running {
-    stopped: AtomicBool,
+    /// Set once, and nothing is added from then on.
+    stopped: bool,
     /// Where listeners are, to wake those that wait for clients.
-    listeners: Mutex<Vec<SocketAddr>>,
-    connections: Mutex<Vec<ServerConnection>>,
+    listeners: Vec<SocketAddr>,
+    /// Those that are not finished, and some that are.
+    connections: Vec<ServerConnection>,
 }
 
 impl Server {
@@ -272,7 +275,7 @@ impl Server {
         Self { startups, ..self }
     }
 
-    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown).
+    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before.
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
@@ -283,10 +286,18 @@ impl Server {
         listener: &TcpListener,
         mut handler: impl FnMut(SocketAddr) -> H,
     ) -> io::Result<()> {
-        lock(&self.running.listeners).push(listener.local_addr()?);
+        let address = listener.local_addr()?;
+        {
+            // Under one lock: a shutdown finds the address, or is found here.
+            let mut running = lock(&self.running);
+            if running.stopped {
+                return Ok(());
+            }
+            running.listeners.push(address);
+        }
         loop {
             let accepted = listener.accept();
-            if self.running.stopped.load(Ordering::SeqCst) {
+            if lock(&self.running).stopped {
                 return Ok(());
             }
             match accepted {
@@ -305,32 +316,45 @@ impl Server {
 
     fn begin(&self, stream: TcpStream, startup: Startup, handler: impl Handler) -> Result<(), Error> {
         let config = Arc::clone(&self.config);
-        let connection = ServerConnection::start_counted(config, stream, handler, Some(startup))?;
-        let mut connections = lock(&self.running.connections);
-        connections.retain(|connection| !connection.is_finished());
-        // The server may have been shut down meanwhile.
-        if self.running.stopped.load(Ordering::SeqCst) {
-            connection.close();
+        // Locked until it is in the list: a shutdown must not miss it.
+        let mut running = lock(&self.running);
+        if running.stopped {
+            return Ok(());
         }
-        connections.push(connection);
+        let connection = ServerConnection::start_counted(config, stream, handler, Some(startup))?;
+        running.connections.retain(|connection| !connection.is_finished());
+        running.connections.push(connection);
         Ok(())
     }
 
+    /// A connection that is not finished; `None` when all are.
+    fn unfinished(&self) -> Option<ServerConnection> {
+        let mut running = lock(&self.running);
+        running.connections.retain(|connection| !connection.is_finished());
+        running.connections.last().cloned()
+    }
+
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
-    /// connections; they read why. When this returns, all are over.
+    /// connections; they read why. When this returns, all are over. Of two calls at once the shorter grace counts.
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
-        self.running.stopped.store(true, Ordering::SeqCst);
-        for listener in lock(&self.running.listeners).drain(..) {
-            wake(listener);
+        let listeners = {
+            let mut running = lock(&self.running);
+            running.stopped = true;
+            std::mem::take(&mut running.listeners)
+        };
+        listeners.into_iter().for_each(wake);
+        // They stay in the list until they are finished: another call waits for them too, and may end them earlier.
+        while let Some(connection) = self.unfinished() {
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            connection.join(left);
         }
-        let connections = std::mem::take(&mut *lock(&self.running.connections));
-        for connection in &connections {
-            connection
-                .join(deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now())));
-        }
-        connections.iter().for_each(ServerConnection::close);
-        for connection in &connections {
+        let rest = lock(&self.running).connections.clone();
+        rest.iter().for_each(ServerConnection::close);
+        while let Some(connection) = self.unfinished() {
             connection.join(Duration::MAX);
         }
     }
@@ -368,5 +392,64 @@ impl ServerChannel {
     /// [`Error::Request`], [`Error::Closed`].
     pub fn exit(&self, status: ExitStatus) -> Result<(), Error> {
         self.send_request(&ChannelRequestKind::Exit(status), false)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::io::{Read, sink};
+    use std::net::Shutdown;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+
+    use super::*;
+    use crate::transport::Split;
+
+    /// A client that says this, and then nothing until its transport is ended.
+    struct Says(&'static [u8], Receiver<()>);
+
+    impl Read for Says {
+        fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() {
+                let _ = self.1.recv();
+            }
+            self.0.read(dst)
+        }
+    }
+
+    struct Refuses;
+
+    impl Handler for Refuses {
+        fn auth(&mut self, request: Question<AuthRequest>) {
+            drop(request);
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_refused_keeps_its_place_until_its_transport_is_let_go() {
+        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+        let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();
+        let startups = Startups::new(1, 1);
+        let startup = startups.begin(None).unwrap();
+        let (end, ended) = channel();
+        let (counts, counted) = channel();
+        let (end, counting) = (Mutex::new(Some(end)), startups.clone());
+        let transport = Split {
+            reader: Says(b"SSH-1.0-bad\r\n", ended),
+            writer: sink(),
+            unblock: Box::new(move |how| {
+                counts.send(counting.count()).unwrap();
+                if how == Shutdown::Both {
+                    *lock(&end) = None;
+                }
+            }),
+        };
+        let connection = ServerConnection::start_counted(config, transport, Refuses, Some(startup)).unwrap();
+        connection.join(Duration::MAX);
+        assert!(connection.close_reason().is_some());
+        assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");
+        assert_eq!(startups.count(), 0);
     }
 }

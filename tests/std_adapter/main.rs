@@ -7,5 +7,6 @@ mod login;
 mod panics;
 mod pipe;
 mod sessions;
+mod shutdown;
 mod stuck;
 mod support;

@@ -1,6 +1,6 @@
 //! Transports that stand still or fail.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -108,7 +108,14 @@ fn what_came_before_a_failed_write_is_still_read() {
     let mut channel = client.open_session().unwrap();
     channel.exec("both").unwrap();
     broken.store(true, Ordering::SeqCst);
-    let _ = channel.write(b"lost");
+    let lost = channel.write(b"lost");
+    assert_eq!(lost.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    // Whoever goes on without looking is told too, also where a call does not write itself.
+    channel.set_write_timeout(Some(PATIENCE));
+    assert_eq!(channel.write(b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    for late in [channel.signal("TERM"), channel.exec("more"), channel.finish_input()] {
+        assert!(matches!(&late, Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe), "{late:?}");
+    }
     let mut got = String::new();
     let _ = channel.read_to_string(&mut got);
     assert_eq!(got, "out 0\nout 1\nout 2\n");

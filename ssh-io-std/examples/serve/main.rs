@@ -103,7 +103,7 @@ impl Handler for Shell {
         let Some(session) = sessions.get_mut(&(self.connection, request.channel())) else { return };
         let ok = match (request.kind(), &mut *session) {
             (ChannelRequestKind::Env { name, value }, Session::Waiting { env, .. })
-                if plain_variable(name) =>
+                if plain_variable(name) && has_room(env, name, value) =>
             {
                 env.push((name.clone(), value.clone()));
                 true
@@ -142,6 +142,16 @@ impl Handler for Shell {
 /// Locale and colour settings, nothing that could change which code runs.
 fn plain_variable(name: &[u8]) -> bool {
     name == b"LANG" || name == b"TERM" || name.starts_with(b"LC_")
+}
+
+/// Variables a session may set, and how much their names and values take up together.
+const MAX_VARIABLES: usize = 32;
+const MAX_VARIABLE_BYTES: usize = 8 * 1024;
+
+/// Whether one more fits: a client may ask as often as it likes.
+fn has_room(env: &[(Vec<u8>, Vec<u8>)], name: &[u8], value: &[u8]) -> bool {
+    let held: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    env.len() < MAX_VARIABLES && held + name.len() + value.len() <= MAX_VARIABLE_BYTES
 }
 
 /// Has a signal that ends this process end the programs first.

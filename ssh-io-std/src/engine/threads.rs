@@ -139,6 +139,11 @@ impl<R: AdapterRole> Shared<R> {
         let mut look = None;
         let mut guard = self.lock();
         loop {
+            // A user's thread lost it in a panic, and left the rest to this one.
+            if matches!(guard.writer, Writer::Gone) && !guard.conn.is_closed() {
+                guard.conn.close(Disconnect::by_application());
+                guard.process(self);
+            }
             guard = self.write_out(guard, usize::MAX);
             let closed = guard.conn.is_closed();
             if closed && guard.is_written_out() {
@@ -182,7 +187,9 @@ impl<R: AdapterRole> Shared<R> {
         self.unblock(Shutdown::Both);
         self.wait_until(DRAIN_TIME, |state| state.reader_done);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.lock().finished = true;
+        let mut guard = self.lock();
+        (self.let_go)(&mut guard.kept);
+        guard.finished = true;
         self.changed.notify_all();
     }
 
@@ -318,15 +325,17 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// Dropped when a panic, of the writer or behind it, takes the writer away, whoever called it. The thread may be
 /// one that panics anyway and writes meanwhile: that is no reason.
+///
+/// A second panic would abort the process, so that here nothing is called that could: the writer thread ends the
+/// connection, and whoever locks next sees to a poisoned lock.
 struct LoseWriter<'a, R: AdapterRole>(&'a Shared<R>);
 
 impl<R: AdapterRole> Drop for LoseWriter<'_, R> {
     fn drop(&mut self) {
-        let mut guard = self.0.lock();
+        let mut guard = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         guard.writer = Writer::Gone;
-        guard.fail(io::Error::other("the transport's writer panicked"));
-        guard.conn.close(Disconnect::by_application());
-        self.0.poke(&mut guard);
+        guard.break_off(io::Error::other("the transport's writer panicked"));
+        self.0.work.notify_one();
     }
 }
 

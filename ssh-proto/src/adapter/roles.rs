@@ -84,7 +84,8 @@ impl AdapterRole for Client {
 pub struct ServerKept {
     /// Questions, and what else whoever answers them should know: who logged in, which channels were closed.
     pub questions: VecDeque<ServerEvent>,
-    /// The client's place among those that have not logged in, held until it has or is gone.
+    /// The client's place among those that have not logged in, held until it has or its transport
+    /// is gone; for that the adapter sees to it.
     pub startup: Option<Startup>,
     /// How often keys were renewed.
     pub rekeys: u64,
@@ -126,10 +127,7 @@ impl AdapterRole for Server {
             ServerEvent::Opened(id) => return Some(News::Opened(id)),
             ServerEvent::OpenFailed(id, why) => return Some(News::OpenFailed(id, why)),
             ServerEvent::Ready => return Some(News::Ready),
-            ServerEvent::Closed(reason) => {
-                kept.startup = None;
-                return Some(News::Closed(reason));
-            }
+            ServerEvent::Closed(reason) => return Some(News::Closed(reason)),
             ServerEvent::Rekeyed => kept.rekeys += 1,
             ServerEvent::GlobalReply(..) => {}
             ServerEvent::Channel(id, ChannelEvent::Closed) => {

@@ -1,0 +1,96 @@
+//! How a server that listens comes to its end.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::channel;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ssh_io_std::{Client, Error, HostKeys, Server};
+use ssh_proto::{CloseReason, DisconnectCode, ExitStatus};
+
+use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, server_config};
+
+fn serve(server: &Server) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (at, server) = (listener.local_addr().unwrap(), server.clone());
+    let handler = |_| Echo { channels: Vec::new(), closed: channel().0 };
+    (at, thread::spawn(move || server.serve(&listener, handler).unwrap()))
+}
+
+fn client_of(at: SocketAddr) -> Client {
+    let client = Client::builder()
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_timeout(PATIENCE)
+        .connect("127.0.0.1", at.port())
+        .unwrap();
+    client.auth_password("me", PASSWORD).unwrap();
+    client
+}
+
+#[test]
+fn a_server_that_was_shut_down_before_it_serves_does_not() {
+    let server = Server::new(server_config().0);
+    server.shutdown(Duration::ZERO);
+    let (_, serving) = serve(&server);
+    comes_back("serve", move || serving.join().unwrap());
+}
+
+#[test]
+fn a_shutdown_at_any_moment_of_its_start_ends_a_server() {
+    for _ in 0..50 {
+        let server = Server::new(server_config().0);
+        let (_, serving) = serve(&server);
+        server.shutdown(Duration::ZERO);
+        comes_back("serve", move || serving.join().unwrap());
+    }
+}
+
+#[test]
+fn a_shutdown_lets_clients_finish_and_waits_for_them() {
+    let server = Server::new(server_config().0);
+    let (at, serving) = serve(&server);
+    let client = client_of(at);
+    let mut session = client.open_session().unwrap();
+    session.set_timeout(Some(PATIENCE));
+    session.exec("echo").unwrap();
+    let ending = server.clone();
+    let ending = thread::spawn(move || ending.shutdown(Duration::MAX));
+    comes_back("serve", move || serving.join().unwrap());
+    // Nobody is let in any more, and who is in goes on.
+    session.write_all(b"still here").unwrap();
+    session.finish_input().unwrap();
+    let mut back = String::new();
+    session.read_to_string(&mut back).unwrap();
+    assert_eq!((&back[..], session.wait().unwrap()), ("still here", Some(ExitStatus::Code(3))));
+    assert!(!ending.is_finished(), "the client is still there");
+    drop(session);
+    client.close();
+    comes_back("the shutdown", move || ending.join().unwrap());
+}
+
+#[test]
+fn a_shutdown_without_grace_tells_clients_also_when_another_one_waits() {
+    for waits in [false, true] {
+        let server = Server::new(server_config().0);
+        let (at, serving) = serve(&server);
+        let client = client_of(at);
+        let patient = server.clone();
+        let patient = waits.then(|| thread::spawn(move || patient.shutdown(Duration::MAX)));
+        if waits {
+            comes_back("serve", move || serving.join().unwrap());
+        }
+        let session = client.open_session().unwrap();
+        session.exec("wait").unwrap();
+        comes_back("the shutdown", move || server.shutdown(Duration::ZERO));
+        match comes_back("the client", move || session.wait()) {
+            Err(Error::Closed(CloseReason::PeerDisconnected { code, .. })) => {
+                assert_eq!(code, DisconnectCode::BY_APPLICATION, "{waits}");
+            }
+            other => panic!("{other:?}"),
+        }
+        if let Some(patient) = patient {
+            comes_back("the other shutdown", move || patient.join().unwrap());
+        }
+    }
+}
