@@ -422,13 +422,17 @@ impl<R: AdapterRole> ChannelOf<R> {
         let _stale;
         let mut state = self.core.shared.lock();
         let (sent, unsent) = state.progress();
-        if sent >= *self.flush_to.get_or_insert(unsent) {
-            self.flush_to = None;
-            return Poll::Ready(Ok(()));
-        }
-        if state.is_mute() {
+        // What was to leave may be thrown away by now, so that nothing seems left to send.
+        let fresh = self.flush_to.is_none();
+        let reached = sent >= *self.flush_to.get_or_insert(unsent);
+        let mute = state.is_mute();
+        if mute && (fresh || !reached) {
             self.flush_to = None;
             return Poll::Ready(Err(state.gone().into()));
+        }
+        if reached {
+            self.flush_to = None;
+            return Poll::Ready(Ok(()));
         }
         _stale = state.flushers.add(&self.waiter, cx);
         Poll::Pending

@@ -152,8 +152,9 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         }
         if self.broken || (state.conn.is_closed() && state.conn.memory_usage().output == 0) {
             // Nothing can be written any more, or the last words had their time.
+            // Not counted as sent: whoever flushes must not believe that it was.
             let unsent = state.conn.memory_usage().output;
-            state.took(unsent, &mut self.woken);
+            state.conn.consume_output(unsent);
             self.output.clear();
         }
         if state.conn.is_closed() && self.output.is_empty() {

@@ -225,6 +225,10 @@ impl Server {
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
     /// connections; they read why. When this is ready, all are over, and [`serve`](Self::serve) is too.
     ///
+    /// It waits for `serve` and does not do its work: `serve` must be polled meanwhile, on a task of its own or
+    /// in a `join!` with this. One that is kept and not polled is waited for without end. What has not ended
+    /// five seconds after the clients were told is aborted, also the futures that answer them.
+    ///
     /// Cancel-safe: dropped, the server still shuts down.
     pub async fn shutdown(&self, grace: Duration) {
         self.stop.send_replace(Some(grace));

@@ -162,6 +162,24 @@ async fn what_the_peer_said_last_is_read_behind_a_failed_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flush_of_what_never_left_fails() {
+    let Rig { client, switch, .. } = logged_in(doorman).await;
+    let mut channel = client.open_session().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    switch.set(Writes::Stall);
+    channel.write_all(&[7; 1000]).await.unwrap();
+    assert!(poll_once(pin!(channel.flush())).await.is_none(), "nothing leaves");
+    switch.set(Writes::Fail);
+    // The driver throws away what it has before the flush is looked at again.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for _ in 0..2 {
+        let error = within(channel.flush()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    }
+    assert!(within(channel.shutdown()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing_behind_a_failed_write_is_waited_for_no_longer_than_that() {
     let Rig { client, driver, switch, remote } = logged_in(doorman).await;
     let tasks = all_who_wait(&client, &remote).await;
