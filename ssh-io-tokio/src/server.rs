@@ -208,7 +208,13 @@ impl Server {
                         // Packets are already coalesced; Nagle's delay would only cost time.
                         let _ = stream.set_nodelay(true);
                         let connection = connections.begin(&self.config, stream, startup);
-                        connections.tasks.spawn(serve(connection, from));
+                        // Also when clones of the connection live on.
+                        let end = CloseOnDrop(Arc::clone(connection.shared()));
+                        let answering = serve(connection, from);
+                        connections.tasks.spawn(async move {
+                            let _end = end;
+                            answering.await;
+                        });
                     }
                     Err(error) if is_listener_fault(&error) => return Err(error),
                     Err(_) => sleep(BACK_OFF).await,
@@ -233,6 +239,24 @@ impl Server {
     pub async fn shutdown(&self, grace: Duration) {
         self.stop.send_replace(Some(grace));
         self.stop.closed().await;
+    }
+}
+
+/// Frees a client's place among those that have not logged in.
+struct FreeOnDrop(Arc<Shared<ServerRole>>);
+
+impl Drop for FreeOnDrop {
+    fn drop(&mut self) {
+        self.0.lock().kept.startup = None;
+    }
+}
+
+/// Ends the connection.
+struct CloseOnDrop(Arc<Shared<ServerRole>>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -265,7 +289,12 @@ impl Connections {
         let (connection, driver) = ServerConnection::start(Arc::clone(config), transport);
         connection.shared().lock().kept.startup = Some(startup);
         self.live.push(Arc::downgrade(&connection.handle));
-        self.tasks.spawn(async { drop(driver.run().await) });
+        // Its place is free when the transport is let go, however the driver ends.
+        let place = FreeOnDrop(Arc::clone(connection.shared()));
+        self.tasks.spawn(async {
+            let _place = place;
+            drop(driver.run().await);
+        });
         connection
     }
 

@@ -247,6 +247,50 @@ async fn ad_12_a_panic_of_whoever_answers_ends_that_connection_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ad_12_a_panic_ends_the_connection_although_a_clone_of_it_is_kept() {
+    let config = ServerConfig::builder(&PROVIDER)
+        .host_key(Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair())
+        .build()
+        .unwrap();
+    let server = Server::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (keep, mut kept) = tokio::sync::mpsc::unbounded_channel();
+    let answer = async move |connection: ServerConnection| {
+        connection.asked().await;
+        panic!("whoever answers panics, as the test asks it to");
+    };
+    let serving = tokio::spawn(async move {
+        let begin = |connection: ServerConnection, _| {
+            keep.send(connection.clone()).unwrap();
+            answer.clone()(connection)
+        };
+        server.serve(listener, begin).await
+    });
+    let client = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);
+    let client = client.connect("127.0.0.1", port).await.unwrap();
+    let clone = kept.recv().await.unwrap();
+    let result = timeout(PATIENCE, client.auth_password("me", PASSWORD)).await.unwrap();
+    assert!(result.is_err(), "{result:?}");
+    timeout(PATIENCE, client.closed()).await.unwrap();
+    assert_eq!(clone.close_reason(), Some(CloseReason::Local(DisconnectCode::BY_APPLICATION)));
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_ended_keeps_its_place_until_it_is_let_go() {
+    let running = running_with(Startups::new(8, 1)).await;
+    let mut rude = TcpStream::connect(running.address).await.unwrap();
+    rude.write_all(b"SSH-1.0-bad\r\n").await.unwrap();
+    // The server is done with it, and waits for it to be gone.
+    let mut said = Vec::new();
+    timeout(PATIENCE, rude.read_to_end(&mut said)).await.unwrap().unwrap();
+    let mut next = TcpStream::connect(running.address).await.unwrap();
+    let greeted = timeout(PATIENCE, next.read_exact(&mut [0; 8])).await.unwrap();
+    assert!(greeted.is_err(), "there was no place");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_closed_channel_makes_room_and_is_told() {
     let running = running().await;
     let client = running.client().await;
