@@ -263,7 +263,7 @@ async fn ad_12_a_panic_ends_the_connection_although_a_clone_of_it_is_kept() {
     let serving = tokio::spawn(async move {
         let begin = |connection: ServerConnection, _| {
             keep.send(connection.clone()).unwrap();
-            answer.clone()(connection)
+            answer(connection)
         };
         server.serve(listener, begin).await
     });
