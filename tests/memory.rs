@@ -16,9 +16,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ssh_io_std::{Handler, HostKeys, Question, ServerChannel, ServerConnection};
 use ssh_proto::{
-    AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelRequest, ChannelRequestKind,
-    Client, ClientEvent, Connection, Credential, InputPool, Instant, OpenRequest, ReadError, Server,
-    ServerEvent, Stream, TerminalModes, WindowSize, WriteError,
+    AuthRequest, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequest,
+    ChannelRequestKind, Client, ClientEvent, Connection, Credential, InputPool, Instant, OpenRequest,
+    ReadError, Server, ServerEvent, Stream, TerminalModes, WindowSize, WriteError,
 };
 use ssh_tests::{
     Answer, Pair, Peer, Seeded, hand, null_client, null_server, rustcrypto_client, rustcrypto_server, take,
@@ -474,6 +474,48 @@ fn requests_behind_one_that_nobody_answers_leave_nothing_behind() {
     assert!(grown < 8 * 1024, "{held:?}");
     pair.advance(Duration::from_secs(120));
     assert_eq!(pair.client.count("Reply(false)"), 1);
+}
+
+#[test]
+fn ch_06_a_channel_opened_and_closed_costs_the_same_however_many_there_were() {
+    let _turn = turn();
+    // Accepted and closed by whoever opened it, refused by the embedder, and not even asked about.
+    for (answer, accepted) in [(Answer::Yes, true), (Answer::No, false), (Answer::Drop, false)] {
+        let mut pair = Pair::logged_in();
+        pair.server.policy.open = answer;
+        let mut costs = Vec::new();
+        for _ in 0..20 {
+            (pair.c2s.sent, pair.s2c.sent) = Default::default();
+            (pair.client.trace, pair.server.trace) = Default::default();
+            (pair.client.events, pair.server.events) = Default::default();
+            (pair.server.accepted, pair.server.received) = Default::default();
+            let before = allocations();
+            for _ in 0..200 {
+                let opened = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default());
+                pair.drive();
+                if let Ok(mut channel) = pair.client.conn.channel(opened.unwrap()) {
+                    channel.close();
+                    channel.release();
+                }
+                pair.drive();
+                for id in std::mem::take(&mut pair.server.accepted) {
+                    pair.server.conn.channel(id).unwrap().release();
+                }
+                pair.drive();
+            }
+            costs.push((allocations() - before, pair.c2s.sent.len() + pair.s2c.sent.len()));
+            let channels =
+                [pair.client.conn.memory_usage(), pair.server.conn.memory_usage()].map(|m| m.channels);
+            assert_eq!(channels, [0, 0], "{answer:?}");
+        }
+        let opened = pair.client.count("Opened");
+        assert_eq!(opened, if accepted { 200 } else { 0 }, "{answer:?}");
+        println!("{answer:?}: {:?} at first, {:?} at last", costs[1], costs[19]);
+        let least = |of: fn(&(usize, usize)) -> usize, costs: &[_]| costs.iter().map(of).min();
+        let (early, late) = (&costs[1..6], &costs[15..]);
+        assert_eq!(least(|cost| cost.0, early), least(|cost| cost.0, late), "allocations: {costs:?}");
+        assert_eq!(least(|cost| cost.1, early), least(|cost| cost.1, late), "bytes sent: {costs:?}");
+    }
 }
 
 /// Lets everybody in, and gives back what it gets.

@@ -1,13 +1,19 @@
 //! The packet layer under the right keys: lengths, padding, tags, floods.
 
 use ssh_proto::crypto::rustcrypto;
-use ssh_proto::raw::kex::MAX_KEXINIT;
+use ssh_proto::raw::channel::ChannelOpen;
+use ssh_proto::raw::kex::{EcdhInit, MAX_KEXINIT};
+use ssh_proto::raw::transport::ServiceRequest;
 use ssh_proto::raw::{KexStep, State, number};
 use ssh_proto::wire::PutSsh;
-use ssh_proto::{CloseReason, MAX_PACKET, MAX_PACKET_PRE_AUTH, PeerMisbehaved, Side, Stream};
+use ssh_proto::{
+    ChannelEvent, ChannelKind, ChannelRequestKind, CloseReason, MAX_PACKET, MAX_PACKET_PRE_AUTH,
+    PeerMisbehaved, ServerEvent, Side, Stream,
+};
+use ssh_tests::scene::{Event, encoded};
 use ssh_tests::{Puppet, Scene, hand, null, null_client, null_server, rustcrypto_server};
 
-use crate::stage::{greeted, keyed, rule, serviced};
+use crate::stage::{greeted, keyed, none_request, password_request, probe_request, rule, serviced};
 
 /// A logged-in server whose packets are sealed by this cipher and MAC, and the session's id.
 fn sealed_by(cipher: &'static str, mac: &'static str) -> Scene {
@@ -159,6 +165,114 @@ fn pk_04_no_flipped_bit_gets_through_and_the_first_is_the_end() {
             assert_eq!(scene.events.len(), 1);
         }
     }
+}
+
+#[test]
+fn pk_05_the_first_bad_tag_is_fatal_and_nothing_behind_it_counts() {
+    for (cipher, mac) in SUITES {
+        let mut scene = sealed_by(cipher, mac);
+        let mut packet = scene.puppet.seal(&hand::global("x@ssh-tests.invalid", true));
+        *packet.last_mut().expect("a tag") ^= 1;
+        scene.say_bytes(&packet);
+        // Good ones, under the number of the bad one and under the next, and more bad ones.
+        scene.puppet.seq_out -= 1;
+        for _ in 0..10_000 {
+            let mut packet = scene.puppet.seal(&hand::global("x@ssh-tests.invalid", true));
+            if scene.puppet.seq_out.is_multiple_of(2) {
+                packet[10] ^= 1;
+            }
+            scene.say_bytes(&packet);
+        }
+        scene.assert_broken(PeerMisbehaved::BadMac, None);
+        assert_eq!((scene.events.len(), scene.heard.len()), (1, 1), "{cipher} {mac}");
+        scene.assert_silent_after_the_end();
+    }
+}
+
+/// A channel open with these fields of its type.
+fn open(kind: &str, fields: &[u8]) -> Vec<u8> {
+    encoded(&ChannelOpen { kind: kind.as_bytes(), sender: 7, window: 9, max_packet: 99, data: fields })
+}
+
+#[test]
+fn pk_09_trailing_bytes_end_the_connection_except_behind_what_is_not_known() {
+    let kexinit = {
+        let mut puppet = Puppet::null(Side::Client);
+        puppet.our_init = puppet.offer().payload();
+        puppet.our_init
+    };
+    let behind_kexinit = || {
+        let mut scene = greeted(Scene::server());
+        scene.kexinit(|_| {});
+        scene
+    };
+    let tcpip = b"\0\0\0\x01h\0\0\0\x50\0\0\0\x01o\0\0\0\x01";
+    let extensions = b"\x07\0\0\0\x01\0\0\0\x01x\0\0\0\0".to_vec();
+    // A message that is well-formed where it comes, and what one more byte makes of it.
+    type Case = (fn() -> Scene, Vec<u8>);
+    let cases: [Case; 14] = [
+        (|| greeted(Scene::server()), kexinit),
+        (behind_kexinit, encoded(&EcdhInit { share: &[1; 32] })),
+        (
+            || {
+                let mut scene = greeted(Scene::server());
+                scene.kexinit(|_| {});
+                scene.method();
+                scene
+            },
+            hand::bare(number::NEWKEYS),
+        ),
+        (|| keyed(Scene::server()), extensions),
+        (|| keyed(Scene::server()), encoded(&ServiceRequest { service: "ssh-userauth" })),
+        (|| serviced(Scene::server()), none_request("user")),
+        (|| serviced(Scene::server()), password_request("user")),
+        (|| serviced(Scene::server()), probe_request("user", 3)),
+        (|| Scene::server().authenticated(), open("session", b"")),
+        (|| Scene::server().authenticated(), open("direct-tcpip", tcpip)),
+        (with_session, hand::adjust(0, 1)),
+        (with_session, hand::data(0, b"x")),
+        (with_session, hand::eof(0)),
+        (with_session, hand::close(0)),
+    ];
+    for (scene, payload) in cases {
+        let mut good = scene();
+        // It may go on in a way that the peer is not ready for.
+        good.puppet.deaf = true;
+        good.say(&payload);
+        assert!(!good.is_over(), "{payload:?}: {:?}", good.events);
+        let mut bad = scene();
+        bad.say(&[&payload[..], &[0]].concat());
+        bad.assert_broken(PeerMisbehaved::MalformedMessage, Some(payload[0]));
+    }
+    // A request that is known has its fields and no more; that costs only the request.
+    let mut scene = with_session();
+    scene.say(&hand::request(0, "exec", true, b"\0\0\0\x02id\0"));
+    assert_eq!(scene.take_events().len(), 0);
+    assert_eq!(scene.take_heard().iter().map(|heard| heard.number()).collect::<Vec<_>>(), [100]);
+    // Of one that is not known the fields are the rest, whatever they are, as they are of an open.
+    scene.say(&hand::request(0, "x@ssh-tests.invalid", true, b"\0\0\0\x01x\0"));
+    scene.say(&open("x@ssh-tests.invalid", b"\0\0\0\x01x\0"));
+    for event in scene.take_events() {
+        let data = match event {
+            Event::Server(ServerEvent::Channel(_, ChannelEvent::Request(request))) => match request.kind() {
+                ChannelRequestKind::Other { data, .. } => data.clone(),
+                other => panic!("{other:?}"),
+            },
+            Event::Server(ServerEvent::Open(request)) => match request.kind() {
+                ChannelKind::Other { data, .. } => data.clone(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(data, b"\0\0\0\x01x\0");
+    }
+    assert!(!scene.is_over());
+}
+
+fn with_session() -> Scene {
+    let mut scene = Scene::server().authenticated();
+    scene.open_session(1 << 20);
+    scene
 }
 
 #[test]

@@ -12,6 +12,7 @@ use ssh_proto::raw::kex::{EcdhInit, EcdhReply, KexInit, NewKeys};
 use ssh_proto::raw::transport::*;
 use ssh_proto::raw::{Message, State, Verdict, admit};
 use ssh_proto::wire::NameList;
+use ssh_proto::wire::decode::DecodeError;
 use ssh_proto::{ChannelKind, ChannelRequestKind, ExitStatus, PeerText, Side, TerminalModes, WindowSize};
 use ssh_tests::hand::encode;
 
@@ -244,6 +245,30 @@ proptest! {
         let mut data = Vec::new();
         kind.encode_data(&mut data);
         prop_assert_eq!(ChannelKind::decode(kind.name().as_bytes(), &data), Ok(kind));
+    }
+
+    #[test]
+    fn pk_09_nothing_may_follow_a_message_whose_last_field_is_not_the_rest(
+        f in fields(), extra in proptest::collection::vec(any::<u8>(), 1..9),
+    ) {
+        // Requests and opens end with fields of their own, which are judged by their names.
+        const OPEN: [u8; 5] = [
+            GlobalRequest::NUMBER,
+            RequestSuccess::NUMBER,
+            ChannelOpen::NUMBER,
+            ChannelOpenConfirmation::NUMBER,
+            ChannelRequest::NUMBER,
+        ];
+        macro_rules! trailing {
+            ($name:ident { $($fields:tt)* }) => {{
+                let payload = [encode(&$name { $($fields)* }), extra.clone()].concat();
+                match OPEN.contains(&$name::NUMBER) {
+                    true => prop_assert!($name::decode(&payload).is_ok()),
+                    false => prop_assert_eq!($name::decode(&payload), Err(DecodeError::Trailing)),
+                }
+            }};
+        }
+        every!(trailing, f);
     }
 
     #[test]

@@ -117,7 +117,10 @@ impl Signer for EcdsaP256Signer {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeSet;
+
     use hex_literal::hex;
+    use sha2::{Digest, Sha256};
 
     use super::super::testing::{FailsAt, Script, strings, to_sign};
     use super::super::vectors::SSHSIG_MESSAGE;
@@ -137,6 +140,45 @@ mod tests {
             out.put_mpint(number);
         }
         out
+    }
+
+    #[test]
+    fn kx_15_nonces_are_spread_over_all_their_bits_and_none_comes_twice() {
+        use p256::elliptic_curve::ops::Reduce;
+        use p256::elliptic_curve::point::AffineCoordinates;
+        use p256::{FieldBytes, ProjectivePoint, Scalar};
+
+        // CVE-2024-31497: nonces whose top bits are zero give the key away. Who knows the key knows them.
+        const SIGNATURES: u32 = 1000;
+        let reduced = |bytes: [u8; 32]| <Scalar as Reduce<FieldBytes>>::reduce(&FieldBytes::from(bytes));
+        let key = reduced(SCALAR);
+        let signer = EcdsaP256Signer::from_scalar(&SCALAR).unwrap();
+        let mut seen = BTreeSet::new();
+        let mut ones = [0u32; 256];
+        for number in 0..SIGNATURES {
+            let message = number.to_be_bytes();
+            let signature = signer.sign(&to_sign(&signer.public, NAME, &message), &mut FailsAt(0)).unwrap();
+            let (rest, r) = decode::mpint(signature.as_bytes()).unwrap();
+            let (_, s) = decode::mpint(rest).unwrap();
+            let scalar = |bytes: &[u8]| {
+                let mut padded = [0; 32];
+                padded[32 - bytes.len()..].copy_from_slice(bytes);
+                reduced(padded)
+            };
+            let hash = reduced(Sha256::digest(message).into());
+            let nonce = (hash + scalar(r) * key) * scalar(s).invert().unwrap();
+            let point = (ProjectivePoint::GENERATOR * nonce).to_affine();
+            assert_eq!(reduced(point.x().into()), scalar(r), "this is the nonce");
+            let nonce: [u8; 32] = nonce.to_bytes().into();
+            for (bit, ones) in ones.iter_mut().enumerate() {
+                *ones += u32::from(nonce[bit / 8] >> (7 - bit % 8) & 1);
+            }
+            assert!(seen.insert(nonce));
+        }
+        // Six standard deviations around the half.
+        for (bit, ones) in ones.iter().enumerate() {
+            assert!((405..=595).contains(ones), "bit {bit}: {ones} of {SIGNATURES}");
+        }
     }
 
     #[test]
