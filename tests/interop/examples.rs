@@ -115,15 +115,23 @@ fn process_id(text: &str) -> Option<Pid> {
 
 /// Whether a process has ended; a zombie has.
 fn has_ended(id: Pid) -> bool {
-    stat(id).is_none_or(|(state, _)| state == "Z" || state == "X")
+    stat(id).is_none_or(|stat| stat.state == "Z" || stat.state == "X")
 }
 
-/// State and parent of a process.
-fn stat(id: Pid) -> Option<(String, i32)> {
+/// What the kernel says of a process. Ids from outside of our namespace of processes read 0, as that of our
+/// session does where a container has been entered.
+struct Stat {
+    state: String,
+    parent: i32,
+    session: i32,
+}
+
+fn stat(id: Pid) -> Option<Stat> {
     let stat = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("stat")).ok()?;
     // The name in parentheses may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let &[state, parent, _group, session, ..] = fields.as_slice() else { return None };
+    Some(Stat { state: state.to_owned(), parent: parent.parse().ok()?, session: session.parse().ok()? })
 }
 
 fn send_signal(id: Pid, signal: Signal) {

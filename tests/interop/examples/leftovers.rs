@@ -88,7 +88,7 @@ impl Held {
         let processes = fs::read_dir("/proc").expect("the processes");
         let children = processes
             .filter_map(|entry| process_id(entry.ok()?.file_name().to_str()?))
-            .filter(|&child| stat(child).is_some_and(|(_, parent)| parent == id.as_raw_nonzero().get()))
+            .filter(|&child| stat(child).is_some_and(|stat| stat.parent == id.as_raw_nonzero().get()))
             .map(|child| child.as_raw_nonzero().get())
             .collect();
         Self { threads: count("task"), descriptors: count("fd"), children }
@@ -133,18 +133,13 @@ fn a_program_that_left_the_group_with_the_pipes_holds_nothing_up() {
         let mut ssh = serve.ssh(&[], Some(&format!("exec 3<&0; setsid {FOREVER} <&3 & echo $!; {then}")));
         let mut ssh = Ssh::start(ssh.stdin(fs::File::open("/dev/zero").expect("endless input")));
         let escaped = ssh.process_id();
-        let in_another_session = || (session(escaped)? == escaped.as_raw_nonzero().get()).then_some(());
+        let in_another_session = || (stat(escaped)?.session == escaped.as_raw_nonzero().get()).then_some(());
         assert!(poll(WAIT, in_another_session).is_some(), "{what}: it did not leave");
         ssh.kill();
         assert_back_to(&before, &serve);
         assert!(!has_ended(escaped), "{what}: it was not to be killed");
         send_signal(escaped, Signal::KILL);
     }
-}
-
-/// The session a process is in.
-fn session(id: Pid) -> Option<i32> {
-    rustix::process::getsid(Some(id)).ok().map(|session| session.as_raw_nonzero().get())
 }
 
 #[test]
