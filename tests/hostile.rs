@@ -39,6 +39,8 @@ mod rekeying;
 mod requests;
 #[path = "hostile/rules.rs"]
 mod rules;
+#[path = "hostile/shown.rs"]
+mod shown;
 #[path = "hostile/stage.rs"]
 mod stage;
 #[path = "hostile/sweep.rs"]

@@ -365,7 +365,7 @@ const QUEUE: usize = 8 * 1024;
 fn request(kind: &ChannelRequestKind) -> Vec<u8> {
     let mut data = Vec::new();
     kind.encode_data(&mut data);
-    hand::request(0, kind.name(), false, &data)
+    hand::request(0, kind.name().as_str(), false, &data)
 }
 
 #[test]

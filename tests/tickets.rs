@@ -389,7 +389,7 @@ fn auth_a_login_takes_the_steps_the_server_asks_for_and_names_the_key_that_signe
     pair.server.conn.reply_auth(auth, AuthVerdict::Accept).unwrap();
     pair.drive();
     let identity = pair.server.identity.as_ref().unwrap();
-    assert_eq!((&identity.user[..], &identity.methods[..]), ("user", &["publickey", "password"][..]));
+    assert_eq!((identity.user.as_str(), &identity.methods[..]), ("user", &["publickey", "password"][..]));
     assert_eq!(identity.key.as_ref(), Some(&key.public));
 }
 

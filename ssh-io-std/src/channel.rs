@@ -265,7 +265,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// As [`request`](Self::request).
     pub fn subsystem(&self, name: &str) -> Result<(), Error> {
-        self.request(&ChannelRequestKind::Subsystem(name.to_owned()))
+        self.request(&ChannelRequestKind::Subsystem(name.into()))
     }
 
     /// Asks for a terminal.
@@ -273,7 +273,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// As [`request`](Self::request).
     pub fn request_pty(&self, term: &str, size: WindowSize, modes: TerminalModes) -> Result<(), Error> {
-        self.request(&ChannelRequestKind::Pty { term: term.to_owned(), size, modes })
+        self.request(&ChannelRequestKind::Pty { term: term.into(), size, modes })
     }
 
     /// Sets a variable for the program to come. Servers often refuse; nothing is waited for.
@@ -297,7 +297,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// As [`send_request`](Self::send_request).
     pub fn signal(&self, name: &str) -> Result<(), Error> {
-        self.send_request(&ChannelRequestKind::Signal(name.to_owned()), false)
+        self.send_request(&ChannelRequestKind::Signal(name.into()), false)
     }
 
     /// Sets how stderr is delivered from now on.

@@ -302,8 +302,8 @@ impl Client {
     /// # Errors
     /// As [`open_session`](Self::open_session).
     pub fn open_direct_tcpip(&self, host: &str, port: u16) -> Result<Channel, Error> {
-        let originator = "127.0.0.1".to_owned();
-        let kind = ChannelKind::DirectTcpip { host: host.to_owned(), port, originator, originator_port: 0 };
+        let originator = "127.0.0.1".into();
+        let kind = ChannelKind::DirectTcpip { host: host.into(), port, originator, originator_port: 0 };
         self.open(&kind, ChannelConfig::default())
     }
 

@@ -187,7 +187,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// As [`request`](Self::request).
     pub async fn subsystem(&self, name: &str) -> Result<(), Error> {
-        self.request(&ChannelRequestKind::Subsystem(name.to_owned())).await
+        self.request(&ChannelRequestKind::Subsystem(name.into())).await
     }
 
     /// Asks for a terminal.
@@ -195,7 +195,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// As [`request`](Self::request).
     pub async fn request_pty(&self, term: &str, size: WindowSize, modes: TerminalModes) -> Result<(), Error> {
-        self.request(&ChannelRequestKind::Pty { term: term.to_owned(), size, modes }).await
+        self.request(&ChannelRequestKind::Pty { term: term.into(), size, modes }).await
     }
 
     /// Sets a variable for the program to come. Servers often refuse; nothing is waited for but room.
@@ -219,7 +219,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// As [`send_request`](Self::send_request).
     pub async fn signal(&self, name: &str) -> Result<(), Error> {
-        self.send_request(&ChannelRequestKind::Signal(name.to_owned()), false).await
+        self.send_request(&ChannelRequestKind::Signal(name.into()), false).await
     }
 
     /// Sets how stderr is delivered from now on.

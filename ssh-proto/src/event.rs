@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::error::CloseReason;
 use crate::key::PublicKey;
 use crate::msg::request::{ExitStatus, OpenFailure};
-use crate::text::PeerText;
+use crate::text::{Name, PeerText};
 use crate::ticket::{
     AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest,
 };
@@ -43,7 +43,7 @@ impl Stream {
 #[non_exhaustive]
 pub struct AuthIdentity {
     /// The user name.
-    pub user: String,
+    pub user: Name,
     /// The methods that succeeded, in order.
     pub methods: Vec<&'static str>,
     /// The key whose signature was accepted, if one was.

@@ -168,7 +168,7 @@ pub use mux::channel::{ChannelConfig, Stderr};
 pub use mux::handle::Channel;
 pub use role::{Client, Role, Server, Side};
 pub use secret::Secret;
-pub use text::{MAX_PEER_TEXT, PeerText};
+pub use text::{MAX_PEER_TEXT, Name, PeerText};
 pub use ticket::{
     AuthProof, AuthRequest, ChannelRequest, GlobalRequest, HostKeyCheck, KeyProbe, OpenRequest, SignRequest,
 };

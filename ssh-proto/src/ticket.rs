@@ -14,6 +14,7 @@ use crate::event::{ChannelId, Stream};
 use crate::key::{PublicKey, SignPurpose, ToSign};
 use crate::msg::request::{ChannelKind, ChannelRequestKind, GlobalRequestKind};
 use crate::secret::Secret;
+use crate::text::Name;
 
 /// What makes a connection itself: tickets point to it, and count their drops here.
 #[derive(Debug, Default)]
@@ -148,14 +149,14 @@ impl fmt::Debug for SignRequest {
 #[must_use = "dropping it answers no"]
 pub struct KeyProbe {
     pub(crate) ticket: Ticket,
-    pub(crate) user: String,
+    pub(crate) user: Name,
     pub(crate) key: PublicKey,
     pub(crate) algorithm: &'static str,
 }
 
 impl KeyProbe {
     /// The user name of the request.
-    pub fn user(&self) -> &str {
+    pub fn user(&self) -> &Name {
         &self.user
     }
 
@@ -204,13 +205,13 @@ pub enum AuthProof {
 #[must_use = "dropping it rejects the request"]
 pub struct AuthRequest {
     pub(crate) ticket: Ticket,
-    pub(crate) user: String,
+    pub(crate) user: Name,
     pub(crate) proof: AuthProof,
 }
 
 impl AuthRequest {
     /// The user name of the request.
-    pub fn user(&self) -> &str {
+    pub fn user(&self) -> &Name {
         &self.user
     }
 

@@ -233,7 +233,7 @@ fn number_in(event: &Event) -> u32 {
 fn request(recipient: u32, kind: &ChannelRequestKind) -> Vec<u8> {
     let mut data = Vec::new();
     kind.encode_data(&mut data);
-    hand::request(recipient, kind.name(), false, &data)
+    hand::request(recipient, kind.name().as_str(), false, &data)
 }
 
 #[test]

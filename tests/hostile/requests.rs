@@ -88,8 +88,8 @@ fn requested(side: Side, ours: bool, channel: &ChannelKind, request: &[u8]) -> S
     } else {
         let mut data = Vec::new();
         channel.encode_data(&mut data);
-        let (kind, data) = (channel.name().as_bytes(), &data[..]);
-        scene.tell(&ChannelOpen { kind, sender: 7, window: 100, max_packet: 100, data });
+        let (name, data) = (channel.name(), &data[..]);
+        scene.tell(&ChannelOpen { kind: name.as_bytes(), sender: 7, window: 100, max_packet: 100, data });
         match scene.events.pop() {
             Some(Event::Client(ClientEvent::Open(open))) => scene.as_client().accept_channel(open, config),
             Some(Event::Server(ServerEvent::Open(open))) => scene.as_server().accept_channel(open, config),
@@ -126,7 +126,7 @@ fn requests_of_a_session_are_told_to_the_side_of_one_that_they_are_for() {
         // Not a way around it.
         ChannelKind::Other { name: "session".into(), data: Vec::new() },
         tcpip,
-        ChannelKind::Other { name: name.clone(), data: data.clone() },
+        ChannelKind::Other { name: name.clone().into(), data: data.clone() },
     ];
     let size = WindowSize::default();
     let signal =
@@ -143,7 +143,7 @@ fn requests_of_a_session_are_told_to_the_side_of_one_that_they_are_for() {
         (ChannelRequestKind::XonXoff(true), To::Client),
         (ChannelRequestKind::Exit(ExitStatus::Code(7)), To::Client),
         (ChannelRequestKind::Exit(signal), To::Client),
-        (ChannelRequestKind::Other { name, data }, To::Anybody),
+        (ChannelRequestKind::Other { name: name.into(), data }, To::Anybody),
     ];
     let flags = [true, false];
     for (side, ours) in
@@ -154,7 +154,7 @@ fn requests_of_a_session_are_told_to_the_side_of_one_that_they_are_for() {
             for want_reply in flags {
                 let mut data = Vec::new();
                 kind.encode_data(&mut data);
-                let request = hand::request(0, kind.name(), want_reply, &data);
+                let request = hand::request(0, kind.name().as_str(), want_reply, &data);
                 let mut scene = requested(side, ours, channel, &request);
                 let told = match to {
                     To::Anybody => true,
@@ -218,7 +218,7 @@ fn ch_16_a_program_that_was_refused_makes_room_for_the_next() {
                 Event::Server(ServerEvent::Channel(_, ChannelEvent::Request(request))) => Ok(request),
                 event => Err(event),
             });
-            assert_eq!((request.kind().name(), scene.events.len()), (name, 0), "dropped: {dropped}");
+            assert_eq!((request.kind().name().as_str(), scene.events.len()), (name, 0), "dropped: {dropped}");
             match dropped {
                 true => drop(request),
                 false => scene.as_server().reply_request(request, false).expect("open"),

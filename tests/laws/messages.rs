@@ -13,7 +13,9 @@ use ssh_proto::raw::transport::*;
 use ssh_proto::raw::{Message, State, Verdict, admit};
 use ssh_proto::wire::NameList;
 use ssh_proto::wire::decode::DecodeError;
-use ssh_proto::{ChannelKind, ChannelRequestKind, ExitStatus, PeerText, Side, TerminalModes, WindowSize};
+use ssh_proto::{
+    ChannelKind, ChannelRequestKind, ExitStatus, Name, PeerText, Side, TerminalModes, WindowSize,
+};
 use ssh_tests::hand::encode;
 
 use super::ops::cases;
@@ -136,7 +138,7 @@ fn request() -> impl Strategy<Value = ChannelRequestKind> {
     };
     let modes = proptest::collection::vec((any::<u8>(), any::<u32>()), 0..300).prop_map(TerminalModes::new);
     let text = || bytes().prop_map(|bytes| PeerText::new(&bytes));
-    let name = || "[A-Za-z0-9@.-]{0,60}";
+    let name = || "[A-Za-z0-9@.-]{0,60}".prop_map(Name::from);
     prop_oneof![
         (name(), size(), modes).prop_map(|(term, size, modes)| ChannelRequestKind::Pty { term, size, modes }),
         size().prop_map(ChannelRequestKind::WindowChange),
@@ -157,7 +159,7 @@ fn request() -> impl Strategy<Value = ChannelRequestKind> {
 }
 
 fn kind() -> impl Strategy<Value = ChannelKind> {
-    let host = || "[a-z0-9.:-]{0,80}";
+    let host = || "[a-z0-9.:-]{0,80}".prop_map(Name::from);
     prop_oneof![
         Just(ChannelKind::Session),
         (host(), any::<u16>(), host(), any::<u16>()).prop_map(|(host, port, originator, originator_port)| {

@@ -145,7 +145,7 @@ fn run_command(client: &Client, args: &Args) -> Result<u8, Error> {
     let errors = channel.stderr();
     let errors = thread::spawn(move || pump(&errors, Outlet { to: Some(io::stderr()), gone: || {} }));
     // As OpenSSH does: its server then lets the command know. Others need not understand it.
-    let end_of_writing = ChannelRequestKind::Other { name: "eow@openssh.com".to_owned(), data: Vec::new() };
+    let end_of_writing = ChannelRequestKind::Other { name: "eow@openssh.com".into(), data: Vec::new() };
     let gone = || drop(channel.send_request(&end_of_writing, false));
     pump(&channel, Outlet { to: Some(io::stdout()), gone })?;
     errors.join().map_err(|_| io::Error::other("stderr"))??;

@@ -126,7 +126,7 @@ impl Handler for Shell {
                 return;
             }
             (ChannelRequestKind::Signal(name), Session::Running(program)) => {
-                program.signal(name);
+                program.signal(name.as_str());
                 true
             }
             _ => false,

@@ -24,6 +24,7 @@ use crate::msg::gate::State;
 use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
 use crate::msg::{Message, limit};
 use crate::secret::Secret;
+use crate::text::Name;
 use crate::ticket::{AuthProof, AuthRequest, KeyProbe, Pending, Ticket};
 use crate::time::Instant;
 use crate::timer::TimeoutReason;
@@ -65,7 +66,7 @@ enum Phase {
 pub(crate) struct ServerAuth {
     phase: Phase,
     /// The user of the first request; it stays the same.
-    user: Option<String>,
+    user: Option<Name>,
     methods: Vec<&'static str>,
     key: Option<PublicKey>,
     failures: u32,
@@ -154,11 +155,11 @@ impl ServerAuth {
         }
         // CVE-2026-46705: what one user proved must never count for another.
         match &self.user {
-            Some(user) if user != request.user => {
+            Some(user) if *user != request.user => {
                 return Err(PeerMisbehaved::UserOrServiceChanged.into());
             }
             Some(_) => {}
-            None => self.user = Some(request.user.to_string()),
+            None => self.user = Some(request.user.into()),
         }
         if !acceptable_user(request.user) {
             self.refuse(cx, cx.now, true);
@@ -206,7 +207,7 @@ impl ServerAuth {
         match signature {
             None => {
                 let (pending, ticket) = Pending::new(cx.identity);
-                let probe = KeyProbe { ticket, user: user.to_string(), key: key.clone(), algorithm: name };
+                let probe = KeyProbe { ticket, user: user.into(), key: key.clone(), algorithm: name };
                 cx.events.push(CoreEvent::Probe(probe));
                 let question = Question::Probe { algorithm: name, key };
                 self.phase = Phase::Deciding { pending, question, received: cx.now };

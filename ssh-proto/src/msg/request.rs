@@ -1,7 +1,5 @@
 //! Channel types and requests with their type-specific fields, RFC 4254 §6–§7, RFC 4335.
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -9,7 +7,7 @@ use bytes::BufMut;
 
 use super::limit;
 use crate::role::Side;
-use crate::text::PeerText;
+use crate::text::{Name, PeerText};
 use crate::wire::PutSsh;
 use crate::wire::decode::{self, DecodeError, IResult, boolean, fail, string, string_max, text_max, uint32};
 
@@ -25,18 +23,18 @@ pub enum ChannelKind {
     /// `direct-tcpip`: a connection the server makes (RFC 4254 §7.2).
     DirectTcpip {
         /// The host to connect to.
-        host: String,
+        host: Name,
         /// The port to connect to.
         port: u16,
         /// Where the connection came from.
-        originator: String,
+        originator: Name,
         /// The port it came from.
         originator_port: u16,
     },
     /// A type without a variant of its own.
     Other {
         /// The channel type.
-        name: String,
+        name: Name,
         /// Its type-specific fields, as they travel.
         data: Vec<u8>,
     },
@@ -44,16 +42,21 @@ pub enum ChannelKind {
 
 impl ChannelKind {
     /// The channel type's name.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> Name {
+        self.wire_name().into()
+    }
+
+    /// The name as it travels.
+    pub(crate) fn wire_name(&self) -> &str {
         match self {
             Self::Session => "session",
             Self::DirectTcpip { .. } => "direct-tcpip",
-            Self::Other { name, .. } => name,
+            Self::Other { name, .. } => name.as_str(),
         }
     }
 
     pub(crate) fn is_session(&self) -> bool {
-        self.name() == Self::Session.name()
+        self.wire_name() == Self::Session.wire_name()
     }
 
     /// Reads a type and its fields.
@@ -68,11 +71,11 @@ impl ChannelKind {
                 let (input, port) = port(input)?;
                 let (input, originator) = text_max(limit::HOST)(input)?;
                 let (input, originator_port) = port_lenient(input)?;
-                let (host, originator) = (host.to_owned(), originator.to_owned());
+                let (host, originator) = (host.into(), originator.into());
                 Ok((input, Self::DirectTcpip { host, port, originator, originator_port }))
             }),
             name => Ok(Self::Other {
-                name: String::from_utf8(name.to_vec()).map_err(|_| DecodeError::NotUtf8)?,
+                name: core::str::from_utf8(name).map_err(|_| DecodeError::NotUtf8)?.into(),
                 data: data.to_vec(),
             }),
         }
@@ -250,7 +253,7 @@ pub enum ChannelRequestKind {
     /// `pty-req`.
     Pty {
         /// The terminal type, TERM.
-        term: String,
+        term: Name,
         /// Its size.
         size: WindowSize,
         /// Its modes.
@@ -270,9 +273,9 @@ pub enum ChannelRequestKind {
     /// `exec`: the command line.
     Exec(Vec<u8>),
     /// `subsystem`: its name.
-    Subsystem(String),
+    Subsystem(Name),
     /// `signal`: its name without `SIG`.
-    Signal(String),
+    Signal(Name),
     /// `exit-status` or `exit-signal`.
     Exit(ExitStatus),
     /// `xon-xoff`: whether the client may do flow control itself.
@@ -282,7 +285,7 @@ pub enum ChannelRequestKind {
     /// A request without a variant of its own.
     Other {
         /// The request's name.
-        name: String,
+        name: Name,
         /// Its fields, as they travel.
         data: Vec<u8>,
     },
@@ -299,8 +302,13 @@ impl ChannelRequestKind {
         Self::Env { name: name.as_ref().to_vec(), value: value.as_ref().to_vec() }
     }
 
-    /// The request's name on the wire.
-    pub fn name(&self) -> &str {
+    /// The request's name.
+    pub fn name(&self) -> Name {
+        self.wire_name().into()
+    }
+
+    /// The name as it travels.
+    pub(crate) fn wire_name(&self) -> &str {
         match self {
             Self::Pty { .. } => "pty-req",
             Self::WindowChange(_) => "window-change",
@@ -313,7 +321,7 @@ impl ChannelRequestKind {
             Self::Exit(ExitStatus::Signal { .. }) => "exit-signal",
             Self::XonXoff(_) => "xon-xoff",
             Self::Break(_) => "break",
-            Self::Other { name, .. } => name,
+            Self::Other { name, .. } => name.as_str(),
         }
     }
 
@@ -360,7 +368,7 @@ impl ChannelRequestKind {
                     let (input, size) = window_size(input)?;
                     let (input, modes) = string(input)?;
                     match TerminalModes::decode(modes) {
-                        Ok(modes) => (input, Self::Pty { term: term.to_owned(), size, modes }),
+                        Ok(modes) => (input, Self::Pty { term: term.into(), size, modes }),
                         Err(error) => return fail(error),
                     }
                 }
@@ -374,10 +382,12 @@ impl ChannelRequestKind {
                 }
                 b"shell" => (input, Self::Shell),
                 b"exec" => string(input).map(|(input, command)| (input, Self::exec(command)))?,
-                b"subsystem" => text_max(limit::HOST)(input)
-                    .map(|(input, name)| (input, Self::Subsystem(name.to_owned())))?,
-                b"signal" => text_max(limit::NAME)(input)
-                    .map(|(input, name)| (input, Self::Signal(name.to_owned())))?,
+                b"subsystem" => {
+                    text_max(limit::HOST)(input).map(|(input, name)| (input, Self::Subsystem(name.into())))?
+                }
+                b"signal" => {
+                    text_max(limit::NAME)(input).map(|(input, name)| (input, Self::Signal(name.into())))?
+                }
                 b"exit-status" => {
                     uint32(input).map(|(input, code)| (input, Self::Exit(ExitStatus::Code(code))))?
                 }
@@ -393,7 +403,7 @@ impl ChannelRequestKind {
                 b"break" => uint32(input)
                     .map(|(input, ms)| (input, Self::Break(Duration::from_millis(u64::from(ms)))))?,
                 name => match core::str::from_utf8(name) {
-                    Ok(name) => (&[][..], Self::Other { name: name.to_owned(), data: input.to_vec() }),
+                    Ok(name) => (&[][..], Self::Other { name: name.into(), data: input.to_vec() }),
                     Err(_) => return fail(DecodeError::NotUtf8),
                 },
             })
@@ -434,7 +444,7 @@ impl ChannelRequestKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GlobalRequestKind {
     /// The request's name.
-    pub name: String,
+    pub name: Name,
     /// Its fields, as they travel.
     pub data: Vec<u8>,
 }

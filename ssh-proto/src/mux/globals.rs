@@ -109,7 +109,7 @@ impl Mux {
             self.globals.refused = true;
             return Err(RequestError::Full);
         }
-        let payload = question(name, data);
+        let payload = question(name.as_str(), data);
         if !self.outbox.has_room(payload.len()) {
             return Err(RequestError::Full);
         }

@@ -253,8 +253,8 @@ impl Mux {
     ) -> Result<ChannelId, OpenError> {
         let mut data = Vec::new();
         kind.encode_data(&mut data);
-        let size = data.len() + kind.name().len() + 32;
-        if size > MAX_PAYLOAD || kind.name().len() > crate::msg::limit::NAME {
+        let size = data.len() + kind.wire_name().len() + 32;
+        if size > MAX_PAYLOAD || kind.wire_name().len() > crate::msg::limit::NAME {
             return Err(OpenError::TooLong);
         }
         if !self.outbox.has_room(size) {
@@ -265,7 +265,7 @@ impl Mux {
         let (id, window) = (channel.id, channel.recv.initial());
         let mut payload = Vec::with_capacity(size);
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
-        let kind = kind.name().as_bytes();
+        let kind = kind.wire_name().as_bytes();
         ChannelOpen { kind, sender: id.slot, window, max_packet, data: &data }.encode(&mut payload);
         self.outbox.push(Waiting { channel: None, payload });
         self.open_deadlines.start(id);
@@ -347,13 +347,13 @@ impl Mux {
     ) -> Result<(), RequestError> {
         let mut data = Vec::new();
         kind.encode_data(&mut data);
-        if data.len() > MAX_PAYLOAD || kind.name().len() > crate::msg::limit::NAME {
+        if data.len() > MAX_PAYLOAD || kind.wire_name().len() > crate::msg::limit::NAME {
             return Err(RequestError::TooLong);
         }
         if self.lost {
             return Err(RequestError::Closed);
         }
-        let size = data.len() + kind.name().len() + 16;
+        let size = data.len() + kind.wire_name().len() + 16;
         let Self { slots, outbox, .. } = self;
         let channel = slot(slots, id).filter(|channel| !channel.released).ok_or(RequestError::Closed)?;
         if channel.closing() || channel.close_in {
@@ -371,7 +371,7 @@ impl Mux {
             self.request_deadlines.start(RequestRef::Channel(id, number));
         }
         let mut payload = Vec::with_capacity(size);
-        let name = kind.name().as_bytes();
+        let name = kind.wire_name().as_bytes();
         ChannelRequest { recipient: 0, name, want_reply, data: &data }.encode(&mut payload);
         if let Some(channel) = self.find(id) {
             channel.outboxed += 1;

@@ -305,7 +305,7 @@ struct Mute {
 
 impl Handler for Mute {
     fn auth(&mut self, request: Question<AuthRequest>) {
-        let _ = self.users.send(request.user().to_owned());
+        let _ = self.users.send(request.user().as_str().to_owned());
         let _ = request.reply(AuthVerdict::Accept);
     }
 
