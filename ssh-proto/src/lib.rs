@@ -111,6 +111,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
+// Modules that count with a peer's numbers also deny `clippy::arithmetic_side_effects`.
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
 extern crate alloc;
 #[cfg(feature = "std")]

@@ -3,6 +3,7 @@
 //! DoS (CVE-2025-26466): whoever sends PINGs, unknown messages or refused opens without reading the answers
 //! must not make memory grow. Answers wait here while nothing may be sent or the output is full; beyond a cap
 //! no more input is taken.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -62,7 +63,7 @@ impl Owed {
             Self::Global(Some(data)) => (0, data.len()),
             Self::Global(None) | Self::Unimplemented(_) => (0, 0),
         };
-        Cost { provoked: 64 + provoked, chosen }
+        Cost { provoked: provoked.saturating_add(64), chosen }
     }
 }
 
@@ -124,7 +125,9 @@ impl OwedQueue {
                 Owed::Unimplemented(sequence) => sender.send(&Unimplemented { sequence }),
                 Owed::OpenFailure(remote, why) => send_open_failure(&mut sender, remote, &why),
                 Owed::Global(Some(data)) => {
-                    sender.send_with(data.len() + 1, |out| RequestSuccess { data: &data }.encode(out));
+                    sender.send_with(data.len().saturating_add(1), |out| {
+                        RequestSuccess { data: &data }.encode(out)
+                    });
                 }
                 Owed::Global(None) => sender.send(&RequestFailure {}),
             }

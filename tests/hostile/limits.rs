@@ -6,11 +6,11 @@ use ssh_proto::raw::channel::{ChannelOpen, ChannelOpenFailure, GlobalRequest, Re
 use ssh_proto::raw::{Message, number};
 use ssh_proto::{
     AuthMethods, AuthVerdict, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason,
-    GlobalRequestKind, MAX_TERMINAL_MODES, PeerMisbehaved, ServerEvent, Side, TerminalModes, TimeoutReason,
-    WindowSize,
+    GlobalRequestKind, Limits, MAX_TERMINAL_MODES, PeerMisbehaved, ServerEvent, Side, TerminalModes,
+    TimeoutReason, WindowSize,
 };
 use ssh_tests::scene::{Event, Subject, encoded};
-use ssh_tests::{Scene, either, hand, null_server};
+use ssh_tests::{Pair, Scene, either, hand, null_configs_with, null_server};
 
 use crate::stage::{greeted, keyed, password_request, rule, serviced};
 
@@ -404,6 +404,45 @@ fn tm_01_a_refusal_leaves_no_sooner_than_its_delay_whatever_refused_it() {
         scene.wait(Duration::from_millis(1));
         let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
         assert_eq!(numbers, [number::USERAUTH_FAILURE]);
+    }
+}
+
+#[test]
+fn limits_without_an_end_overflow_nothing() {
+    let endless = |limits: &mut Limits| {
+        (limits.pre_auth_bytes, limits.pre_auth_packets) = (u64::MAX, u64::MAX);
+        let never = Duration::MAX;
+        (limits.ident_timeout, limits.kex_timeout, limits.rekey_timeout) = (never, never, never);
+        (limits.login_timeout, limits.write_stall, limits.linger) = (never, never, never);
+        (limits.open_timeout, limits.request_timeout) = (Some(never), Some(never));
+        (limits.keepalive_interval, limits.idle_timeout) = (Some(never), Some(never));
+        (limits.auth_failures, limits.auth_requests, limits.client_auth_requests) =
+            (u32::MAX, u32::MAX, u32::MAX);
+        (limits.banners, limits.banner_bytes) = (u32::MAX, usize::MAX);
+        (limits.noise_burst, limits.unimplemented_replies) = (u32::MAX, u32::MAX);
+        (limits.pending_opens, limits.pending_globals) = (usize::MAX, usize::MAX);
+        (limits.pending_global_tickets, limits.pending_requests) = (usize::MAX, usize::MAX);
+        (limits.env_requests, limits.small_rekeys_per_minute) = (u32::MAX, Some(u32::MAX));
+        (limits.output, limits.owed_replies) = (usize::MAX, usize::MAX);
+        (limits.outbox_bytes, limits.outbox_messages) = (usize::MAX, usize::MAX);
+        (limits.events, limits.max_borrowed, limits.keepalive_misses) = (usize::MAX, usize::MAX, u32::MAX);
+    };
+    let (client, server) = null_configs_with(endless, |_| {});
+    let mut pair = Pair::new(client, server, 1);
+    pair.login_with(ssh_proto::Credential::Password("x".into()));
+    let (ours, theirs) = pair.open_session();
+    for round in 0..3 {
+        pair.server.conn.rekey();
+        for payload in [hand::ping(100), hand::global("x@ssh-tests.invalid", true), hand::bare(199)] {
+            pair.client.conn.send_raw(&payload);
+        }
+        let mut channel = pair.client.conn.channel(ours).expect("open");
+        channel.request(&ChannelRequestKind::env("A", "b"), true).expect("there is room");
+        channel.write(ssh_proto::Stream::Data, b"data").expect("there is room");
+        pair.drive();
+        pair.advance(Duration::from_secs(1_000_000));
+        let bytes = pair.server.bytes(theirs, ssh_proto::Stream::Data);
+        assert_eq!((bytes.len(), &pair.client.closed, &pair.server.closed), (4 * (round + 1), &None, &None));
     }
 }
 

@@ -216,7 +216,7 @@ impl ClientAuth {
             let request = UserauthRequest { user, service: CONNECTION, method };
             // Room for all of it at once: growing would leave an unwiped copy of a password behind.
             sender.send_with(request.size(), |out| request.encode(out));
-            self.requests += 1;
+            self.requests = self.requests.saturating_add(1);
             self.phase = Phase::Sent { method: name, probed: None };
             cx.timers.start(TimeoutReason::Login, Some(cx.common.limits.login_timeout));
         }
@@ -295,7 +295,7 @@ impl ClientAuth {
     /// EXT_INFO: behind the first NEWKEYS, and once more after our first request (PROTOCOL §1.10).
     pub(crate) fn on_ext_info(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         let info = ExtInfo::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        self.ext_infos += 1;
+        self.ext_infos = self.ext_infos.saturating_add(1);
         let late = !matches!(self.phase, Phase::Start | Phase::ServiceRequested);
         if self.ext_infos > 2 || (late && self.requests == 0) {
             return Err(PeerMisbehaved::TooManyExtensions.into());
@@ -315,9 +315,9 @@ impl ClientAuth {
         let room = limits.banner_bytes.saturating_sub(self.banner_bytes);
         // DoS: a server could send banners for ever. What exceeds the limits is dropped.
         if self.banners < limits.banners && room > 0 {
-            self.banners += 1;
+            self.banners = self.banners.saturating_add(1);
             let text = PeerText::with_limit(banner.message, room);
-            self.banner_bytes += text.as_bytes().len();
+            self.banner_bytes = self.banner_bytes.saturating_add(text.as_bytes().len());
             cx.events.push(CoreEvent::Banner(text));
         }
         Ok(())

@@ -137,7 +137,7 @@ impl ServerAuth {
     }
 
     fn count_request(&mut self, limits: &Limits) -> Result<(), CloseReason> {
-        self.requests += 1;
+        self.requests = self.requests.saturating_add(1);
         match self.requests > limits.auth_requests {
             true => Err(PeerMisbehaved::TooManyAuthRequests.into()),
             false => Ok(()),
@@ -237,10 +237,12 @@ impl ServerAuth {
     /// A refusal leaves no sooner than the delay after its request, however fast it was decided: the time must not
     /// tell which users and keys exist.
     fn refuse(&mut self, cx: &mut AuthContext<'_>, received: Instant, counts: bool) {
-        self.failures += u32::from(counts);
+        self.failures = self.failures.saturating_add(u32::from(counts));
         let disconnect = self.failures >= cx.common.limits.auth_failures;
         self.phase = Phase::Holding { disconnect };
-        cx.timers.set(TimeoutReason::AuthDelay, received + cx.common.limits.auth_failure_delay);
+        #[allow(clippy::arithmetic_side_effects, reason = "points in time saturate")]
+        let leaves = received + cx.common.limits.auth_failure_delay;
+        cx.timers.set(TimeoutReason::AuthDelay, leaves);
     }
 
     /// The delay of a refusal passed.
@@ -348,12 +350,13 @@ impl ServerAuth {
     /// Sends a banner, or keeps it until the service is accepted.
     pub(crate) fn banner(&mut self, cx: &mut AuthContext<'_>, text: &str) -> Result<(), ApiMisuse> {
         let limits = &cx.common.limits;
-        let fits = self.banners < limits.banners && self.banner_bytes + text.len() <= limits.banner_bytes;
+        let bytes = self.banner_bytes.saturating_add(text.len());
+        let fits = self.banners < limits.banners && bytes <= limits.banner_bytes;
         if !fits || matches!(self.phase, Phase::Done) {
             return Err(ApiMisuse::BannerNotPossible);
         }
-        self.banners += 1;
-        self.banner_bytes += text.len();
+        self.banners = self.banners.saturating_add(1);
+        self.banner_bytes = bytes;
         if matches!(self.phase, Phase::AwaitService) {
             self.queued_banners.push(text.to_string());
         } else {

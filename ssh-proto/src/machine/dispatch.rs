@@ -178,7 +178,7 @@ impl Core {
     /// The peer does not pay for long answers that the embedder chose to give; nor does a message that adds nothing
     /// to what was owed `before` pay for what the embedder decided meanwhile.
     fn check_flood(&self, before: usize) -> Result<(), CloseReason> {
-        let cap = OWED_IN_EXCHANGE * self.limits().owed_replies;
+        let cap = self.limits().owed_replies.saturating_mul(OWED_IN_EXCHANGE);
         match self.owed.held().provoked > cap.max(before) && self.exchange_holds_replies() {
             true => Err(PeerMisbehaved::ReplyFlood.into()),
             false => Ok(()),
@@ -245,7 +245,7 @@ impl Core {
     fn on_kexinit(&mut self, payload: &[u8], seq: u32) -> Result<(), CloseReason> {
         if self.mux.is_some() {
             let theirs_first = self.kex.is_idle();
-            let carried = self.incoming.volume().bytes + self.out.volume().bytes;
+            let carried = self.incoming.volume().bytes.saturating_add(self.out.volume().bytes);
             if let Some(max) = self.limits().small_rekeys_per_minute
                 && theirs_first
                 && carried < SMALL_REKEY

@@ -88,15 +88,15 @@ impl fmt::Debug for Method<'_> {
 impl UserauthRequest<'_> {
     /// At least as many bytes as its encoding takes.
     pub fn size(&self) -> usize {
-        let method = match self.method {
-            Method::None => 0,
-            Method::Password { password, new } => password.len() + new.map_or(0, <[u8]>::len),
+        let fields = match self.method {
+            Method::None => [0; 3],
+            Method::Password { password, new } => [password.len(), new.map_or(0, <[u8]>::len), 0],
             Method::PublicKey { algorithm, key, signature } => {
-                algorithm.len() + key.len() + signature.map_or(0, <[u8]>::len)
+                [algorithm.len(), key.len(), signature.map_or(0, <[u8]>::len)]
             }
-            Method::Other { name, fields } => name.len() + fields.len(),
+            Method::Other { name, fields } => [name.len(), fields.len(), 0],
         };
-        self.user.len() + self.service.len() + method + 64
+        fields.into_iter().chain([self.user.len(), self.service.len(), 64]).fold(0, usize::saturating_add)
     }
 }
 

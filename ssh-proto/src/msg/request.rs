@@ -85,8 +85,8 @@ impl ChannelKind {
     pub(crate) fn heap_size(&self) -> usize {
         match self {
             Self::Session => 0,
-            Self::DirectTcpip { host, originator, .. } => host.len() + originator.len(),
-            Self::Other { name, data } => name.len() + data.len(),
+            Self::DirectTcpip { host, originator, .. } => host.len().saturating_add(originator.len()),
+            Self::Other { name, data } => name.len().saturating_add(data.len()),
         }
     }
 
@@ -210,7 +210,7 @@ impl TerminalModes {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.0.len() * 5 + 1);
+        let mut out = Vec::with_capacity(self.0.len().saturating_mul(5).saturating_add(1));
         for (opcode, argument) in &self.0 {
             out.put_u8(*opcode);
             out.put_u32(*argument);
@@ -241,7 +241,9 @@ impl ExitStatus {
     pub(crate) fn heap_size(&self) -> usize {
         match self {
             Self::Code(_) => 0,
-            Self::Signal { name, message, .. } => name.as_bytes().len() + message.as_bytes().len(),
+            Self::Signal { name, message, .. } => {
+                name.as_bytes().len().saturating_add(message.as_bytes().len())
+            }
         }
     }
 }
@@ -328,12 +330,14 @@ impl ChannelRequestKind {
     /// Bytes on the heap.
     pub(crate) fn heap_size(&self) -> usize {
         match self {
-            Self::Pty { term, modes, .. } => term.len() + modes.0.capacity() * size_of::<(u8, u32)>(),
-            Self::Env { name, value } => name.len() + value.len(),
+            Self::Pty { term, modes, .. } => {
+                modes.0.capacity().saturating_mul(size_of::<(u8, u32)>()).saturating_add(term.len())
+            }
+            Self::Env { name, value } => name.len().saturating_add(value.len()),
             Self::Exec(command) => command.len(),
             Self::Subsystem(name) | Self::Signal(name) => name.len(),
             Self::Exit(status) => status.heap_size(),
-            Self::Other { name, data } => name.len() + data.len(),
+            Self::Other { name, data } => name.len().saturating_add(data.len()),
             Self::WindowChange(_) | Self::Shell | Self::XonXoff(_) | Self::Break(_) => 0,
         }
     }

@@ -4,6 +4,7 @@
 //! Head ── length known and in bounds ──▶ Body ── tag verifies ──▶ Payload, Head
 //!   └──── bad length, malleable cipher ──▶ Discard ◀── bad tag ───┘ (then the same error for both)
 //! ```
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use alloc::boxed::Box;
 
@@ -118,7 +119,7 @@ impl Incoming {
     pub(crate) fn hint(&self, have: usize) -> usize {
         let need = match self.stage {
             Stage::Head => self.opener.head_len(),
-            Stage::Body(length) => 4 + length + self.shape.tag,
+            Stage::Body(length) => self.whole(length),
             Stage::Discard(left) => left,
         };
         need.saturating_sub(have).max(1)
@@ -139,7 +140,7 @@ impl Incoming {
             Stage::Head => Ok(None),
             Stage::Discard(left) => self.discard(left, buf),
             Stage::Body(length) => {
-                let total = 4 + length + self.shape.tag;
+                let total = self.whole(length);
                 if buf.len() < total {
                     return Ok(None);
                 }
@@ -155,6 +156,11 @@ impl Incoming {
         }
     }
 
+    /// The bytes of a packet of this `packet_length`.
+    fn whole(&self, length: usize) -> usize {
+        length.saturating_add(4).saturating_add(self.shape.tag)
+    }
+
     fn check_length(&self, length: usize) -> Result<(), PeerMisbehaved> {
         if length < 5 {
             return Err(PeerMisbehaved::PacketTooShort);
@@ -162,12 +168,12 @@ impl Incoming {
         if length > self.max_packet {
             return Err(PeerMisbehaved::PacketTooLong);
         }
-        let padded = if self.shape.length_in_block { length + 4 } else { length };
+        let padded = if self.shape.length_in_block { length.saturating_add(4) } else { length };
         if !padded.is_multiple_of(self.shape.block) {
             return Err(PeerMisbehaved::PacketMisaligned);
         }
         // Body and length of the packet must hold what the opener reads as its head.
-        if 4 + length + self.shape.tag < self.opener.head_len() {
+        if self.whole(length) < self.opener.head_len() {
             return Err(PeerMisbehaved::PacketTooShort);
         }
         Ok(())
@@ -176,14 +182,14 @@ impl Incoming {
     /// The largest packet there could be, so that the error comes at one place in the stream, and after as much
     /// work.
     fn discard_len(&self) -> usize {
-        4 + MAX_PACKET + self.shape.tag
+        self.whole(MAX_PACKET)
     }
 
     fn discard(&mut self, left: usize, buf: &mut BytesMut) -> Result<Option<Packet>, PeerMisbehaved> {
         let taken = left.min(buf.len());
         self.opener.discard(self.seq, buf.get_mut(..taken).unwrap_or_default());
         buf.advance(taken);
-        self.stage = Stage::Discard(left - taken);
+        self.stage = Stage::Discard(left.saturating_sub(taken));
         if taken == left { Err(PeerMisbehaved::BadMac) } else { Ok(None) }
     }
 
@@ -205,7 +211,7 @@ impl Incoming {
         self.seq = self.seq.wrapping_add(1);
         self.volume.count(length);
         self.stage = Stage::Head;
-        let range = 5..5 + payload_len;
+        let range = 5..payload_len.saturating_add(5);
         let bytes = if self.secret {
             let copy = Bytes::from(packet.get(range).unwrap_or_default().to_vec());
             packet.as_mut().zeroize();

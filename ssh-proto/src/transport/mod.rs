@@ -28,7 +28,7 @@ pub(crate) struct Volume {
 
 impl Volume {
     pub(crate) fn count(&mut self, bytes: usize) {
-        self.packets += 1;
-        self.bytes += bytes as u64;
+        self.packets = self.packets.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 }

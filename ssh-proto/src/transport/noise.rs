@@ -2,6 +2,7 @@
 //!
 //! DoS: IGNORE, DEBUG, unsolicited replies, empty data and the like are legal and free for the sender. A token
 //! bucket lets honest use through (a keepalive made of IGNORE, say) and ends a flood.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use core::time::Duration;
 
@@ -32,7 +33,10 @@ impl NoiseBudget {
         let seconds = u32::try_from(passed.as_secs()).unwrap_or(u32::MAX);
         if seconds > 0 {
             self.tokens = self.tokens.saturating_add(seconds).min(self.burst);
-            self.refilled = self.refilled + Duration::from_secs(u64::from(seconds));
+            let passed = Duration::from_secs(u64::from(seconds));
+            #[allow(clippy::arithmetic_side_effects, reason = "points in time saturate")]
+            let refilled = self.refilled + passed;
+            self.refilled = refilled;
         }
         self.tokens = self.tokens.checked_sub(1).ok_or(PeerMisbehaved::NoiseFlood)?;
         Ok(())
@@ -40,7 +44,7 @@ impl NoiseBudget {
 
     /// One message of an unknown number, about to be answered.
     pub(crate) fn spend_unimplemented(&mut self) -> Result<(), PeerMisbehaved> {
-        self.unimplemented += 1;
+        self.unimplemented = self.unimplemented.saturating_add(1);
         match self.unimplemented > self.max_unimplemented {
             true => Err(PeerMisbehaved::UnimplementedFlood),
             false => Ok(()),
@@ -50,7 +54,7 @@ impl NoiseBudget {
     /// A message with an effect, of this many bytes.
     pub(crate) fn earn(&mut self, bytes: usize) {
         self.unimplemented = 0;
-        self.useful += bytes;
+        self.useful = self.useful.saturating_add(bytes);
         if self.useful >= BYTES_PER_TOKEN {
             let earned = u32::try_from(self.useful / BYTES_PER_TOKEN).unwrap_or(u32::MAX);
             self.useful %= BYTES_PER_TOKEN;

@@ -17,7 +17,9 @@ pub trait PutSsh: BufMut {
 
     /// `name-list`, from its names.
     fn put_names<'a>(&mut self, names: impl Iterator<Item = &'a str> + Clone) {
-        let joined = names.clone().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1);
+        let joined =
+            names.clone().fold(0, |sum: usize, name| sum.saturating_add(name.len()).saturating_add(1));
+        let joined = joined.saturating_sub(1);
         self.put_u32(u32::try_from(joined).unwrap_or(u32::MAX));
         for (position, name) in names.enumerate() {
             if position > 0 {
@@ -32,7 +34,7 @@ pub trait PutSsh: BufMut {
         let zeros = number.iter().take_while(|&&byte| byte == 0).count();
         let digits = number.get(zeros..).unwrap_or_default();
         let sign = usize::from(digits.first().is_some_and(|&first| first >= 0x80));
-        self.put_u32(u32::try_from(digits.len() + sign).unwrap_or(u32::MAX));
+        self.put_u32(u32::try_from(digits.len().saturating_add(sign)).unwrap_or(u32::MAX));
         if sign == 1 {
             self.put_u8(0);
         }

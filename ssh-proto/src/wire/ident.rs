@@ -55,12 +55,12 @@ impl IdentReader {
             let content = line.strip_suffix(b"\r").unwrap_or(line);
             if content.starts_with(PREFIX) {
                 let ident = Ident { line: content.to_vec(), supported: supported(content, self.side) };
-                buf.advance(end + 1);
+                buf.advance(end.saturating_add(1));
                 return Ok(Some(ident));
             }
-            self.lines += 1;
-            self.preamble += end + 1;
-            buf.advance(end + 1);
+            self.lines = self.lines.saturating_add(1);
+            self.preamble = self.preamble.saturating_add(end).saturating_add(1);
+            buf.advance(end.saturating_add(1));
             if self.lines > MAX_PREAMBLE_LINES {
                 return Err(PeerMisbehaved::PreambleTooLong);
             }
@@ -87,7 +87,7 @@ impl IdentReader {
             if is_ident && at >= MAX_IDENT {
                 return Err(PeerMisbehaved::IdentTooLong);
             }
-            if !is_ident && self.preamble + at >= MAX_PREAMBLE {
+            if !is_ident && self.preamble.saturating_add(at) >= MAX_PREAMBLE {
                 return Err(PeerMisbehaved::PreambleTooLong);
             }
             if byte == b'\n' {

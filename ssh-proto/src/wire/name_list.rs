@@ -29,10 +29,8 @@ impl<'a> NameList<'a> {
         let text = core::str::from_utf8(list).map_err(|_| DecodeError::BadNameList)?;
         let text = text.strip_suffix(',').unwrap_or(text);
         if !text.is_empty() {
-            let mut count = 0;
-            for name in text.split(',') {
-                count += 1;
-                if name.is_empty() || name.len() > MAX_NAME || count > MAX_NAMES {
+            for (at, name) in text.split(',').enumerate() {
+                if name.is_empty() || name.len() > MAX_NAME || at >= MAX_NAMES {
                     return Err(DecodeError::BadNameList);
                 }
             }
