@@ -17,6 +17,26 @@ pub enum Side {
 }
 
 /// A role, as the type parameter of [`Connection`](crate::Connection): [`Client`] or [`Server`].
+///
+/// What only one role may do, the other cannot ask for. A server lets a user in:
+///
+/// ```
+/// use ssh_proto::{AnswerError, AuthRequest, AuthVerdict, ServerConnection};
+///
+/// fn let_in(conn: &mut ServerConnection, request: AuthRequest) -> Result<(), AnswerError> {
+///     conn.reply_auth(request, AuthVerdict::Accept)
+/// }
+/// ```
+///
+/// At a client the same does not compile:
+///
+/// ```compile_fail,E0599
+/// use ssh_proto::{AnswerError, AuthRequest, AuthVerdict, ClientConnection};
+///
+/// fn let_in(conn: &mut ClientConnection, request: AuthRequest) -> Result<(), AnswerError> {
+///     conn.reply_auth(request, AuthVerdict::Accept)
+/// }
+/// ```
 pub trait Role:
     sealed::Sealed<SealedConfig = <Self as Role>::Config, SealedEvent = <Self as Role>::Event>
     + Debug

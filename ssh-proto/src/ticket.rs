@@ -89,6 +89,23 @@ impl Drop for Ticket {
 /// Is this the host key of the server we meant to reach?
 ///
 /// Answer with `accept_host_key` or `reject_host_key`. Input stands still until then.
+///
+/// A question is answered once. A second answer, whatever it is, does not compile, nor does a copy of the question:
+///
+/// ```compile_fail,E0382
+/// use ssh_proto::{AnswerError, ClientConnection, HostKeyCheck};
+///
+/// fn judge(conn: &mut ClientConnection, check: HostKeyCheck) -> Result<(), AnswerError> {
+///     conn.reject_host_key(check)?;
+///     conn.accept_host_key(check)
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn copy(check: &ssh_proto::HostKeyCheck) -> ssh_proto::HostKeyCheck {
+///     ssh_proto::HostKeyCheck::clone(check)
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it rejects the host key"]
 pub struct HostKeyCheck {

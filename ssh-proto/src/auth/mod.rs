@@ -33,7 +33,12 @@ pub(crate) struct AuthContext<'a> {
     pub(crate) now: Instant,
 }
 
-/// Proof that authentication is complete. Only the two halves make one; the mux can't be had without it.
+/// Proof that authentication is complete. Only the two halves make one; the mux can't be had without it, and
+/// nobody else makes one:
+///
+/// ```compile_fail,E0603
+/// let forged = ssh_proto::auth::Authenticated(());
+/// ```
 #[derive(Debug)]
 pub(crate) struct Authenticated(());
 

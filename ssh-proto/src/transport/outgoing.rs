@@ -254,7 +254,16 @@ impl Outgoing {
     }
 }
 
-/// The right to send messages of the layers above the transport.
+/// The right to send messages of the layers above the transport. [`Outgoing::service`] gives it; who was given none
+/// has none:
+///
+/// ```compile_fail,E0603
+/// use ssh_proto::transport::outgoing::{Outgoing, ServiceSender};
+///
+/// fn send(out: &mut Outgoing) -> ServiceSender<'_> {
+///     ServiceSender(out)
+/// }
+/// ```
 pub(crate) struct ServiceSender<'a>(&'a mut Outgoing);
 
 impl ServiceSender<'_> {
