@@ -58,10 +58,22 @@ impl HostKeys {
     }
 
     /// The types of the keys a host is known by, to be asked for first.
-    pub(crate) async fn key_types(&self, host: &str, port: u16) -> Result<Vec<String>, Error> {
-        let (Self::KnownHosts(file) | Self::AcceptNew { file, .. }) = self else { return Ok(Vec::new()) };
-        let (file, host) = (file.clone(), host.to_owned());
-        blocking(move || Ok(KnownHosts::parse(&read(&file)?).key_types(&host, port))).await
+    ///
+    /// The future does not borrow: a judge need not be `Sync`, and who waits for this is to be `Send`.
+    pub(crate) fn key_types(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = Result<Vec<String>, Error>> + Send + use<> {
+        let file = match self {
+            Self::KnownHosts(file) | Self::AcceptNew { file, .. } => Some(file.clone()),
+            Self::Fingerprint(_) | Self::Ask(_) | Self::DangerousAcceptAny => None,
+        };
+        let host = host.to_owned();
+        async move {
+            let Some(file) = file else { return Ok(Vec::new()) };
+            blocking(move || Ok(KnownHosts::parse(&read(&file)?).key_types(&host, port))).await
+        }
     }
 
     /// Judges a key, and records it where that is the policy.

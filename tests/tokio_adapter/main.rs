@@ -8,5 +8,6 @@ mod login;
 mod remote;
 mod requests;
 mod rig;
+mod sendable;
 mod server;
 mod waiting;
