@@ -23,13 +23,15 @@ pub struct Limits {
     pub ident_timeout: Duration,
     /// How long the initial key exchange may take (the answer of a person not counted).
     pub kex_timeout: Duration,
-    /// How long a re-exchange may take.
+    /// How long a re-exchange may take. It starts again when it is over while events wait unpolled in a full queue.
     pub rekey_timeout: Duration,
     /// How long authentication may take in all, at the server; at the client, the answer to one request.
     pub login_timeout: Duration,
-    /// How long the peer may take to answer a channel open.
+    /// How long the peer may take to answer a channel open. Those that wait start again when it is over while
+    /// the event queue is full or a question about the key exchange is unanswered: the answer may be there then.
     pub open_timeout: Option<Duration>,
-    /// How long the peer may take to answer a channel or global request.
+    /// How long the peer may take to answer a channel or global request. As with
+    /// [`open_timeout`](Self::open_timeout), it starts again while our side does not listen.
     pub request_timeout: Option<Duration>,
     /// How long output may wait for the transport without any progress, at least; at most twice as long.
     pub write_stall: Duration,

@@ -471,6 +471,16 @@ impl Mux {
         }
     }
 
+    /// Gives all opens that wait another full period: it was not the peer that kept us waiting.
+    pub(crate) fn excuse_opens(&mut self, now: Instant) {
+        self.open_deadlines.restart(now);
+    }
+
+    /// Gives all requests that wait another full period.
+    pub(crate) fn excuse_requests(&mut self, now: Instant) {
+        self.request_deadlines.restart(now);
+    }
+
     /// Fails the opens that are overdue. They still close by themselves when the answer comes.
     pub(crate) fn expire_opens(&mut self, cx: &mut MuxContext<'_>, now: Instant) {
         while let Some(id) = self.open_deadlines.take_due(now) {
