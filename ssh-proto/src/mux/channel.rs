@@ -103,6 +103,8 @@ pub(crate) struct ChannelState {
     pub(crate) arrived: [u64; 2],
     pub(crate) eof_in: bool,
     pub(crate) close_in: bool,
+    /// We closed it first and in order, so that what the peer answers is an end and no reset.
+    pub(crate) done: bool,
     /// The peer's EOF and requests behind our CLOSE.
     late_eof: bool,
     late_requests: usize,
@@ -143,6 +145,7 @@ impl ChannelState {
             arrived: [0; 2],
             eof_in: false,
             close_in: false,
+            done: false,
             late_eof: false,
             late_requests: 0,
             awaited: AwaitedReplies::default(),
@@ -177,6 +180,11 @@ impl ChannelState {
     /// Whether our CLOSE went out or will.
     pub(crate) fn closing(&self) -> bool {
         self.close_out != Once::No
+    }
+
+    /// Whether the peer ended its data: by EOF, or by any end of a channel that we closed in order.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.eof_in || self.done && (self.late_eof || self.close_in)
     }
 
     /// The peer's EOF to a channel we close. A first one may have been on its way.

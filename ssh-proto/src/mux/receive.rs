@@ -261,7 +261,7 @@ impl Mux {
         let eof = decode::<ChannelEof>(payload)?;
         let Some(channel) = self.open_target(eof.recipient)? else { return Ok(Effect::Noise) };
         if channel.closing() {
-            // What came before it was dropped, so it is no end of a stream to anybody.
+            // What came before it was dropped, so it is told to nobody; the CLOSE behind it will be.
             return Ok(channel.drop_eof());
         }
         if channel.eof_in {
