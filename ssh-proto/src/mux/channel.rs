@@ -11,7 +11,7 @@ use super::replies::{AwaitedReplies, OwedReplies};
 use super::window::{RecvWindow, Window};
 use crate::error::PeerMisbehaved;
 use crate::event::{ChannelId, Flag, Stream};
-use crate::role::Side;
+use crate::msg::request::Rules;
 
 /// The peer's number for a channel. Ours is the slot in [`ChannelId`]; the two are never mixed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +81,8 @@ pub(crate) enum Program {
 #[derive(Debug)]
 pub(crate) struct ChannelState {
     pub(crate) id: ChannelId,
-    /// Which side of a session we are; `None` when it is none. The client is who opened it, whatever the side of
-    /// the connection (RFC 4254 §6).
-    pub(crate) session: Option<Side>,
+    /// What the peer may ask for.
+    pub(crate) rules: Rules,
     /// `None` while our open is unanswered.
     pub(crate) remote: Option<RemoteId>,
 
@@ -128,10 +127,10 @@ pub(crate) struct ChannelState {
 }
 
 impl ChannelState {
-    pub(crate) fn new(id: ChannelId, session: Option<Side>, recv: RecvWindow, stderr: Stderr) -> Self {
+    pub(crate) fn new(id: ChannelId, rules: Rules, recv: RecvWindow, stderr: Stderr) -> Self {
         Self {
             id,
-            session,
+            rules,
             remote: None,
             send: Window::new(0),
             max_packet: 0,

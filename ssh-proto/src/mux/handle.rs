@@ -177,6 +177,8 @@ impl<'a> Channel<'a> {
 
     /// Makes a request. Before the channel is confirmed it waits, and leaves behind the confirmation.
     ///
+    /// Any request may be made on any channel; it is the peer that refuses what does not fit.
+    ///
     /// With `want_reply`, `Reply` events answer such requests in their order.
     ///
     /// # Errors
