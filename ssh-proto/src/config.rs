@@ -38,7 +38,8 @@ pub struct Limits {
     /// After how much silence a keepalive is sent, unless one is unanswered still. Anything the peer sends ends
     /// the silence.
     pub keepalive_interval: Option<Duration>,
-    /// How many such intervals of silence, one after another, may pass behind a keepalive.
+    /// How many such intervals of silence, one after another, pass behind a keepalive before the connection ends:
+    /// at least one, because a peer that was not asked owes no answer.
     pub keepalive_misses: u32,
     /// How long a connection may be without channel traffic.
     pub idle_timeout: Option<Duration>,
@@ -285,7 +286,7 @@ impl Common {
     }
 
     /// The limits that have bounds of their own, and whether they are within them.
-    fn bounds(&self) -> [(&'static str, bool); 27] {
+    fn bounds(&self) -> [(&'static str, bool); 28] {
         let Self { limits, rekey, .. } = self;
         [
             ("max_channels", (1..=65_536).contains(&limits.max_channels)),
@@ -313,6 +314,8 @@ impl Common {
             ("open_timeout", limits.open_timeout != Some(Duration::ZERO)),
             ("request_timeout", limits.request_timeout != Some(Duration::ZERO)),
             ("keepalive_interval", limits.keepalive_interval != Some(Duration::ZERO)),
+            // A peer must have the time to answer the first one.
+            ("keepalive_misses", limits.keepalive_misses > 0),
             ("idle_timeout", limits.idle_timeout != Some(Duration::ZERO)),
             ("rekey.bytes", rekey.bytes > 0),
             ("rekey.packets", (1..MAX_PACKETS_PER_KEY).contains(&rekey.packets)),
