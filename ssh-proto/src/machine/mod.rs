@@ -481,6 +481,9 @@ impl Core {
 
     pub(crate) fn consume_output(&mut self, n: usize) {
         self.out.consume(n);
+        if let Some(mux) = self.mux.as_mut().filter(|_| n > 0) {
+            mux.on_room();
+        }
         self.pump();
     }
 

@@ -126,6 +126,8 @@ pub(crate) struct Mux {
     control: VecDeque<ChannelId>,
     /// Channels whose writer waits for room.
     writers: VecDeque<ChannelId>,
+    /// So many of them were told of room since output last went.
+    told: usize,
     globals: Globals,
     open_deadlines: Deadlines<ChannelId>,
     request_deadlines: Deadlines<RequestRef>,
@@ -157,6 +159,7 @@ impl Mux {
             max_borrowed: limits.max_borrowed,
             control: VecDeque::new(),
             writers: VecDeque::new(),
+            told: 0,
             globals: Globals::default(),
             open_deadlines: Deadlines::new(limits.open_timeout),
             request_deadlines: Deadlines::new(limits.request_timeout),
@@ -429,6 +432,11 @@ impl Mux {
             .map(|channel| channel.id)
             .collect();
         finished.into_iter().for_each(|id| self.remove(id));
+    }
+
+    /// Output went: there is room for those that wait.
+    pub(crate) fn on_room(&mut self) {
+        self.told = 0;
     }
 
     // ----- Deadlines.
