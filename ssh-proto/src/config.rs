@@ -31,7 +31,9 @@ pub struct Limits {
     /// the event queue is full or a question about the key exchange is unanswered: the answer may be there then.
     pub open_timeout: Option<Duration>,
     /// How long the peer may take to answer a channel or global request. As with
-    /// [`open_timeout`](Self::open_timeout), it starts again while our side does not listen.
+    /// [`open_timeout`](Self::open_timeout), it starts again while our side does not listen. Four times as many
+    /// unanswered in time as may wait ([`pending_requests`](Self::pending_requests) on one channel, or
+    /// [`pending_globals`](Self::pending_globals)) end the connection.
     pub request_timeout: Option<Duration>,
     /// How long output may wait for the transport without any progress, at least; at most twice as long.
     pub write_stall: Duration,
@@ -82,13 +84,15 @@ pub struct Limits {
     pub min_window: usize,
     /// Bytes of output beyond which channel writes are refused.
     pub output: usize,
-    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count.
+    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count. While a
+    /// re-exchange keeps replies from leaving, input is taken all the same, and four times as many that the peer
+    /// provoked end the connection.
     pub owed_replies: usize,
     /// Bytes of messages waiting in the outbox.
     pub outbox_bytes: usize,
     /// Messages waiting in the outbox.
     pub outbox_messages: usize,
-    /// Events waiting for `poll_event`, beyond which no input is taken.
+    /// Events waiting for `poll_event`, beyond which no input is taken; so it is beyond 64 KiB of what they hold.
     pub events: usize,
     /// Slices of input buffers that parked channel data may keep alive; more data is copied.
     pub max_borrowed: usize,
