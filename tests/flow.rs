@@ -2,6 +2,8 @@
 
 #[path = "flow/capacity.rs"]
 mod capacity;
+#[path = "flow/closing.rs"]
+mod closing;
 #[path = "flow/requests.rs"]
 mod requests;
 #[path = "flow/windows.rs"]

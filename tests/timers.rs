@@ -6,6 +6,8 @@ mod keepalive;
 mod reasons;
 #[path = "timers/requests.rs"]
 mod requests;
+#[path = "timers/unheard.rs"]
+mod unheard;
 
 use std::time::Duration;
 

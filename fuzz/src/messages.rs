@@ -132,11 +132,11 @@ fn packets(mut input: Input<'_>) {
     }
     bytes.extend_from_slice(input.0);
     let whole = framed(framer(), &bytes, bytes.len().max(1));
-    assert_eq!(framed(framer(), &bytes, piece), whole, "PK-16");
+    assert_eq!(framed(framer(), &bytes, piece), whole, "how the bytes are cut changes what is read");
     assert!(whole.0.starts_with(&sealed));
     if cipher.is_some() {
         // Without the key nobody adds a packet; one whose padding is a lie may be one all the same.
-        assert!(whole.0.len() <= sealed.len() + 1, "PK-04");
+        assert!(whole.0.len() <= sealed.len() + 1, "a packet nobody sealed was taken");
     }
 }
 

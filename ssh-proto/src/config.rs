@@ -23,20 +23,25 @@ pub struct Limits {
     pub ident_timeout: Duration,
     /// How long the initial key exchange may take (the answer of a person not counted).
     pub kex_timeout: Duration,
-    /// How long a re-exchange may take.
+    /// How long a re-exchange may take. It starts again when it is over while events wait unpolled in a full queue.
     pub rekey_timeout: Duration,
     /// How long authentication may take in all, at the server; at the client, the answer to one request.
     pub login_timeout: Duration,
-    /// How long the peer may take to answer a channel open.
+    /// How long the peer may take to answer a channel open. Those that wait start again when it is over while
+    /// the event queue is full or a question about the key exchange is unanswered: the answer may be there then.
     pub open_timeout: Option<Duration>,
-    /// How long the peer may take to answer a channel or global request.
+    /// How long the peer may take to answer a channel or global request. As with
+    /// [`open_timeout`](Self::open_timeout), it starts again while our side does not listen. Four times as many
+    /// unanswered in time as may wait ([`pending_requests`](Self::pending_requests) on one channel, or
+    /// [`pending_globals`](Self::pending_globals)) end the connection.
     pub request_timeout: Option<Duration>,
     /// How long output may wait for the transport without any progress, at least; at most twice as long.
     pub write_stall: Duration,
     /// After how much silence a keepalive is sent, unless one is unanswered still. Anything the peer sends ends
     /// the silence.
     pub keepalive_interval: Option<Duration>,
-    /// How many such intervals of silence, one after another, may pass behind a keepalive.
+    /// How many such intervals of silence, one after another, pass behind a keepalive before the connection ends:
+    /// at least one, because a peer that was not asked owes no answer.
     pub keepalive_misses: u32,
     /// How long a connection may be without channel traffic.
     pub idle_timeout: Option<Duration>,
@@ -79,13 +84,15 @@ pub struct Limits {
     pub min_window: usize,
     /// Bytes of output beyond which channel writes are refused.
     pub output: usize,
-    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count.
+    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count. While a
+    /// re-exchange keeps replies from leaving, input is taken all the same, and four times as many that the peer
+    /// provoked end the connection.
     pub owed_replies: usize,
     /// Bytes of messages waiting in the outbox.
     pub outbox_bytes: usize,
     /// Messages waiting in the outbox.
     pub outbox_messages: usize,
-    /// Events waiting for `poll_event`, beyond which no input is taken.
+    /// Events waiting for `poll_event`, beyond which no input is taken; so it is beyond 64 KiB of what they hold.
     pub events: usize,
     /// Slices of input buffers that parked channel data may keep alive; more data is copied.
     pub max_borrowed: usize,
@@ -283,7 +290,7 @@ impl Common {
     }
 
     /// The limits that have bounds of their own, and whether they are within them.
-    fn bounds(&self) -> [(&'static str, bool); 27] {
+    fn bounds(&self) -> [(&'static str, bool); 28] {
         let Self { limits, rekey, .. } = self;
         [
             ("max_channels", (1..=65_536).contains(&limits.max_channels)),
@@ -311,6 +318,8 @@ impl Common {
             ("open_timeout", limits.open_timeout != Some(Duration::ZERO)),
             ("request_timeout", limits.request_timeout != Some(Duration::ZERO)),
             ("keepalive_interval", limits.keepalive_interval != Some(Duration::ZERO)),
+            // A peer must have the time to answer the first one.
+            ("keepalive_misses", limits.keepalive_misses > 0),
             ("idle_timeout", limits.idle_timeout != Some(Duration::ZERO)),
             ("rekey.bytes", rekey.bytes > 0),
             ("rekey.packets", (1..MAX_PACKETS_PER_KEY).contains(&rekey.packets)),

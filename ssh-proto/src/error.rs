@@ -387,11 +387,12 @@ errors! {
     ReadError {
         /// Nothing has arrived; a `Readable` event follows.
         Blocked = "blocked",
-        /// The peer sent EOF and everything before it was read.
+        /// The peer sent EOF, or ended in its way a channel that we closed first; everything that was received
+        /// was read.
         Eof = "end of stream",
-        /// The channel was closed without EOF.
+        /// The peer closed the channel without EOF, or answered our abort.
         Reset = "channel closed",
-        /// The connection is lost.
+        /// The connection is over, and the peer did not end the channel before.
         Lost = "connection lost",
     }
 

@@ -55,16 +55,20 @@ pub struct AuthIdentity {
 pub enum ChannelEvent {
     /// A stream went from empty to non-empty, or came to its end. Read until `Blocked`.
     Readable(Stream),
-    /// A write that was `Blocked` may be tried again.
+    /// A write that was `Blocked` may be tried again. When more channels wait than there is room for, they are told
+    /// in turn, as many each time that output goes as there is room for.
     Writable,
-    /// The peer asks for something. A request of a session is told to the side it is for, and is refused on any
-    /// other channel: what starts and steers a program, on a session that the peer opened (RFC 4254 §6).
+    /// The peer asks for something. What starts and steers a program is told on a session that the peer opened
+    /// (RFC 4254 §6), and is refused on one that we opened and on `direct-tcpip`. On a channel of any other type
+    /// ([`ChannelKind::Other`](crate::ChannelKind::Other)) every well-formed request is told, whoever opened it:
+    /// what it means there, and how often it may be made, is for the embedder to say.
     Request(ChannelRequest),
     /// The peer answered the oldest unanswered request.
     Reply(bool),
     /// The peer sends no more data. What came before may still wait to be read.
     Eof,
-    /// How the remote program of a session we opened ended.
+    /// How the remote program of a session we opened ended. On a channel of a type of its own either side may say
+    /// it.
     Exit(ExitStatus),
     /// The peer closed the channel, and so did we. What came before may still be read until it is released.
     Closed,

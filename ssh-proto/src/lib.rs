@@ -80,7 +80,7 @@
 //!
 //! # Memory is bounded
 //!
-//! Every bound is a field of [`Limits`]. What a connection may hold is the sum of: the input buffers
+//! Every bound is a field of [`Limits`] or a constant of this crate. What a connection may hold is the sum of: the input buffers
 //! ([`InputPool`]), one packet, the receive windows granted (at most [`Limits::recv_budget`]), the output
 //! limit and one swapped buffer, the outbox, the waiting events, and the replies owed.
 //! [`Connection::memory_usage`] reports it. Nothing is reserved by a length or a count before the bytes

@@ -10,6 +10,11 @@ use core::time::Duration;
 use crate::time::Instant;
 
 /// What a deadline is for.
+///
+/// Of what the peer owes after authentication ([`Kex`](Self::Kex), [`OpenReply`](Self::OpenReply),
+/// [`RequestReply`](Self::RequestReply)) none is missed while input stands still because of the embedder: when
+/// the event queue is full or a question about the key exchange is unanswered at the time, the deadline starts
+/// again. [`Keepalive`](Self::Keepalive) counts no silence then. All others run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeoutReason {

@@ -6,7 +6,7 @@ use ssh_proto::{
     ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent, Disconnect, Stream,
     WriteError,
 };
-use ssh_tests::{Pair, Policy, hand, record, take};
+use ssh_tests::{Pair, Policy, hand, null_configs_with, record, take};
 
 use super::{client, fill, reads, server};
 
@@ -212,4 +212,33 @@ fn nothing_can_be_written_behind_an_end() {
     pair.drive();
     assert_eq!(capacity(&mut pair, ours), before);
     assert_eq!(client(&mut pair, ours).write(Stream::Data, b"x"), Ok(1));
+}
+
+#[test]
+fn as_many_writers_are_told_of_room_as_it_has_quanta_however_often_there_is_a_look() {
+    let (client, server) = null_configs_with(|limits| limits.output = 96 * 1024, |_| {});
+    let mut pair = Pair::new(client, server, 1);
+    pair.login();
+    let ids: Vec<_> = (0..8).map(|_| pair.open_session().0).collect();
+    pair.client.trace.clear();
+    for id in &ids {
+        fill(&mut pair.client.conn.channel(*id).unwrap(), Stream::Data);
+    }
+    let now = pair.now;
+    let mut told = |consumed: usize, looks: usize| {
+        pair.client.conn.consume_output(consumed);
+        for _ in 0..looks {
+            pair.client.conn.handle_timeout(now);
+            pair.client.conn.consume_output(0);
+            pair.client.poll(usize::MAX);
+        }
+        pair.client.count("Writable")
+    };
+    let first = told(40 * 1024, 1);
+    assert!((1..=2).contains(&first), "{first}");
+    assert_eq!(told(0, 20), first);
+    let second = told(30 * 1024, 1);
+    assert!((first + 1..ids.len()).contains(&second), "{second}");
+    assert_eq!(told(0, 20), second);
+    assert_eq!(told(usize::MAX, 1), ids.len(), "nothing is left to be sent");
 }

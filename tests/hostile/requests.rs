@@ -158,6 +158,8 @@ fn requests_of_a_session_are_told_to_the_side_of_one_that_they_are_for() {
                 let mut scene = requested(side, ours, channel, &request);
                 let told = match to {
                     To::Anybody => true,
+                    // A type of the embedder's own: it alone knows what its requests mean.
+                    _ if channel.name() == "x@ssh-tests.invalid" => true,
                     To::Client => ours && channel.name() == "session",
                     To::Server => !ours && channel.name() == "session",
                 };
@@ -201,6 +203,26 @@ fn ch_16_a_session_runs_one_program() {
     scene.say(&hand::request(0, "subsystem", true, b"\0\0\0\x04sftp"));
     assert_eq!(answers(&mut scene), [true, false, false, false]);
     assert_eq!(agree(&mut scene), 0);
+}
+
+#[test]
+fn a_channel_of_a_type_of_its_own_has_no_rules_but_those_of_the_embedder() {
+    let exec = hand::request(0, "exec", true, b"\0\0\0\x02id");
+    let own = ChannelKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    for (kind, programs) in [(own, 3), (ChannelKind::Session, 1)] {
+        let mut scene = requested(Side::Server, false, &kind, &exec);
+        let mut agreed = agree(&mut scene);
+        for _ in 0..2 {
+            scene.say(&exec);
+            agreed += agree(&mut scene);
+        }
+        assert_eq!(agreed, programs, "{kind:?}");
+        let answered: Vec<bool> = (0..3).map(|at| at < programs).collect();
+        assert_eq!(answers(&mut scene), answered, "{kind:?}");
+        // Fields that are none are none anywhere.
+        scene.say(&hand::request(0, "pty-req", true, b""));
+        assert_eq!((scene.take_events().len(), answers(&mut scene)), (0, vec![false]), "{kind:?}");
+    }
 }
 
 #[test]

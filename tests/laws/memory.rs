@@ -1,7 +1,8 @@
 //! Whatever comes in, the connection holds no more than the formula says.
 
 use proptest::prelude::*;
-use ssh_proto::{ChannelId, Limits, MemoryUsage, Stream};
+use ssh_proto::raw::number;
+use ssh_proto::{ChannelId, CloseReason, Limits, MemoryUsage, PeerMisbehaved, Stream};
 use ssh_tests::{End, Pair, Peer, Policy, Seeded, hand, null_configs_with};
 
 use super::ops::{Op, cases, op, perform};
@@ -23,16 +24,52 @@ fn limits(limits: &mut Limits) {
     limits.small_rekeys_per_minute = None;
 }
 
+/// What any reply counts as at most, its data apart: a PONG has some, and a refused open a text of ours.
+const REPLY: usize = 128;
+/// What a reply to a request counts as.
+const ANSWER: usize = 32;
+/// So many times the cap on owed replies may be owed while an exchange keeps them from leaving.
+const OWED_IN_EXCHANGE: usize = 4;
+
+/// What can be owed at most: the cap, the one reply that goes beyond it, and what the embedder has not answered,
+/// each question with a row of refusals behind it.
+fn owed_bound(limits: &Limits, evils: &[(bool, Evil)], withheld: bool) -> usize {
+    let payloads = || {
+        evils.iter().filter_map(|(_, evil)| match evil {
+            Evil::Raw(payload) => Some(payload.clone()),
+            Evil::Flood(what, _) => Some(flood(*what)),
+            _ => None,
+        })
+    };
+    let sent = |number| payloads().filter(move |payload| payload.first() == Some(&number));
+    let longest_ping = sent(number::PING).map(|payload| payload.len()).max().unwrap_or(0);
+    let rekeys = evils.iter().any(|(_, evil)| matches!(evil, Evil::Op(Op::Rekey)));
+    let exchange = withheld || rekeys || sent(number::KEXINIT).next().is_some();
+    let times = if exchange { OWED_IN_EXCHANGE } else { 1 };
+    let asked = limits.max_channels * limits.pending_requests + limits.pending_global_tickets;
+    times * limits.owed_replies + longest_ping + REPLY + 2 * asked * ANSWER
+}
+
 /// The formula, part by part. One packet may go over each limit, because limits are looked at before it.
-fn assert_bounded(usage: &MemoryUsage, limits: &Limits) {
+fn assert_bounded(usage: &MemoryUsage, limits: &Limits, owed: usize) {
     // Key exchange messages and a DISCONNECT are not held back by application data.
     assert!(usage.output <= limits.output + 2 * PACKET, "{usage:?}");
     assert!(usage.parked + usage.granted <= limits.recv_budget, "{usage:?}");
     assert!(usage.outbox <= limits.outbox_bytes, "{usage:?}");
-    assert!(usage.owed <= limits.owed_replies + PACKET, "{usage:?}");
+    assert!(usage.owed <= owed, "{usage:?}, {owed}");
     assert!(usage.events <= 64 * 1024 + PACKET, "{usage:?}");
     assert!(usage.channels <= limits.max_channels, "{usage:?}");
     assert!(usage.borrowed <= limits.max_borrowed, "{usage:?}");
+}
+
+/// What a peer leaves undone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fails {
+    Nothing,
+    /// It does not read.
+    ToRead,
+    /// It goes on as if we had not asked for new keys, and so what is owed to it may not leave.
+    ToRekey,
 }
 
 /// What a peer can come up with.
@@ -101,17 +138,24 @@ proptest! {
     #[test]
     fn l4_memory_stays_within_the_formula_whatever_comes_in(
         evils in proptest::collection::vec((any::<bool>(), evil()), 0..60),
-        evil_client: bool, keeps: bool, reads: bool, deaf: bool,
+        evil_client: bool, keeps: bool, reads: bool,
+        fails in prop_oneof![Just(Fails::Nothing), Just(Fails::ToRead), Just(Fails::ToRekey)],
     ) {
         let (client, server) = null_configs_with(limits, |_| {});
         let bounds = server.limits().clone();
+        let owed = owed_bound(&bounds, &evils, fails == Fails::ToRekey);
         let mut pair = Pair::new(client, server, 9);
         pair.login();
         let policy = if keeps { Policy::keep() } else { Policy { read: reads, ..Policy::default() } };
         pair.client.policy = policy.clone();
         pair.server.policy = policy;
-        // A peer that asks and does not read.
+        let deaf = fails != Fails::Nothing;
         if evil_client { pair.s2c.stalled = deaf } else { pair.c2s.stalled = deaf }
+        match fails {
+            Fails::ToRekey if evil_client => pair.server.conn.rekey(),
+            Fails::ToRekey => pair.client.conn.rekey(),
+            _ => {}
+        }
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for (at_evil, evil) in &evils {
             match (at_evil, evil) {
@@ -128,7 +172,7 @@ proptest! {
                     true => pair.server.conn.memory_usage(),
                     false => pair.client.conn.memory_usage(),
                 };
-                assert_bounded(&honest, &bounds);
+                assert_bounded(&honest, &bounds, owed);
             }
         }
     }
@@ -162,4 +206,28 @@ fn l4_a_peer_that_never_reads_and_is_written_to_costs_the_output_limit() {
     while pair.server.conn.channel(theirs).unwrap().write(Stream::Data, &[0; 70_000]).is_ok() {}
     let output = pair.server.conn.memory_usage().output;
     assert!((64 * 1024..64 * 1024 + PACKET).contains(&output), "{output}");
+}
+
+#[test]
+fn l4_a_peer_that_withholds_its_kexinit_is_owed_four_times_the_cap_and_not_a_reply_more() {
+    let (client, server) = null_configs_with(limits, |_| {});
+    let most = OWED_IN_EXCHANGE * server.limits().owed_replies;
+    let mut pair = Pair::new(client, server, 9);
+    pair.login();
+    pair.s2c.stalled = true;
+    pair.server.conn.rekey();
+    let mut owed = 0;
+    while pair.server.closed.is_none() {
+        let before = pair.server.conn.memory_usage().owed;
+        assert!(owed <= before && before <= most, "{before}");
+        owed = before;
+        pair.client.conn.send_raw(&hand::ping(60));
+        pair.drive();
+    }
+    assert!(owed > most - REPLY, "{owed}");
+    let flood = PeerMisbehaved::ReplyFlood;
+    let Some(CloseReason::PeerMisbehaved { rule, .. }) = &pair.server.closed else {
+        panic!("{:?}", pair.server.closed)
+    };
+    assert_eq!((*rule, pair.server.conn.memory_usage().owed), (flood, 0));
 }

@@ -54,8 +54,6 @@ struct Solo<R: Peer> {
     ops: Vec<Op>,
     next_op: usize,
     answers: Policy,
-    /// There may be more writers than room for them.
-    crowded: bool,
     flights: Vec<Flight>,
 }
 
@@ -64,9 +62,6 @@ struct Solo<R: Peer> {
 struct Flight {
     /// What was told, in order.
     events: Vec<String>,
-    /// Which of more writers than there is room for is told when depends on how often there is a look: those
-    /// that were told, in no order.
-    writable: BTreeSet<String>,
     /// What came of the commands.
     results: Vec<String>,
     output: Vec<u8>,
@@ -77,8 +72,7 @@ impl<R: Peer> Solo<R> {
         end.policy = Policy::keep();
         let [open, request, global] = setup.answers;
         let answers = Policy { open, request, global, ..Policy::default() };
-        let (ops, crowded) = (ops.to_vec(), setup.output < WIDE);
-        Self { end, channels: Vec::new(), ops, next_op: 0, answers, crowded, flights: Vec::new() }
+        Self { end, channels: Vec::new(), ops: ops.to_vec(), next_op: 0, answers, flights: Vec::new() }
     }
 
     /// Takes a flight and gives the answer.
@@ -117,11 +111,7 @@ impl<R: Peer> Solo<R> {
         // Whether something of a channel is still told before its release depends on who looks first.
         let mut events = merged(events);
         events.retain(|event| !released.iter().any(|id| event.contains(id)));
-        let mut writable = BTreeSet::new();
-        if self.crowded {
-            writable.extend(events.extract_if(.., |event| event.ends_with("Writable")));
-        }
-        self.flights.push(Flight { events, writable, results, output: output.clone() });
+        self.flights.push(Flight { events, results, output: output.clone() });
         output
     }
 
@@ -220,7 +210,6 @@ fn assert_same<R: Peer>(
         again.fly(flight, split, polls);
         let (before, after) = (&before.flights[at], &again.flights[at]);
         assert_eq!(before.events, after.events, "{:?}, flight {at}", R::SIDE);
-        assert_eq!(before.writable, after.writable, "{:?}, flight {at}", R::SIDE);
         assert_eq!(before.results, after.results, "{:?}, flight {at}", R::SIDE);
         assert!(before.output == after.output, "{:?}, output of flight {at}", R::SIDE);
     }

@@ -65,6 +65,23 @@ fn a_silent_peer_of_either_side_is_asked_once_and_left_three_intervals_later() {
 }
 
 #[test]
+fn a_peer_that_may_miss_one_interval_has_that_one_to_answer_in() {
+    let client = null_client().with_limits(|limits| {
+        limits.keepalive_interval = Some(INTERVAL);
+        limits.keepalive_misses = 1;
+    });
+    let mut pair = Pair::new(client.build().unwrap(), null_server().build().unwrap(), 1);
+    pair.login();
+    pair.advance(20 * INTERVAL);
+    assert_eq!((asked(&pair, Side::Client), &pair.client.closed), (20, &None), "it answers each");
+    pair.s2c.stalled = true;
+    pair.advance(2 * INTERVAL - MS);
+    assert_eq!((asked(&pair, Side::Client), &pair.client.closed), (21, &None));
+    pair.advance(MS);
+    assert_eq!(pair.client.closed, timed_out(TimeoutReason::Keepalive));
+}
+
+#[test]
 fn any_answer_starts_the_count_again() {
     let (client, server) = (null_client().with_limits(asks), null_server());
     let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);

@@ -96,6 +96,7 @@ const REFUSED: &[(ConfigError, Change)] = &[
         ConfigError::BadLimit("keepalive_interval"),
         Change::Limits(|l| l.keepalive_interval = Some(Duration::ZERO)),
     ),
+    (ConfigError::BadLimit("keepalive_misses"), Change::Limits(|l| l.keepalive_misses = 0)),
     (ConfigError::BadLimit("idle_timeout"), Change::Limits(|l| l.idle_timeout = Some(Duration::ZERO))),
     (ConfigError::BadLimit("rekey.bytes"), Rekey(|rekey| rekey.bytes = 0)),
     (ConfigError::BadLimit("rekey.packets"), Rekey(|rekey| rekey.packets = 0)),
@@ -125,9 +126,9 @@ const ACCEPTED: &[Change] = &[
     }),
     Change::Limits(|l| (l.auth_failures, l.auth_requests, l.client_auth_requests) = (1, 2, 1)),
     Change::Limits(|l| (l.open_timeout, l.request_timeout) = (None, None)),
-    // No time is none to wait for, no count none to ask.
+    // No time is none to wait for.
     Change::Limits(|l| {
-        (l.linger, l.auth_failure_delay, l.keepalive_misses) = (Duration::ZERO, Duration::ZERO, 0)
+        (l.linger, l.auth_failure_delay, l.keepalive_misses) = (Duration::ZERO, Duration::ZERO, 1)
     }),
     Change::Limits(|l| (l.pending_opens, l.pending_global_tickets, l.env_requests) = (0, 0, 0)),
     Change::Limits(|l| (l.banners, l.banner_bytes, l.unimplemented_replies) = (0, 0, 0)),

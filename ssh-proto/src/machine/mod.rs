@@ -229,10 +229,15 @@ impl Core {
     pub(crate) fn takes_input(&self) -> bool {
         let limits = self.limits();
         !self.is_closing()
-            && !self.kex.awaits_answer()
+            && !self.embedder_holds()
             && self.auth.gate_state() != State::AuthDecisionPending
-            && !self.events.is_full(limits.events)
             && (self.owed.held().total() <= limits.owed_replies || self.exchange_holds_replies())
+    }
+
+    /// Whether the embedder keeps input from being taken: by a question about the key exchange that it has not
+    /// answered, or by events that it has not polled. What is owed to a peer that does not read is none of it.
+    fn embedder_holds(&self) -> bool {
+        self.kex.awaits_answer() || self.events.is_full(self.limits().events)
     }
 
     /// Whether a re-exchange keeps replies from leaving. They must not keep its messages from being read; what
@@ -328,6 +333,16 @@ impl Core {
     fn on_timer(&mut self, reason: TimeoutReason) {
         let limits = self.limits().clone();
         let now = self.now;
+        if self.mux.is_some() && self.embedder_holds() {
+            // What the peer owes may be there already, unread. Before authentication nothing is excused: these
+            // deadlines protect a server then.
+            match (reason, &mut self.mux) {
+                (TimeoutReason::Kex, _) => return self.timers.set(reason, now + limits.rekey_timeout),
+                (TimeoutReason::OpenReply, Some(mux)) => return mux.excuse_opens(now),
+                (TimeoutReason::RequestReply, Some(mux)) => return mux.excuse_requests(now),
+                _ => {}
+            }
+        }
         match reason {
             TimeoutReason::Ident | TimeoutReason::Kex | TimeoutReason::Login => {
                 self.close_with(CloseReason::TimedOut(reason));
@@ -466,6 +481,9 @@ impl Core {
 
     pub(crate) fn consume_output(&mut self, n: usize) {
         self.out.consume(n);
+        if let Some(mux) = self.mux.as_mut().filter(|_| n > 0) {
+            mux.on_room();
+        }
         self.pump();
     }
 

@@ -55,8 +55,14 @@ impl ChannelKind {
         }
     }
 
-    pub(crate) fn is_session(&self) -> bool {
-        self.wire_name() == Self::Session.wire_name()
+    /// Whose rules requests on such a channel follow, at this side of it. What counts is the name: a session is
+    /// one in whatever variant.
+    pub(crate) fn rules(&self, side: Side) -> Rules {
+        match self.wire_name() {
+            "session" => Rules::Session(side),
+            "direct-tcpip" => Rules::Tcpip,
+            _ => Rules::Embedder,
+        }
     }
 
     /// Reads a type and its fields.
@@ -117,6 +123,29 @@ fn port(input: &[u8]) -> IResult<'_, u16> {
 fn port_lenient(input: &[u8]) -> IResult<'_, u16> {
     let (input, port) = uint32(input)?;
     Ok((input, u16::try_from(port).unwrap_or(0)))
+}
+
+/// What may be asked on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// Those of a session: each request is for one side of it. The client is who opened it, whatever the side of
+    /// the connection (RFC 4254 §6).
+    Session(Side),
+    /// Nothing that starts or steers a program.
+    Tcpip,
+    /// A channel type of the embedder's own, who alone knows what a request on it means.
+    Embedder,
+}
+
+impl Rules {
+    /// Whether our side may be asked this.
+    pub(crate) fn admit(self, kind: &ChannelRequestKind) -> bool {
+        match (self, kind.asked_of()) {
+            (Self::Embedder, _) | (_, None) => true,
+            (Self::Session(ours), Some(side)) => ours == side,
+            (Self::Tcpip, Some(_)) => false,
+        }
+    }
 }
 
 /// Why an open was refused, RFC 4254 §5.1.
@@ -347,9 +376,8 @@ impl ChannelRequestKind {
         matches!(self, Self::Shell | Self::Exec(_) | Self::Subsystem(_))
     }
 
-    /// The side of a session it is a request to; `None` when it may be made to anybody on any channel. The
-    /// client is the side that opened the session (RFC 4254 §6).
-    pub(crate) fn asked_of(&self) -> Option<Side> {
+    /// The side of a session it is a request to; `None` when it may be made to anybody on any channel.
+    fn asked_of(&self) -> Option<Side> {
         match self {
             Self::Pty { .. } | Self::Env { .. } | Self::Shell | Self::Exec(_) | Self::Subsystem(_) => {
                 Some(Side::Server)

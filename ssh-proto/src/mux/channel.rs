@@ -11,7 +11,7 @@ use super::replies::{AwaitedReplies, OwedReplies};
 use super::window::{RecvWindow, Window};
 use crate::error::PeerMisbehaved;
 use crate::event::{ChannelId, Flag, Stream};
-use crate::role::Side;
+use crate::msg::request::Rules;
 
 /// The peer's number for a channel. Ours is the slot in [`ChannelId`]; the two are never mixed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +81,8 @@ pub(crate) enum Program {
 #[derive(Debug)]
 pub(crate) struct ChannelState {
     pub(crate) id: ChannelId,
-    /// Which side of a session we are; `None` when it is none. The client is who opened it, whatever the side of
-    /// the connection (RFC 4254 §6).
-    pub(crate) session: Option<Side>,
+    /// What the peer may ask for.
+    pub(crate) rules: Rules,
     /// `None` while our open is unanswered.
     pub(crate) remote: Option<RemoteId>,
 
@@ -103,6 +102,8 @@ pub(crate) struct ChannelState {
     pub(crate) arrived: [u64; 2],
     pub(crate) eof_in: bool,
     pub(crate) close_in: bool,
+    /// We closed it first and in order, so that what the peer answers is an end and no reset.
+    pub(crate) done: bool,
     /// The peer's EOF and requests behind our CLOSE.
     late_eof: bool,
     late_requests: usize,
@@ -126,10 +127,10 @@ pub(crate) struct ChannelState {
 }
 
 impl ChannelState {
-    pub(crate) fn new(id: ChannelId, session: Option<Side>, recv: RecvWindow, stderr: Stderr) -> Self {
+    pub(crate) fn new(id: ChannelId, rules: Rules, recv: RecvWindow, stderr: Stderr) -> Self {
         Self {
             id,
-            session,
+            rules,
             remote: None,
             send: Window::new(0),
             max_packet: 0,
@@ -143,6 +144,7 @@ impl ChannelState {
             arrived: [0; 2],
             eof_in: false,
             close_in: false,
+            done: false,
             late_eof: false,
             late_requests: 0,
             awaited: AwaitedReplies::default(),
@@ -177,6 +179,11 @@ impl ChannelState {
     /// Whether our CLOSE went out or will.
     pub(crate) fn closing(&self) -> bool {
         self.close_out != Once::No
+    }
+
+    /// Whether the peer ended its data: by EOF, or by any end of a channel that we closed in order.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.eof_in || self.done && (self.late_eof || self.close_in)
     }
 
     /// The peer's EOF to a channel we close. A first one may have been on its way.

@@ -56,8 +56,8 @@ impl<'a> Channel<'a> {
     ///
     /// # Errors
     /// [`ReadError::Blocked`] when nothing has arrived; then a `Readable` event follows. After the data:
-    /// [`ReadError::Eof`], [`ReadError::Reset`] for a close without EOF, [`ReadError::Lost`] for a lost
-    /// connection.
+    /// [`ReadError::Eof`], [`ReadError::Reset`] for a close without EOF, [`ReadError::Lost`] when the connection
+    /// is over. To a channel that we [closed](Self::close) first, a close without EOF is an end as any other.
     pub fn read(&mut self, stream: Stream, max: usize) -> Result<Bytes, ReadError> {
         self.take(stream, |mux, id| {
             let (channel, borrow) = mux.reader(id)?;
@@ -102,7 +102,7 @@ impl<'a> Channel<'a> {
         let channel = mux.find(id).ok_or(lost)?;
         if channel.parked(stream).is_empty() {
             return Err(match channel {
-                channel if channel.eof_in => ReadError::Eof,
+                channel if channel.has_ended() => ReadError::Eof,
                 channel if channel.close_in => ReadError::Reset,
                 _ if mux.lost => lost,
                 _ => ReadError::Blocked,
@@ -177,6 +177,8 @@ impl<'a> Channel<'a> {
 
     /// Makes a request. Before the channel is confirmed it waits, and leaves behind the confirmation.
     ///
+    /// Any request may be made on any channel; it is the peer that refuses what does not fit.
+    ///
     /// With `want_reply`, `Reply` events answer such requests in their order.
     ///
     /// # Errors
@@ -207,8 +209,9 @@ impl<'a> Channel<'a> {
         Ok(())
     }
 
-    /// Closes the channel: EOF, then CLOSE, behind everything accepted before. What arrived can still be read;
-    /// data that arrives from now on is dropped.
+    /// Closes the channel: EOF, then CLOSE, behind everything accepted before. What arrived can still be read, and
+    /// ends with [`ReadError::Eof`] once the peer's EOF or CLOSE is there; data that arrives from now on is
+    /// dropped.
     pub fn close(&mut self) {
         let id = self.id;
         let Some((mux, _)) = self.parts() else { return };
@@ -220,12 +223,13 @@ impl<'a> Channel<'a> {
             channel.eof_out = Once::Wanted;
         }
         channel.close_out = Once::Wanted;
+        channel.done = true;
         mux.touch(id);
         self.core.pump();
     }
 
     /// Closes the channel at once. Requests that did not leave yet and data not read yet are dropped; returns
-    /// how many bytes that were.
+    /// how many bytes that were. Reads give [`ReadError::Reset`] once the peer's CLOSE is there.
     pub fn abort(&mut self) -> usize {
         let id = self.id;
         let Some((mux, _)) = self.parts() else { return 0 };
@@ -233,6 +237,7 @@ impl<'a> Channel<'a> {
         dropped += mux.drop_parked(id);
         if let Some(channel) = mux.find(id) {
             channel.outboxed = 0;
+            channel.done = false;
             if !channel.closing() {
                 channel.close_out = Once::Wanted;
             }

@@ -33,7 +33,7 @@ use crate::error::{AnswerError, OpenError, PeerMisbehaved, RequestError};
 use crate::event::{ChannelEvent, ChannelId, CoreEvent, EventQueue, Flag, Stream};
 use crate::msg::Message;
 use crate::msg::channel::{ChannelOpen, ChannelRequest};
-use crate::msg::request::{ChannelKind, ChannelRequestKind, OpenFailure, OpenFailureCode};
+use crate::msg::request::{ChannelKind, ChannelRequestKind, OpenFailure, OpenFailureCode, Rules};
 use crate::owed::OwedQueue;
 use crate::role::Side;
 use crate::ticket::{Identity, Pending, Ticket};
@@ -95,7 +95,7 @@ struct SlotEntry {
 #[derive(Debug)]
 struct PendingOpen {
     pending: Pending,
-    is_session: bool,
+    rules: Rules,
     remote: RemoteId,
     window: u32,
     max_packet: u32,
@@ -126,6 +126,8 @@ pub(crate) struct Mux {
     control: VecDeque<ChannelId>,
     /// Channels whose writer waits for room.
     writers: VecDeque<ChannelId>,
+    /// So many of them were told of room since output last went.
+    told: usize,
     globals: Globals,
     open_deadlines: Deadlines<ChannelId>,
     request_deadlines: Deadlines<RequestRef>,
@@ -157,6 +159,7 @@ impl Mux {
             max_borrowed: limits.max_borrowed,
             control: VecDeque::new(),
             writers: VecDeque::new(),
+            told: 0,
             globals: Globals::default(),
             open_deadlines: Deadlines::new(limits.open_timeout),
             request_deadlines: Deadlines::new(limits.request_timeout),
@@ -177,12 +180,7 @@ impl Mux {
         slot(&mut self.slots, id)
     }
 
-    fn insert(
-        &mut self,
-        session: Option<Side>,
-        config: ChannelConfig,
-        limits: &Limits,
-    ) -> Option<&mut ChannelState> {
+    fn insert(&mut self, rules: Rules, config: ChannelConfig, limits: &Limits) -> Option<&mut ChannelState> {
         if self.in_use >= limits.max_channels {
             return None;
         }
@@ -197,7 +195,7 @@ impl Mux {
         let entry = self.slots.get_mut(slot as usize)?;
         let id = ChannelId { slot, generation: entry.generation };
         let recv = RecvWindow::open(&mut self.ledger, config.window as usize, limits.lenient_window);
-        Some(entry.channel.insert(ChannelState::new(id, session, recv, config.stderr)))
+        Some(entry.channel.insert(ChannelState::new(id, rules, recv, config.stderr)))
     }
 
     /// Frees a slot. Nothing may name the channel any more, and nothing of it is parked: it was released, or never
@@ -260,8 +258,7 @@ impl Mux {
         if !self.outbox.has_room(size) {
             return Err(OpenError::Full);
         }
-        let session = kind.is_session().then_some(Side::Client);
-        let channel = self.insert(session, config, cx.limits).ok_or(OpenError::TooMany)?;
+        let channel = self.insert(kind.rules(Side::Client), config, cx.limits).ok_or(OpenError::TooMany)?;
         let (id, window) = (channel.id, channel.recv.initial());
         let mut payload = Vec::with_capacity(size);
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
@@ -282,8 +279,7 @@ impl Mux {
         let open = self.take_open(&ticket).ok_or(AnswerError::Gone)?;
         ticket.settle();
         self.active = true;
-        let session = open.is_session.then_some(Side::Server);
-        let Some(channel) = self.insert(session, config, cx.limits) else {
+        let Some(channel) = self.insert(open.rules, config, cx.limits) else {
             let code = OpenFailureCode::RESOURCE_SHORTAGE;
             cx.owed.push_open_failure(open.remote, OpenFailure::new(code, "too many channels"));
             return Err(AnswerError::Refused);
@@ -438,6 +434,11 @@ impl Mux {
         finished.into_iter().for_each(|id| self.remove(id));
     }
 
+    /// Output went: there is room for those that wait.
+    pub(crate) fn on_room(&mut self) {
+        self.told = 0;
+    }
+
     // ----- Deadlines.
 
     pub(crate) fn arm(&mut self, now: Instant) {
@@ -469,6 +470,16 @@ impl Mux {
                 Some(None) => timers.start(reason, after),
             }
         }
+    }
+
+    /// Gives all opens that wait another full period: it was not the peer that kept us waiting.
+    pub(crate) fn excuse_opens(&mut self, now: Instant) {
+        self.open_deadlines.restart(now);
+    }
+
+    /// Gives all requests that wait another full period.
+    pub(crate) fn excuse_requests(&mut self, now: Instant) {
+        self.request_deadlines.restart(now);
     }
 
     /// Fails the opens that are overdue. They still close by themselves when the answer comes.

@@ -16,8 +16,9 @@ use crate::msg::channel::{
     ChannelOpenConfirmation, ChannelOpenFailure, ChannelRequest as WireRequest, ChannelSuccess,
     ChannelWindowAdjust, EXTENDED_DATA_STDERR,
 };
-use crate::msg::request::{ChannelKind, ChannelRequestKind, OpenFailure, OpenFailureCode};
+use crate::msg::request::{ChannelKind, ChannelRequestKind, OpenFailure, OpenFailureCode, Rules};
 use crate::msg::{Message, number};
+use crate::role::Side;
 use crate::text::PeerText;
 use crate::ticket::{ChannelRequest, OpenRequest, Pending};
 use crate::transport::MAX_DATA;
@@ -108,8 +109,8 @@ impl Mux {
         };
         let (pending, ticket) = Pending::new(cx.identity);
         let (window, max_packet) = (open.window, open.max_packet);
-        let is_session = kind.is_session();
-        self.opens.push_back(PendingOpen { pending, is_session, remote, window, max_packet });
+        let rules = kind.rules(Side::Server);
+        self.opens.push_back(PendingOpen { pending, rules, remote, window, max_packet });
         cx.events.push(CoreEvent::Open(OpenRequest { ticket, kind }));
         self.active = true;
         Ok(Effect::Useful)
@@ -261,7 +262,7 @@ impl Mux {
         let eof = decode::<ChannelEof>(payload)?;
         let Some(channel) = self.open_target(eof.recipient)? else { return Ok(Effect::Noise) };
         if channel.closing() {
-            // What came before it was dropped, so it is no end of a stream to anybody.
+            // What came before it was dropped, so it is told to nobody; the CLOSE behind it will be.
             return Ok(channel.drop_eof());
         }
         if channel.eof_in {
@@ -384,8 +385,8 @@ impl Mux {
     }
 }
 
-/// The request, unless it is one to refuse without asking: malformed, too many, a second program, or of a
-/// session where there is none or by its wrong side.
+/// The request, unless it is one to refuse without asking: malformed, too many, a second program of a session, or
+/// against the rules of the channel.
 fn surfaced(
     channel: &mut ChannelState,
     request: &WireRequest<'_>,
@@ -395,13 +396,13 @@ fn surfaced(
         return None;
     }
     let kind = ChannelRequestKind::decode(request.name, request.data).ok()?;
-    if kind.asked_of().is_some_and(|side| channel.session != Some(side)) {
+    if !channel.rules.admit(&kind) {
         return None;
     }
     let allowed = match &kind {
         ChannelRequestKind::Other { name, .. } => name != super::globals::KEEPALIVE,
         // RFC 4254 §6.5: one program per session.
-        kind if kind.starts_program() => channel.program == Program::No,
+        kind if kind.starts_program() => channel.rules == Rules::Embedder || channel.program == Program::No,
         ChannelRequestKind::Env { .. } => {
             channel.env_requests += 1;
             channel.env_requests <= limits.env_requests

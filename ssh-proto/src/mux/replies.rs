@@ -325,6 +325,12 @@ impl<T: Copy> Deadlines<T> {
         }
     }
 
+    /// Starts all of them again.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.queue.iter_mut().for_each(|(at, _)| *at = None);
+        self.arm(now);
+    }
+
     /// The oldest one that `is_open`, forgetting older ones that are not: its point in time, or `None` inside
     /// when it is not armed.
     pub(crate) fn head(&mut self, is_open: impl Fn(T) -> bool) -> Option<Option<Instant>> {

@@ -168,23 +168,27 @@ impl Mux {
         }
     }
 
-    /// Raises `Writable` for as many waiting channels as the room has quanta, and for all of them when nothing
-    /// is left to be sent. Who is told may have nothing to write any more, and while there is output the next
-    /// ones get their turn when some of it is consumed; without, nothing would come by again.
+    /// Raises `Writable` for as many waiting channels as the room has quanta since output last went, and for all of
+    /// them when nothing is left to be sent. Who is told may have nothing to write any more, and while there is
+    /// output the next ones get their turn when some of it is consumed; without, nothing would come by again.
+    ///
+    /// Who was told counts until then, so that it makes no difference how often there is a look.
     fn wake_writers(&mut self, cx: &mut MuxContext<'_>) {
         if self.writers.is_empty() || cx.sender().is_none() {
             return;
         }
         let turns = match cx.out.pending() {
-            0 => self.writers.len(),
+            0 => usize::MAX,
             pending => cx.limits.output.saturating_sub(pending).div_ceil(MAX_DATA),
         };
-        for _ in 0..turns {
-            let Some(id) = self.writers.pop_front() else { break };
+        while self.told < turns
+            && let Some(id) = self.writers.pop_front()
+        {
             let Some(channel) = self.find(id) else { continue };
             channel.in_writers = false;
             if channel.blocked && channel.may_write() {
                 channel.blocked = false;
+                self.told = self.told.saturating_add(1);
                 self.raise(id, Flag::Writable, cx.events);
             }
         }

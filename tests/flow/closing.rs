@@ -1,0 +1,120 @@
+//! What a reader sees whose own side closed.
+
+use ssh_proto::{Disconnect, ReadError, Side, Stream};
+use ssh_tests::{Pair, Policy, Scene, either, hand};
+
+use super::{client, server};
+
+const STREAMS: [Stream; 2] = [Stream::Data, Stream::Stderr];
+
+/// What happens, in this order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    /// Here.
+    Close,
+    Abort,
+    Leave,
+    /// By the peer.
+    PeersData,
+    PeersEof,
+    PeersClose,
+    Loss,
+}
+use Step::*;
+
+fn go(scene: &mut Scene, id: ssh_proto::ChannelId, step: Step) {
+    match step {
+        Close => either!(&mut scene.subject, conn => conn.channel(id).unwrap().close()),
+        Abort => _ = either!(&mut scene.subject, conn => conn.channel(id).unwrap().abort()),
+        Leave => either!(&mut scene.subject, conn => conn.close(Disconnect::by_application())),
+        PeersData => scene.say(&hand::data(0, b"late")),
+        PeersEof => scene.say(&hand::eof(0)),
+        PeersClose => scene.say(&hand::close(0)),
+        Loss => {
+            let now = scene.now;
+            either!(&mut scene.subject, conn => conn.handle_eof(now));
+        }
+    }
+    scene.settle();
+}
+
+#[test]
+fn what_was_received_is_read_to_an_end_that_is_true_in_every_order_of_the_closes() {
+    let (eof, reset, lost, open) = (ReadError::Eof, ReadError::Reset, ReadError::Lost, ReadError::Blocked);
+    let cases: [(&[Step], ReadError); 19] = [
+        (&[Close], open),
+        (&[Close, PeersClose], eof),
+        (&[Close, PeersEof], eof),
+        (&[Close, PeersEof, PeersClose], eof),
+        (&[Close, PeersData, PeersEof, PeersClose], eof),
+        (&[Close, PeersEof, Loss], eof),
+        (&[Close, PeersClose, Loss], eof),
+        (&[Close, PeersClose, Leave], eof),
+        (&[Close, Loss], lost),
+        (&[Close, Leave], lost),
+        (&[PeersEof, Close, PeersClose], eof),
+        (&[PeersEof, Close, Loss], eof),
+        (&[PeersEof, Leave], eof),
+        (&[Leave], lost),
+        (&[Leave, PeersEof, PeersClose, Loss], lost),
+        (&[PeersClose, Close], reset),
+        (&[PeersClose, Leave], reset),
+        (&[Abort, PeersClose], reset),
+        (&[Close, Abort, PeersClose], reset),
+    ];
+    for side in [Side::Client, Side::Server] {
+        for (steps, end) in cases {
+            let mut scene = Scene::of(side).authenticated();
+            let id = scene.open_session(1 << 20);
+            for stream in STREAMS {
+                let message = match stream {
+                    Stream::Data => hand::data(0, b"received"),
+                    Stream::Stderr => hand::extended(0, 1, b"received"),
+                };
+                // A server is told nothing on stderr.
+                if side == Side::Client || stream == Stream::Data {
+                    scene.say(&message);
+                }
+            }
+            steps.iter().for_each(|step| go(&mut scene, id, *step));
+            let got = if steps.contains(&Abort) { &b""[..] } else { b"received" };
+            assert_eq!(scene.read_all(id, Stream::Data), (got.to_vec(), end), "{side:?} {steps:?}");
+            let got = if side == Side::Client { got } else { b"" };
+            assert_eq!(scene.read_all(id, Stream::Stderr), (got.to_vec(), end), "{side:?} {steps:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_waits_behind_its_own_close_is_told_of_the_end() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    server(&mut pair, theirs).write(Stream::Data, b"all there is").unwrap();
+    pair.drive();
+    // The server keeps what it was going to say; its side closes because ours did.
+    client(&mut pair, ours).close();
+    pair.drive();
+    assert!(pair.client.saw("0 } Closed"));
+    for stream in STREAMS {
+        let told = pair.client.received.get(&(ours, stream)).expect("a Readable at the end");
+        assert_eq!(told.end, Some(ReadError::Eof), "{stream:?}");
+    }
+    assert_eq!(pair.client.bytes(ours, Stream::Data), b"all there is");
+    assert_eq!(pair.server.received[&(theirs, Stream::Data)].end, Some(ReadError::Eof));
+}
+
+#[test]
+fn an_eof_that_crosses_our_close_is_told_with_the_close() {
+    let mut pair = Pair::logged_in();
+    let (ours, theirs) = pair.open_session();
+    pair.client.policy = Policy { read: false, ..Policy::default() };
+    pair.c2s.stalled = true;
+    client(&mut pair, ours).close();
+    server(&mut pair, theirs).eof().unwrap();
+    pair.drive();
+    assert_eq!(pair.client.count("Readable(Data)"), 0);
+    assert_eq!(client(&mut pair, ours).read(Stream::Data, 1), Err(ReadError::Eof));
+    pair.c2s.stalled = false;
+    pair.drive();
+    assert_eq!((pair.client.count("Readable(Data)"), pair.client.count("0 } Closed")), (1, 1));
+}
