@@ -3,6 +3,8 @@
 //! Without arguments it brings its own server along: a real one, over TCP, in the same process.
 
 mod embedded;
+#[path = "../common/leader.rs"]
+mod leader;
 #[path = "../common/program.rs"]
 mod program;
 mod remote;
