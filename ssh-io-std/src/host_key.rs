@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ssh_proto::PublicKey;
-use ssh_proto::adapter::line_to_append;
-use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy, KnownHosts};
+use ssh_proto::adapter::{judge_host_key, line_to_append};
+use ssh_proto::keys::{HostKeyPolicy, KnownHosts};
 
 use crate::error::Error;
 use crate::os::OsEntropy;
@@ -75,11 +75,9 @@ impl HostKeys {
             return if judge(question) { Ok(()) } else { Err(Error::HostKeyRefused) };
         }
         // Read again: another connection may have recorded the host meanwhile.
-        match self.policy()?.map(|policy| policy.decide(host, port, key)) {
-            Some(HostKeyDecision::Accept) => Ok(()),
-            Some(HostKeyDecision::AcceptAndRecord) => self.record(question),
-            Some(HostKeyDecision::Reject(why)) => Err(Error::HostKey(why)),
-            _ => Err(Error::HostKeyRefused),
+        match self.policy()? {
+            Some(policy) => judge_host_key(&policy, host, port, key, || self.record(question)),
+            None => Err(Error::HostKeyRefused),
         }
     }
 

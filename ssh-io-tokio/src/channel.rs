@@ -46,7 +46,8 @@ impl<R: AdapterRole> Drop for Core<R> {
 /// same channel, which closes when the last one is dropped: what was written leaves first.
 ///
 /// Reads and writes are cancel-safe: what was not reported as read or written was not. `flush` waits until the
-/// transport took what was written before; `shutdown` says that no more input follows, and flushes.
+/// transport took what was written, asked and said before; `shutdown` says that no more input follows, and
+/// flushes.
 ///
 /// Several tasks may wait on handles of their own. Each has its place, and a byte goes to whoever reads first.
 pub struct ChannelOf<R: AdapterRole> {
@@ -421,6 +422,15 @@ impl<R: AdapterRole> ChannelOf<R> {
         // Dropped behind the guard, as it is declared before it.
         let _stale;
         let mut state = self.core.shared.lock();
+        // What a key exchange holds back is not among the output yet. It will be, and whoever flushes is woken
+        // when the transport takes some of that.
+        if self.flush_to.is_none()
+            && !state.is_mute()
+            && state.conn.channel(self.core.id).is_ok_and(|channel| !channel.is_drained())
+        {
+            _stale = state.flushers.add(&self.waiter, cx);
+            return Poll::Pending;
+        }
         let (sent, unsent) = state.progress();
         // What was to leave may be thrown away by now, so that nothing seems left to send.
         let fresh = self.flush_to.is_none();

@@ -18,7 +18,7 @@ use crate::shared::Shared;
 
 /// Behind the close, so much is still read so that the peer can read our last words.
 const DRAIN_BYTES: usize = 64 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Buffers are given back when for so long, at least, nothing was read or written; at most twice as long.
 const IDLE_TIME: Duration = Duration::from_secs(5);
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use ssh_proto::PublicKey;
-use ssh_proto::adapter::{Error, line_to_append};
-use ssh_proto::keys::{HostKeyDecision, HostKeyPolicy, KnownHosts};
+use ssh_proto::adapter::{Error, judge_host_key, line_to_append};
+use ssh_proto::keys::{HostKeyPolicy, KnownHosts};
 use tokio::task::spawn_blocking;
 
 use crate::os::OsEntropy;
@@ -84,12 +84,12 @@ impl HostKeys {
                 true => Ok(()),
                 false => Err(Error::HostKeyRefused),
             },
-            Self::Fingerprint(expected) => decide(&HostKeyPolicy::Fingerprint(expected), &question).map(drop),
+            Self::Fingerprint(expected) => decide(&HostKeyPolicy::Fingerprint(expected), &question),
             Self::DangerousAcceptAny => Ok(()),
             Self::KnownHosts(file) => {
                 blocking(move || {
                     let policy = HostKeyPolicy::KnownHosts(KnownHosts::parse(&read(&file)?));
-                    decide(&policy, &question).map(drop)
+                    decide(&policy, &question)
                 })
                 .await
             }
@@ -97,10 +97,8 @@ impl HostKeys {
                 blocking(move || {
                     let old = read(&file)?;
                     let policy = HostKeyPolicy::AcceptNew(KnownHosts::parse(&old));
-                    match decide(&policy, &question)? {
-                        Record::No => Ok(()),
-                        Record::Yes => record(&file, &old, &question, hash),
-                    }
+                    let HostKeyQuestion { host, port, key } = &question;
+                    judge_host_key(&policy, host, *port, key, || record(&file, &old, &question, hash))
                 })
                 .await
             }
@@ -108,19 +106,12 @@ impl HostKeys {
     }
 }
 
-/// Whether a key that was accepted is to be recorded.
-enum Record {
-    Yes,
-    No,
-}
-
-fn decide(policy: &HostKeyPolicy, question: &HostKeyQuestion) -> Result<Record, Error> {
-    match policy.decide(&question.host, question.port, &question.key) {
-        HostKeyDecision::Accept => Ok(Record::No),
-        HostKeyDecision::AcceptAndRecord => Ok(Record::Yes),
-        HostKeyDecision::Reject(why) => Err(Error::HostKey(why)),
-        _ => Err(Error::HostKeyRefused),
-    }
+/// Judges by a policy that records nothing.
+fn decide(
+    policy: &HostKeyPolicy,
+    HostKeyQuestion { host, port, key }: &HostKeyQuestion,
+) -> Result<(), Error> {
+    judge_host_key(policy, host, *port, key, || Err(Error::HostKeyRefused))
 }
 
 fn record(file: &Path, old: &[u8], question: &HostKeyQuestion, hash: bool) -> Result<(), Error> {

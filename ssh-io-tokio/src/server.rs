@@ -17,16 +17,18 @@ use tokio::net::TcpListener;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::channel::ServerChannel;
-use crate::driver::Driver;
+use crate::driver::{DRAIN_TIME, Driver};
 use crate::shared::{Shared, State};
 
 /// How long to let others finish when accepting fails.
 const BACK_OFF: Duration = Duration::from_millis(50);
-/// What drivers need to end, whatever the clients do: the linger and the drain.
-const END_TIME: Duration = Duration::from_secs(5);
+/// What drivers may take to end, whatever the clients do, beyond the linger and the drain.
+const END_MARGIN: Duration = Duration::from_secs(1);
+/// A grace as long as nobody waits.
+const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 
 /// The way back to the connection that asked.
 #[derive(Clone)]
@@ -165,8 +167,8 @@ impl ServerConnection {
 pub struct Server {
     config: Arc<ServerConfig>,
     startups: Startups,
-    /// How long clients may stay, once the server is shut down.
-    stop: watch::Sender<Option<Duration>>,
+    /// Until when clients may stay, once the server is shut down.
+    stop: watch::Sender<Option<Instant>>,
 }
 
 impl Server {
@@ -200,7 +202,7 @@ impl Server {
     {
         let mut stop = self.stop.subscribe();
         let mut connections = Connections::default();
-        let grace = loop {
+        loop {
             select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
@@ -220,24 +222,38 @@ impl Server {
                     Err(_) => sleep(BACK_OFF).await,
                 },
                 Some(_) = connections.tasks.join_next() => connections.tidy(),
-                grace = stopped(&mut stop) => break grace,
+                () = stopped(&mut stop) => break,
             }
-        };
+        }
         drop(listener);
-        connections.end(grace).await;
+        connections.end(stop, self.end_limit()).await;
         Ok(())
     }
 
+    /// How long drivers may take to end.
+    fn end_limit(&self) -> Duration {
+        self.config.limits().linger.saturating_add(DRAIN_TIME + END_MARGIN)
+    }
+
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
-    /// connections; they read why. When this is ready, all are over, and [`serve`](Self::serve) is too.
+    /// connections; they read why. When this is ready, all are over, and [`serve`](Self::serve) is too. Of
+    /// several calls the one whose grace ends first counts.
     ///
     /// It waits for `serve` and does not do its work: `serve` must be polled meanwhile, on a task of its own or
     /// in a `join!` with this. One that is kept and not polled is waited for without end. What has not ended
-    /// five seconds after the clients were told is aborted, also the futures that answer them.
+    /// [`Limits::linger`](ssh_proto::Limits) and three seconds after the clients were told is aborted, also the
+    /// futures that answer them.
     ///
     /// Cancel-safe: dropped, the server still shuts down.
     pub async fn shutdown(&self, grace: Duration) {
-        self.stop.send_replace(Some(grace));
+        let until = Instant::now() + grace.min(FOREVER);
+        self.stop.send_if_modified(|stop| {
+            let sooner = stop.is_none_or(|earlier| until < earlier);
+            if sooner {
+                *stop = Some(until);
+            }
+            sooner
+        });
         self.stop.closed().await;
     }
 }
@@ -260,16 +276,10 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// Waits for the shutdown, and says how long clients may stay. Cancel-safe.
-async fn stopped(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
-    loop {
-        let grace = *stop.borrow_and_update();
-        match grace {
-            Some(grace) => return grace,
-            // There is always somebody who could shut it down: the server itself.
-            None => drop(stop.changed().await),
-        }
-    }
+/// Waits for the shutdown. Cancel-safe.
+async fn stopped(stop: &mut watch::Receiver<Option<Instant>>) {
+    // It does not fail: there is always somebody who could shut it down, the server itself.
+    let _ = stop.wait_for(Option::is_some).await;
 }
 
 /// The connections of a server, each with two tasks: its driver, and who answers.
@@ -305,21 +315,34 @@ impl Connections {
         }
     }
 
-    async fn end(mut self, grace: Duration) {
-        if self.left(grace).await {
-            return;
+    /// Waits until all have left, or may not stay any longer: then they are told, and given `limit` to end.
+    async fn end(mut self, mut stop: watch::Receiver<Option<Instant>>, limit: Duration) {
+        loop {
+            let until = *stop.borrow_and_update();
+            let until = until.unwrap_or_else(Instant::now);
+            select! {
+                left = self.left(until) => match left {
+                    true => return,
+                    false => break,
+                },
+                // Somebody has less patience.
+                Ok(()) = stop.changed() => {}
+            }
         }
         self.live.iter().filter_map(Weak::upgrade).for_each(|handle| handle.0.close());
-        if !self.left(END_TIME).await {
+        if timeout(limit, self.all_over()).await.is_err() {
             // Who answers goes on although there is nothing more to answer.
             self.tasks.shutdown().await;
         }
     }
 
-    /// Whether all are over within this time.
-    async fn left(&mut self, limit: Duration) -> bool {
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        timeout(limit, all).await.is_ok()
+    /// Whether all are over by then. Cancel-safe.
+    async fn left(&mut self, until: Instant) -> bool {
+        timeout_at(until, self.all_over()).await.is_ok()
+    }
+
+    async fn all_over(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -329,4 +352,34 @@ fn is_listener_fault(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported
     )
+}
+
+#[cfg(all(test, feature = "rustcrypto"))]
+mod tests {
+    use ssh_proto::adapter::Startups;
+    use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+    use tokio::io::duplex;
+
+    use super::*;
+    use crate::os::OsEntropy;
+
+    const LINGER: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_told_has_the_time_to_linger_that_the_limits_give() {
+        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+        let config = ServerConfig::builder(&PROVIDER).host_key(key);
+        let server = Server::new(config.with_limits(|limits| limits.linger = LINGER).build().unwrap());
+        let mut connections = Connections::default();
+        // It takes one byte of our first line, and no more.
+        let (ours, _theirs) = duplex(1);
+        let startup = Startups::default().begin(None).unwrap();
+        let _connection = connections.begin(&server.config, ours, startup);
+        tokio::task::yield_now().await;
+        let stop = server.stop.subscribe();
+        server.stop.send_replace(Some(Instant::now()));
+        let began = Instant::now();
+        connections.end(stop, server.end_limit()).await;
+        assert!(began.elapsed() >= LINGER, "{:?}", began.elapsed());
+    }
 }

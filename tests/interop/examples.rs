@@ -1,4 +1,4 @@
-//! The examples of `ssh-io-std` with OpenSSH, as a person would use them.
+//! The examples of `ssh-io-std` and `ssh-io-tokio` with OpenSSH, as a person would use them.
 
 mod exec;
 mod leftovers;
@@ -22,7 +22,8 @@ fn example(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the path of this program");
     let profile = test.ancestors().nth(2).expect("the directory of the profile");
     let program = profile.join("examples").join(name);
-    assert!(program.exists(), "{} is missing: run cargo build -p ssh-io-std --examples", program.display());
+    let how = "cargo build -p ssh-io-std -p ssh-io-tokio --examples";
+    assert!(program.exists(), "{} is missing: run {how}", program.display());
     program
 }
 

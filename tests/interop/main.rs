@@ -14,6 +14,8 @@ macro_rules! ensure {
 mod client_side;
 mod clients;
 mod examples;
+#[path = "../../ssh-io-std/examples/common/leader.rs"]
+mod leader;
 mod matrix;
 mod our_client;
 mod our_server;
@@ -25,8 +27,11 @@ mod server_side;
 mod servers;
 mod summary;
 mod support;
+#[path = "../../ssh-io-tokio/examples/common/program.rs"]
+mod tokio_program;
 
 use our_client::TokioClient;
+use our_server::{StdServer, TokioServer};
 use peers::Peer;
 use ssh_io_std::Client as StdClient;
 
@@ -37,24 +42,7 @@ macro_rules! with_each_peer {
 
             with_each_client! { $peer, std_client: StdClient; tokio_client: TokioClient; }
 
-            mod std_server {
-                use super::*;
-
-                #[test]
-                fn takes_every_combination() {
-                    server_side::every_combination($peer);
-                }
-
-                #[test]
-                fn runs_sessions_and_refuses_logins() {
-                    server_side::sessions_and_refusals($peer);
-                }
-
-                #[test]
-                fn renews_keys_under_load() {
-                    server_side::renewed_keys($peer);
-                }
-            }
+            with_each_server! { $peer, std_server: StdServer; tokio_server: TokioServer; }
         }
     )+};
 }
@@ -77,6 +65,29 @@ macro_rules! with_each_client {
             #[test]
             fn renews_keys_under_load() {
                 client_side::renewed_keys::<$client>($peer);
+            }
+        }
+    )+};
+}
+
+macro_rules! with_each_server {
+    ($peer:expr, $($name:ident: $server:ty;)+) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn takes_every_combination() {
+                server_side::every_combination::<$server>($peer);
+            }
+
+            #[test]
+            fn runs_sessions_and_refuses_logins() {
+                server_side::sessions_and_refusals::<$server>($peer);
+            }
+
+            #[test]
+            fn renews_keys_under_load() {
+                server_side::renewed_keys::<$server>($peer);
             }
         }
     )+};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clients::{Job, Login, Outcome};
 use crate::matrix::{Combo, Role, combos};
-use crate::our_server::{Note, OurServer};
+use crate::our_server::{Connection as _, Note, OurServer};
 use crate::peers::{KeyFile, Offer, PASSWORD, Peer, Rig};
 use crate::summary;
 use crate::support::{
@@ -14,14 +14,14 @@ use crate::support::{
     min_rekeys, payload, report, same, server_config,
 };
 
-fn name(peer: Peer) -> String {
-    format!("{} client -> ssh-io-std server", peer.name())
+fn name<S: OurServer>(peer: Peer) -> String {
+    format!("{} client -> {} server", peer.name(), S::CRATE)
 }
 
 /// A client's run against our server, and what the server saw of it.
-struct Visit<'a> {
+struct Visit<'a, S> {
     rig: &'a Rig,
-    server: &'a OurServer,
+    server: &'a S,
     peer: Peer,
     offer: Offer<'a>,
     login: Login,
@@ -30,8 +30,8 @@ struct Visit<'a> {
     limit: Duration,
 }
 
-impl<'a> Visit<'a> {
-    fn new(rig: &'a Rig, server: &'a OurServer, peer: Peer) -> Self {
+impl<'a, S: OurServer> Visit<'a, S> {
+    fn new(rig: &'a Rig, server: &'a S, peer: Peer) -> Self {
         // dbclient takes the host key that it knows for the one to ask for; the others take the server's first.
         let login = Login::Key(rig.user_key("ssh-ed25519"));
         let known_host = rig.host_key("ssh-ed25519");
@@ -41,7 +41,7 @@ impl<'a> Visit<'a> {
     fn run(&self, command: &str) -> Outcome {
         self.server.forget();
         let job = Job {
-            port: self.server.port,
+            port: self.server.port(),
             offer: self.offer,
             login: self.login.clone(),
             known_host: self.known_host.clone(),
@@ -66,22 +66,22 @@ impl<'a> Visit<'a> {
     }
 }
 
-pub(crate) fn every_combination(peer: Peer) {
-    let _watchdog = Watchdog::new(name(peer));
+pub(crate) fn every_combination<S: OurServer>(peer: Peer) {
+    let _watchdog = Watchdog::new(name::<S>(peer));
     let rig = Rig::share();
     let sent = payload(SMALL);
     let stdin = rig.fresh_dir("input").join("small");
     fs::write(&stdin, &sent).expect("write the input");
     let combos = combos(peer);
     report(combos.iter().map(|combo| {
-        let result = combination(&rig, peer, combo, &stdin, &sent);
-        (format!("{}, {}", name(peer), describe(combo)), result)
+        let result = combination::<S>(&rig, peer, combo, &stdin, &sent);
+        (format!("{}, {}", name::<S>(peer), describe(combo)), result)
     }));
-    summary::record(peer, Role::Client, "ssh-io-std", combos.len());
+    summary::record(peer, Role::Client, S::CRATE, combos.len());
 }
 
-fn combination(rig: &Rig, peer: Peer, combo: &Combo, stdin: &Path, sent: &[u8]) -> Checked {
-    let server = OurServer::start(server_config(rig, Some(combo), None), rig);
+fn combination<S: OurServer>(rig: &Rig, peer: Peer, combo: &Combo, stdin: &Path, sent: &[u8]) -> Checked {
+    let server = S::start(server_config(rig, Some(combo), None), rig);
     let visit = Visit {
         offer: combo.into(),
         login: Login::Key(rig.user_key(combo.user_key)),
@@ -101,14 +101,14 @@ fn combination(rig: &Rig, peer: Peer, combo: &Combo, stdin: &Path, sent: &[u8]) 
 }
 
 /// A check of one client, by name.
-type Check = (&'static str, fn(Visit<'_>) -> Checked);
+type Check<S> = (&'static str, fn(Visit<'_, S>) -> Checked);
 
-pub(crate) fn sessions_and_refusals(peer: Peer) {
-    let _watchdog = Watchdog::new(name(peer));
+pub(crate) fn sessions_and_refusals<S: OurServer>(peer: Peer) {
+    let _watchdog = Watchdog::new(name::<S>(peer));
     let rig = Rig::share();
-    let server = OurServer::start(server_config(&rig, None, None), &rig);
+    let server = S::start(server_config(&rig, None, None), &rig);
     let visit = || Visit::new(&rig, &server, peer);
-    let checks: [Check; 6] = [
+    let checks: [Check<S>; 6] = [
         ("sessions", sessions),
         ("death by signal", death_by_signal),
         ("right password", right_password),
@@ -116,10 +116,10 @@ pub(crate) fn sessions_and_refusals(peer: Peer) {
         ("unlisted key", unlisted_key),
         ("wrong host key", wrong_host_key),
     ];
-    report(checks.map(|(what, check)| (format!("{}, {what}", name(peer)), check(visit()))));
+    report(checks.map(|(what, check)| (format!("{}, {what}", name::<S>(peer)), check(visit()))));
 }
 
-fn sessions(visit: Visit<'_>) -> Checked {
+fn sessions<S: OurServer>(visit: Visit<'_, S>) -> Checked {
     let outcome = visit.run("echo out; echo err >&2");
     visit.succeeded(&outcome, 0)?;
     let apart = outcome.stdout == b"out\n"
@@ -135,7 +135,7 @@ fn sessions(visit: Visit<'_>) -> Checked {
     Ok(())
 }
 
-fn death_by_signal(visit: Visit<'_>) -> Checked {
+fn death_by_signal<S: OurServer>(visit: Visit<'_, S>) -> Checked {
     let outcome = visit.run("echo before; kill -KILL $$");
     let told = match visit.peer {
         Peer::OpenSsh => outcome.code == Some(255) && outcome.log.contains("rtype exit-signal"),
@@ -147,7 +147,7 @@ fn death_by_signal(visit: Visit<'_>) -> Checked {
     Ok(())
 }
 
-fn right_password(mut visit: Visit<'_>) -> Checked {
+fn right_password<S: OurServer>(mut visit: Visit<'_, S>) -> Checked {
     visit.login = Login::Password(PASSWORD.to_owned());
     let outcome = visit.run("echo in");
     visit.succeeded(&outcome, 0)?;
@@ -158,7 +158,7 @@ fn right_password(mut visit: Visit<'_>) -> Checked {
 }
 
 /// Checks that a client was not let in, and said so.
-fn check_refused(visit: &Visit<'_>, outcome: &Outcome) -> Checked {
+fn check_refused<S: OurServer>(visit: &Visit<'_, S>, outcome: &Outcome) -> Checked {
     let said = match visit.peer {
         Peer::OpenSsh => outcome.code == Some(255) && outcome.log.contains("Permission denied"),
         // 0 after a disconnect message.
@@ -172,7 +172,7 @@ fn check_refused(visit: &Visit<'_>, outcome: &Outcome) -> Checked {
     Ok(())
 }
 
-fn wrong_password(mut visit: Visit<'_>) -> Checked {
+fn wrong_password<S: OurServer>(mut visit: Visit<'_, S>) -> Checked {
     visit.login = Login::Password("wrong horse".to_owned());
     let outcome = visit.run("echo in");
     check_refused(&visit, &outcome)?;
@@ -181,7 +181,7 @@ fn wrong_password(mut visit: Visit<'_>) -> Checked {
     Ok(())
 }
 
-fn unlisted_key(mut visit: Visit<'_>) -> Checked {
+fn unlisted_key<S: OurServer>(mut visit: Visit<'_, S>) -> Checked {
     visit.login = Login::Key(visit.rig.stranger_key("ssh-ed25519"));
     let outcome = visit.run("echo in");
     check_refused(&visit, &outcome)?;
@@ -191,7 +191,7 @@ fn unlisted_key(mut visit: Visit<'_>) -> Checked {
     Ok(())
 }
 
-fn wrong_host_key(mut visit: Visit<'_>) -> Checked {
+fn wrong_host_key<S: OurServer>(mut visit: Visit<'_, S>) -> Checked {
     visit.known_host = visit.rig.stranger_key("ssh-ed25519");
     let outcome = visit.run("echo in");
     let said = match visit.peer {
@@ -203,12 +203,12 @@ fn wrong_host_key(mut visit: Visit<'_>) -> Checked {
     Ok(())
 }
 
-pub(crate) fn renewed_keys(peer: Peer) {
-    let _watchdog = Watchdog::new(name(peer));
+pub(crate) fn renewed_keys<S: OurServer>(peer: Peer) {
+    let _watchdog = Watchdog::new(name::<S>(peer));
     let rig = Rig::share();
     let check = |what: &str, ours, bytes| {
-        let what = format!("{}, new keys at {REKEY_BYTES} bytes {what}", name(peer));
-        (what, renewals(&rig, peer, ours, bytes))
+        let what = format!("{}, new keys at {REKEY_BYTES} bytes {what}", name::<S>(peer));
+        (what, renewals::<S>(&rig, peer, ours, bytes))
     };
     let mut results = vec![check("on both sides", Some(REKEY_BYTES), LARGE)];
     // It has no such setting.
@@ -218,11 +218,11 @@ pub(crate) fn renewed_keys(peer: Peer) {
     report(results);
 }
 
-fn renewals(rig: &Rig, peer: Peer, ours: Option<u64>, bytes: usize) -> Checked {
+fn renewals<S: OurServer>(rig: &Rig, peer: Peer, ours: Option<u64>, bytes: usize) -> Checked {
     let sent = payload(bytes);
     let stdin = rig.fresh_dir("input").join("large");
     fs::write(&stdin, &sent).expect("write the input");
-    let server = OurServer::start(server_config(rig, None, ours), rig);
+    let server = S::start(server_config(rig, None, ours), rig);
     let visit = Visit {
         offer: Offer { rekey: Some(REKEY_BYTES), ..Offer::default() },
         stdin: Some(&stdin),

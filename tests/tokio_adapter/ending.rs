@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ssh_io_tokio::{Channel, Client, Error};
 use ssh_proto::{
-    ChannelRequestKind, CloseReason, Disconnect, DisconnectCode, ExitStatus, Limits, Stream, TimeoutReason,
+    ChannelEvent, ChannelRequestKind, CloseReason, Disconnect, DisconnectCode, ExitStatus, Limits,
+    ServerEvent, Stream, TimeoutReason,
 };
 use ssh_tests::{Answer, null_client, null_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -177,6 +178,54 @@ async fn a_flush_of_what_never_left_fails() {
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     }
     assert!(within(channel.shutdown()).await.is_err());
+}
+
+/// Checks that what is said just behind the start of a key exchange is waited for, and arrives: the exchange
+/// holds it back.
+async fn is_waited_for_behind_an_exchange(
+    say: impl AsyncFnOnce(&mut Channel) -> std::io::Result<()>,
+    arrived: impl Fn(&ChannelEvent) -> bool,
+) {
+    let Rig { client, switch, remote, .. } = logged_in(doorman).await;
+    let mut channel = client.open_session().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    client.rekey();
+    switch.set(Writes::StallAfterOne);
+    let mut said = pin!(say(&mut channel));
+    assert!(poll_once(said.as_mut()).await.is_none());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(poll_once(said.as_mut()).await.is_none(), "only the exchange's first packet has left");
+    switch.set(Writes::Pass);
+    at_once(said).await.unwrap();
+    let arrived = |event: &ServerEvent| matches!(event, ServerEvent::Channel(_, event) if arrived(event));
+    at_once(remote.until(|end| end.events.iter().any(arrived).then_some(()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_a_request_that_a_key_exchange_holds_back() {
+    let flush = async |channel: &mut Channel| {
+        channel.signal("TERM").await.unwrap();
+        channel.flush().await
+    };
+    is_waited_for_behind_an_exchange(flush, |event| matches!(event, ChannelEvent::Request(_))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_an_eof_that_a_key_exchange_holds_back() {
+    let shutdown = async |channel: &mut Channel| channel.shutdown().await;
+    is_waited_for_behind_an_exchange(shutdown, |event| matches!(event, ChannelEvent::Eof)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_whose_eof_cannot_leave_any_more_fails() {
+    let Rig { client, switch, .. } = logged_in(doorman).await;
+    let mut channel = client.open_session().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    client.rekey();
+    let mut shutdown = pin!(channel.shutdown());
+    assert!(poll_once(shutdown.as_mut()).await.is_none(), "the exchange has only begun");
+    switch.set(Writes::Fail);
+    assert!(within(shutdown).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

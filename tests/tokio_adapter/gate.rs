@@ -15,6 +15,8 @@ pub(crate) enum Writes {
     /// Are taken, and never flushed.
     Keep,
     Stall,
+    /// The next one passes, and those behind it stall.
+    StallAfterOne,
     Fail,
 }
 
@@ -34,8 +36,12 @@ impl Switch {
         match state.0 {
             Writes::Pass => Poll::Ready(Ok(())),
             Writes::Keep if !flush => Poll::Ready(Ok(())),
+            Writes::StallAfterOne if !flush => {
+                state.0 = Writes::Stall;
+                Poll::Ready(Ok(()))
+            }
             Writes::Fail => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Writes::Keep | Writes::Stall => {
+            Writes::Keep | Writes::Stall | Writes::StallAfterOne => {
                 state.1 = Some(cx.waker().clone());
                 Poll::Pending
             }

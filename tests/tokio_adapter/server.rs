@@ -206,6 +206,25 @@ async fn shutdown_lets_a_client_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_shutdowns_the_one_with_less_patience_counts() {
+    for first in [Duration::MAX, Duration::ZERO] {
+        let running = running().await;
+        let client = running.client().await;
+        let server = running.server.clone();
+        let stopping = tokio::spawn(async move { server.shutdown(first).await });
+        // The first has begun when nobody listens any more.
+        while TcpStream::connect(running.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let second = if first.is_zero() { Duration::MAX } else { Duration::ZERO };
+        timeout(PATIENCE, running.server.shutdown(second)).await.unwrap();
+        timeout(PATIENCE, stopping).await.unwrap().unwrap();
+        let reason = timeout(PATIENCE, client.closed()).await.unwrap();
+        assert!(matches!(reason, CloseReason::PeerDisconnected { .. }), "{reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_address_gets_so_many_places_before_it_logs_in() {
     let running = running_with(Startups::new(8, 2)).await;
     let connect = async || {

@@ -2,6 +2,8 @@
 //!
 //! `serve --port 2222 --authorized-keys ~/.ssh/authorized_keys [--host-key FILE]`
 
+#[path = "../common/leader.rs"]
+mod leader;
 #[path = "../common/program.rs"]
 mod program;
 
@@ -51,7 +53,7 @@ enum Session {
     /// Without a program so far, with the environment asked for.
     Waiting { channel: ServerChannel, env: Vec<(Vec<u8>, Vec<u8>)> },
     /// Its program owns the channel.
-    Running(program::Running),
+    Running(leader::Running),
 }
 
 /// The sessions of all clients, by connection and channel. Each goes when its channel closed.

@@ -20,7 +20,9 @@ use crate::config::ConfigError;
 use crate::entropy::Entropy;
 use crate::error::{AnswerError, AuthError, CloseReason, OpenError, RequestError};
 use crate::key::PublicKey;
-use crate::keys::{HostKeyRejection, KnownHosts, LineFormat, PrivateKeyError};
+use crate::keys::{
+    HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat, PrivateKeyError,
+};
 use crate::msg::request::{ExitStatus, OpenFailure};
 
 pub use login::{Login, LoginStep};
@@ -38,6 +40,24 @@ pub struct Output {
     pub stderr: Vec<u8>,
     /// How it ended, if the server said so.
     pub status: Option<ExitStatus>,
+}
+
+/// Judges a server's host key by a policy, and has it recorded where that is what the policy says.
+///
+/// # Errors
+/// [`Error::HostKey`] for a key that is not accepted, and what `record` gives.
+pub fn judge_host_key(
+    policy: &HostKeyPolicy,
+    host: &str,
+    port: u16,
+    key: &PublicKey,
+    record: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    match policy.decide(host, port, key) {
+        HostKeyDecision::Accept => Ok(()),
+        HostKeyDecision::AcceptAndRecord => record(),
+        HostKeyDecision::Reject(why) => Err(Error::HostKey(why)),
+    }
 }
 
 /// What to append to a `known_hosts` file with the contents `old`, so that it records this key: a whole line, and

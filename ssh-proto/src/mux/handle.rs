@@ -175,6 +175,14 @@ impl<'a> Channel<'a> {
         channel.send.available().min(packets.saturating_mul(channel.max_packet))
     }
 
+    /// Whether everything accepted so far has become output of the connection: data always has, requests, EOF and
+    /// close wait for the end of a key exchange and for room. For who wants to know that all of it has left.
+    pub fn is_drained(&self) -> bool {
+        self.state().is_none_or(|channel| {
+            channel.outboxed == 0 && channel.eof_out != Once::Wanted && channel.close_out != Once::Wanted
+        })
+    }
+
     /// Makes a request. Before the channel is confirmed it waits, and leaves behind the confirmation.
     ///
     /// Any request may be made on any channel; it is the peer that refuses what does not fit.

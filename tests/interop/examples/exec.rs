@@ -1,4 +1,4 @@
-//! `exec`, with sshd where that can be had to do it, else with a server of our own.
+//! `exec` and `tokio-exec`, with sshd where that can be had to do it, else with a server of our own.
 
 use std::fs;
 use std::io::{self, PipeReader};
@@ -24,33 +24,71 @@ const USAGE: Option<i32> = Some(2);
 /// The code of a connection that did not come about.
 const FAILED: Option<i32> = Some(255);
 
+/// What holds for the program over either adapter.
+macro_rules! with_each_program {
+    ($($test:ident)+) => {
+        mod over_std {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test("exec");
+                }
+            )+
+        }
+
+        mod over_tokio {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test("tokio-exec");
+                }
+            )+
+        }
+    };
+}
+
+with_each_program! {
+    without_arguments_it_brings_its_own_server
+    it_prints_both_outputs_and_returns_the_code
+    a_new_host_is_recorded_when_that_is_wanted
+    a_fingerprint_accepts_its_key_alone
+    a_password_comes_from_the_environment
+    verbose_says_what_was_negotiated
+    a_timeout_ends_the_wait_for_a_silent_server
+    the_code_counts_also_when_nobody_reads_the_outputs
+    a_command_line_that_lacks_something_is_refused
+    a_failure_to_do_with_a_file_names_the_file
+    a_user_may_have_an_at_sign_and_a_missing_status_is_told
+}
+
 /// sshd, and where its host key is known.
 struct Sshd {
+    name: &'static str,
     server: Server,
     known_hosts: PathBuf,
     dir: PathBuf,
 }
 
 impl Sshd {
-    fn start(rig: &Rig) -> Self {
+    fn start(rig: &Rig, name: &'static str) -> Self {
         let server = rig.serve(Peer::OpenSsh, &Offer { host_key: Some("ssh-ed25519"), ..Offer::default() });
         let dir = rig.fresh_dir("exec");
         let known_hosts = dir.join("known_hosts");
         let host = rig.host_key("ssh-ed25519").public_line();
         write(&known_hosts, &format!("[127.0.0.1]:{} {host}\n", server.port));
-        Self { server, known_hosts, dir }
+        Self { name, server, known_hosts, dir }
     }
 
-    /// `exec` with options; without a home of its own.
+    /// The program with options; without a home of its own.
     fn exec(&self, options: &[&str], command: &str) -> Command {
-        let mut exec = Command::new(example("exec"));
+        let mut exec = Command::new(example(self.name));
         exec.args(["-p", &self.server.port.to_string()]).args(options);
         exec.arg(format!("{USER}@127.0.0.1")).arg(command);
         exec.env("HOME", &self.dir).env("PASSWORD", PASSWORD).stdin(Stdio::null());
         exec
     }
 
-    /// `exec` as one who is known, to a host that is known.
+    /// The program as one who is known, to a host that is known.
     fn exec_as(&self, key: &KeyFile, command: &str) -> Command {
         self.exec(&["--known-hosts", path(&self.known_hosts), "-i", path(key.path())], command)
     }
@@ -68,7 +106,7 @@ fn path(path: &Path) -> &str {
 
 /// Runs it to its end: what it said, and its code.
 fn finish(command: &mut Command) -> (String, String, Option<i32>) {
-    let Output { stdout, stderr, status } = command.output().expect("run exec");
+    let Output { stdout, stderr, status } = command.output().expect("run it");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (text(stdout), text(stderr), status.code())
 }
@@ -85,10 +123,9 @@ fn full() -> Stdio {
     fs::OpenOptions::new().write(true).open("/dev/full").expect("open /dev/full").into()
 }
 
-#[test]
-fn without_arguments_it_brings_its_own_server() {
-    let _watchdog = Watchdog::new("exec alone".into());
-    let (out, err, code) = finish(Command::new(example("exec")).stdin(Stdio::null()));
+fn without_arguments_it_brings_its_own_server(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} alone"));
+    let (out, err, code) = finish(Command::new(example(name)).stdin(Stdio::null()));
     assert_eq!((err.as_str(), code), ("", Some(0)), "{out}");
     for part in [
         "client version:  SSH-2.0-",
@@ -106,17 +143,16 @@ fn without_arguments_it_brings_its_own_server() {
     }
 }
 
-#[test]
-fn it_prints_both_outputs_and_returns_the_code() {
-    let _watchdog = Watchdog::new("exec with sshd".into());
+fn it_prints_both_outputs_and_returns_the_code(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} with sshd"));
     let rig = Rig::share();
-    let sshd = Sshd::start(&rig);
+    let sshd = Sshd::start(&rig, name);
     let key = rig.user_key("ssh-ed25519");
     let exec = |command| sshd.exec_as(&key, command);
     sshd.expect(&mut exec("echo out; echo err >&2; exit 7"), "out\n", "err\n", 7);
     sshd.expect(&mut exec("kill -TERM $$"), "", "", 128 + 15);
     // sshd has no name for this one.
-    let unknown = "exec: the command was ended by the signal SIG@openssh.com\n";
+    let unknown = &format!("{name}: the command was ended by the signal SIG@openssh.com\n");
     sshd.expect(&mut exec("kill -XCPU $$"), "", unknown, 255);
     let input = sshd.dir.join("input");
     write(&input, "from here\n");
@@ -125,14 +161,13 @@ fn it_prints_both_outputs_and_returns_the_code() {
     write(&sshd.known_hosts, "");
     let (out, err, code) = finish(&mut exec("echo out"));
     assert_eq!((out.as_str(), code), ("", FAILED));
-    assert!(err.starts_with("exec: host key verification failed"), "{err}");
+    assert!(err.starts_with(&format!("{name}: host key verification failed")), "{err}");
 }
 
-#[test]
-fn a_new_host_is_recorded_when_that_is_wanted() {
-    let _watchdog = Watchdog::new("exec --accept-new".into());
+fn a_new_host_is_recorded_when_that_is_wanted(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} --accept-new"));
     let rig = Rig::share();
-    let sshd = Sshd::start(&rig);
+    let sshd = Sshd::start(&rig, name);
     let key = rig.user_key("ssh-ed25519");
     let mut accept_new = sshd.exec(&["--accept-new", "-i", path(key.path())], "echo out");
     sshd.expect(&mut accept_new, "out\n", "", 0);
@@ -147,14 +182,13 @@ fn a_new_host_is_recorded_when_that_is_wanted() {
     write(&recorded, &format!("[127.0.0.1]:{} {host}\n", sshd.server.port));
     let (out, err, code) = finish(&mut accept_new);
     assert_eq!((out.as_str(), code), ("", FAILED));
-    assert!(err.starts_with("exec: host key verification failed"), "{err}");
+    assert!(err.starts_with(&format!("{name}: host key verification failed")), "{err}");
 }
 
-#[test]
-fn a_fingerprint_accepts_its_key_alone() {
-    let _watchdog = Watchdog::new("exec --fingerprint".into());
+fn a_fingerprint_accepts_its_key_alone(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} --fingerprint"));
     let rig = Rig::share();
-    let sshd = Sshd::start(&rig);
+    let sshd = Sshd::start(&rig, name);
     let fingerprint = |key: &KeyFile| {
         let line = run(Command::new("/usr/bin/ssh-keygen").args(["-l", "-f"]).arg(key.public_path()));
         line.split(' ').nth(1).expect("a fingerprint").to_owned()
@@ -166,7 +200,7 @@ fn a_fingerprint_accepts_its_key_alone() {
     sshd.expect(&mut exec(&right), "out\n", "", 0);
     let (out, err, code) = finish(&mut exec(&fingerprint(&rig.stranger_key("ssh-ed25519"))));
     assert_eq!((out.as_str(), code), ("", FAILED));
-    assert!(err.starts_with("exec: host key verification failed"), "{err}");
+    assert!(err.starts_with(&format!("{name}: host key verification failed")), "{err}");
     for malformed in
         ["foo", "", "SHA256:", &right[1..], &right[..right.len() - 1], &right.replace("SHA", "MD")]
     {
@@ -176,17 +210,17 @@ fn a_fingerprint_accepts_its_key_alone() {
     }
 }
 
-#[test]
-fn a_password_comes_from_the_environment() {
-    let _watchdog = Watchdog::new("exec --password-env".into());
+fn a_password_comes_from_the_environment(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} --password-env"));
     let rig = Rig::share();
-    let sshd = Sshd::start(&rig);
+    let sshd = Sshd::start(&rig, name);
     let known_hosts = path(&sshd.known_hosts);
     let exec = |variable| sshd.exec(&["--known-hosts", known_hosts, "--password-env", variable], "echo out");
     sshd.expect(&mut exec("PASSWORD"), "out\n", "", 0);
-    let wrong = "exec: permission denied (publickey,password)\n";
+    let wrong = &format!("{name}: permission denied (publickey,password)\n");
     sshd.expect(exec("PASSWORD").env("PASSWORD", "wrong"), "", wrong, 255);
-    sshd.expect(&mut exec("NO_SUCH_VARIABLE"), "", "exec: NO_SUCH_VARIABLE is not set\n", 255);
+    let unset = &format!("{name}: NO_SUCH_VARIABLE is not set\n");
+    sshd.expect(&mut exec("NO_SUCH_VARIABLE"), "", unset, 255);
     // With a key it is the key's passphrase.
     let key = rig.user_key("ssh-ed25519");
     let locked = sshd.dir.join("locked");
@@ -197,11 +231,10 @@ fn a_password_comes_from_the_environment() {
     sshd.expect(&mut sshd.exec(&options, "echo out"), "out\n", "", 0);
 }
 
-#[test]
-fn verbose_says_what_was_negotiated() {
-    let _watchdog = Watchdog::new("exec -v".into());
+fn verbose_says_what_was_negotiated(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} -v"));
     let rig = Rig::share();
-    let sshd = Sshd::start(&rig);
+    let sshd = Sshd::start(&rig, name);
     let mut exec = sshd.exec_as(&rig.user_key("ssh-ed25519"), "echo out");
     // Before the destination; what comes behind it is the command's.
     let mut verbose = Command::new(exec.get_program());
@@ -215,20 +248,19 @@ fn verbose_says_what_was_negotiated() {
     sshd.expect(&mut exec, "out\n", "", 0);
 }
 
-#[test]
-fn a_timeout_ends_the_wait_for_a_silent_server() {
-    let _watchdog = Watchdog::new("exec --timeout".into());
+fn a_timeout_ends_the_wait_for_a_silent_server(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} --timeout"));
     let rig = Rig::share();
     let dir = rig.fresh_dir("exec");
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = silent.local_addr().expect("a local address").port().to_string();
     let exec = |seconds: &str| {
-        let mut exec = Command::new(example("exec"));
+        let mut exec = Command::new(example(name));
         exec.args(["-p", &port, &format!("--timeout={seconds}"), "-i"])
             .arg(rig.user_key("ssh-ed25519").path());
         finish(exec.args([&format!("{USER}@127.0.0.1"), "true"]).env("HOME", &dir).stdin(Stdio::null()))
     };
-    assert_eq!(exec("1"), (String::new(), "exec: timed out\n".into(), FAILED));
+    assert_eq!(exec("1"), (String::new(), format!("{name}: timed out\n"), FAILED));
     for outside in ["0", "-1", "18446744073709551615", "soon"] {
         let (out, err, code) = exec(outside);
         assert_eq!((out.as_str(), code), ("", USAGE), "{outside}: {err}");
@@ -236,11 +268,10 @@ fn a_timeout_ends_the_wait_for_a_silent_server() {
     }
 }
 
-#[test]
-fn the_code_counts_also_when_nobody_reads_the_outputs() {
-    let _watchdog = Watchdog::new("exec unread".into());
+fn the_code_counts_also_when_nobody_reads_the_outputs(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} unread"));
     let rig = Rig::share();
-    let sshd = Sshd::start(&rig);
+    let sshd = Sshd::start(&rig, name);
     let key = rig.user_key("ssh-ed25519");
     let exec = |command| sshd.exec_as(&key, command);
     // More than any buffer holds, so that it fails while the command runs.
@@ -254,13 +285,12 @@ fn the_code_counts_also_when_nobody_reads_the_outputs() {
     // Neither has anybody to tell its reason to.
     write(&sshd.known_hosts, "");
     sshd.expect(exec("true").stderr(full()), "", "", 255);
-    let alone = Command::new(example("exec")).stdin(Stdio::null()).stdout(unread()).stderr(full()).status();
-    assert_eq!(alone.expect("run exec").code(), FAILED);
+    let alone = Command::new(example(name)).stdin(Stdio::null()).stdout(unread()).stderr(full()).status();
+    assert_eq!(alone.expect("run it").code(), FAILED);
 }
 
-#[test]
-fn a_command_line_that_lacks_something_is_refused() {
-    let _watchdog = Watchdog::new("exec with a wrong command line".into());
+fn a_command_line_that_lacks_something_is_refused(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} with a wrong command line"));
     for (line, missing) in [
         (&["-v"][..], "user@host is needed"),
         (&["-p", "22", "--accept-new"], "user@host is needed"),
@@ -270,17 +300,16 @@ fn a_command_line_that_lacks_something_is_refused() {
         (&["@127.0.0.1", "true"], "it is user@host"),
         (&["me@", "true"], "it is user@host"),
     ] {
-        let (out, err, code) = finish(Command::new(example("exec")).args(line).stdin(Stdio::null()));
+        let (out, err, code) = finish(Command::new(example(name)).args(line).stdin(Stdio::null()));
         assert_eq!((out.as_str(), code), ("", USAGE), "{line:?}: {err}");
         assert!(err.contains(missing), "{line:?}: {err}");
     }
 }
 
-#[test]
-fn a_failure_to_do_with_a_file_names_the_file() {
-    let _watchdog = Watchdog::new("exec with wrong files".into());
+fn a_failure_to_do_with_a_file_names_the_file(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} with wrong files"));
     let rig = Rig::share();
-    let sshd = Sshd::start(&rig);
+    let sshd = Sshd::start(&rig, name);
     let (directory, missing) = (path(&sshd.dir), sshd.dir.join("no/such/file"));
     let (missing, known_hosts) = (path(&missing), path(&sshd.known_hosts));
     let key = rig.user_key("ssh-ed25519");
@@ -292,7 +321,7 @@ fn a_failure_to_do_with_a_file_names_the_file() {
     ] {
         let (out, err, code) = finish(&mut sshd.exec(options, "echo out"));
         assert_eq!((out.as_str(), code), ("", FAILED), "{options:?}: {err}");
-        assert!(err.starts_with(&format!("exec: {file}: ")), "{options:?}: {err}");
+        assert!(err.starts_with(&format!("{name}: {file}: ")), "{options:?}: {err}");
         assert_eq!(err.lines().count(), 1, "{options:?}: {err}");
     }
 }
@@ -321,9 +350,8 @@ impl Handler for Mute {
     }
 }
 
-#[test]
-fn a_user_may_have_an_at_sign_and_a_missing_status_is_told() {
-    let _watchdog = Watchdog::new("exec with a mute server".into());
+fn a_user_may_have_an_at_sign_and_a_missing_status_is_told(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} with a mute server"));
     let rig = Rig::share();
     let dir = rig.fresh_dir("exec");
     let known_hosts = dir.join("known_hosts");
@@ -335,12 +363,12 @@ fn a_user_may_have_an_at_sign_and_a_missing_status_is_told() {
         let (stream, _) = listener.accept().expect("a client");
         ServerConnection::start(Arc::clone(&config), stream, Mute { users, channels: Vec::new() })
     });
-    let mut exec = Command::new(example("exec"));
+    let mut exec = Command::new(example(name));
     exec.args(["-p", &port.to_string(), "--accept-new", "--known-hosts", path(&known_hosts), "-i"]);
     exec.arg(rig.user_key("ssh-ed25519").path()).args(["me@corp@127.0.0.1", "true"]).stdin(Stdio::null());
     let ended = finish(&mut exec);
-    let why = "exec: the server did not say how the command ended\n";
-    assert_eq!(ended, (String::new(), why.to_owned(), FAILED));
+    let why = format!("{name}: the server did not say how the command ended\n");
+    assert_eq!(ended, (String::new(), why, FAILED));
     assert_eq!(seen.try_recv().as_deref(), Ok("me@corp"));
     drop(serving.join());
 }
