@@ -106,7 +106,8 @@ fn what_came_before_a_failed_write_is_still_read() {
         .unwrap();
     client.auth_password("me", PASSWORD).unwrap();
     let mut channel = client.open_session().unwrap();
-    channel.exec("both").unwrap();
+    // The server's end stays: a channel that is closed would not even try to write.
+    channel.exec("both and stay").unwrap();
     broken.store(true, Ordering::SeqCst);
     let lost = channel.write(b"lost");
     assert_eq!(lost.unwrap_err().kind(), ErrorKind::BrokenPipe);
