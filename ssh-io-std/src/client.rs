@@ -15,7 +15,7 @@ use ssh_proto::{
 };
 
 use crate::channel::{Channel, wait_opened};
-use crate::engine::Shared;
+use crate::engine::{RoleCalls, Shared};
 use crate::error::Error;
 use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::{OsEntropy, after, now};
@@ -101,7 +101,8 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ClientKept::default(), |_| {})?;
+        let role = RoleCalls { look: Box::new(|_, _| {}), let_go: |_| {} };
+        let shared = Shared::start(conn, transport, ClientKept::default(), role)?;
         let client = Client { handle: Arc::new(Handle { shared, timeout: Mutex::default() }) };
         let shared = &client.handle.shared;
         let mut guard = shared.lock();
