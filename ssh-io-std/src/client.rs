@@ -77,7 +77,7 @@ impl ClientBuilder {
         Err(last.unwrap_or_else(|| std::io::Error::other("the host has no address").into()))
     }
 
-    /// Connects over any transport. Host and port are what the host key is judged by.
+    /// Connects over any transport, such as a channel of another connection. Host and port are what the host key is judged by.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -298,7 +298,8 @@ impl Client {
         self.open(&ChannelKind::Session, ChannelConfig::default())
     }
 
-    /// Has the server connect to `host:port`, and opens a channel to there.
+    /// Has the server connect to `host:port`, and opens a channel to there. Another connection may run
+    /// [over it](ClientBuilder::connect_over): this one is then its jump host.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session).

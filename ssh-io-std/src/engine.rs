@@ -36,6 +36,8 @@ pub(crate) struct ChannelNews {
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) eof: bool,
     pub(crate) closed: bool,
+    /// It carried a connection that is over: nobody is to wait for it any more.
+    pub(crate) cut: bool,
     pub(crate) wake: Arc<Condvar>,
 }
 
@@ -202,6 +204,11 @@ impl<R: AdapterRole> State<R> {
     /// Whether nothing that is written leaves any more. What came before can still be read.
     pub(crate) fn is_mute(&self) -> bool {
         self.closed.is_some() || self.broken.is_some()
+    }
+
+    /// Whether nobody is to wait for this channel any more.
+    pub(crate) fn is_cut(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|news| news.cut)
     }
 
     /// Whether the writer thread has something to do that it does not know of while it waits.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a write may block before deadlines get their turn.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Ends one or both halves of a transport, waking whoever is blocked in it.
 pub type Unblock = Box<dyn Fn(Shutdown) + Send + Sync>;
