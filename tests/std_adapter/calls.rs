@@ -1,6 +1,7 @@
 //! What calls say when they cannot do what they should, and how long they take to say it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection};
+use ssh_io_std::{
+    Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Split, Transport,
+};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{
     AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, CloseReason, Disconnect, DisconnectCode,
@@ -250,6 +253,33 @@ fn a_child_is_killed_and_reaped_when_connecting_does_not_even_begin() {
         assert!(matches!(result, Err(Error::Io(_))), "{result:?}");
         assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
     }
+}
+
+#[test]
+fn a_write_to_a_process_that_does_not_read_times_out_and_fails_when_it_is_killed() {
+    let mut sleep = Command::new("sleep");
+    let child = sleep.arg("1000").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let Split { mut writer, unblock, reader: _reader } = child.split().unwrap();
+    let (mut writer, stuck) = comes_back("a write", move || {
+        let error = loop {
+            if let Err(error) = writer.write(&[0; 64 * 1024]) {
+                break error;
+            }
+        };
+        (writer, error.kind())
+    });
+    assert_eq!(stuck, ErrorKind::TimedOut);
+    assert_eq!(writer.flush().unwrap_err().kind(), ErrorKind::TimedOut, "it is not there yet");
+    unblock(Shutdown::Both);
+    let end = comes_back("the end", move || {
+        loop {
+            match writer.flush() {
+                Err(error) if error.kind() == ErrorKind::TimedOut => {}
+                other => return other,
+            }
+        }
+    });
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
 /// Signs host keys on another thread, as an agent would.
