@@ -229,10 +229,10 @@ impl Client {
         let wait = |guard| shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error);
         let mut guard = shared.lock();
         // What comes of an attempt that was given up must not be taken for what comes of this one.
-        while guard.closed.is_none() && !guard.kept.login.is_free() {
+        while !guard.is_mute() && !guard.kept.login.is_free() {
             guard = wait(guard)?;
         }
-        if guard.closed.is_some() {
+        if guard.is_mute() {
             return Err(guard.gone());
         }
         guard.conn.authenticate(user, with)?;
@@ -316,7 +316,7 @@ impl Client {
     pub fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
         let mut guard = shared.lock();
-        if guard.closed.is_some() {
+        if guard.is_mute() {
             return Err(guard.gone());
         }
         let id = guard.conn.open_channel(kind, config)?;

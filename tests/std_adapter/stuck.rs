@@ -92,7 +92,7 @@ fn what_came_before_a_failed_write_is_still_read() {
     let _server = ServerConnection::start(config, theirs, handler).unwrap();
     let broken = Arc::new(AtomicBool::new(false));
     let (writer, control) = (ours.try_clone().unwrap(), ours.try_clone().unwrap());
-    let client = Client::builder()
+    let client = Client::with_config(client_config(|limits| limits.max_channels = 1))
         .host_keys(HostKeys::DangerousAcceptAny)
         .connect_over(
             "test",
@@ -115,6 +115,11 @@ fn what_came_before_a_failed_write_is_still_read() {
     channel.set_write_timeout(Some(PATIENCE));
     assert_eq!(channel.write(b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
     for late in [channel.signal("TERM"), channel.exec("more"), channel.finish_input()] {
+        assert!(matches!(&late, Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe), "{late:?}");
+    }
+    // These would be told otherwise: there is no more room for a channel, and there was a login.
+    let late = [client.open_session().map(drop), client.auth_password("me", PASSWORD)];
+    for late in late {
         assert!(matches!(&late, Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe), "{late:?}");
     }
     let mut got = String::new();
