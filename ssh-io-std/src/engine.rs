@@ -222,8 +222,6 @@ impl<R: AdapterRole> State<R> {
     /// Gives back what a busy connection needed.
     fn cool_down(&mut self) {
         self.chunk = Vec::new();
-        // At its whole size a buffer can be seen to be large, however little of it is left.
-        let _ = self.pool.reserve();
         self.pool.idle();
         self.spare = BytesMut::new();
         // The machine's own buffer, for one without room.
