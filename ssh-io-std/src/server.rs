@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -141,20 +142,22 @@ impl ServerConnection {
         handler: impl Handler,
         startup: Option<Startup>,
     ) -> Result<Self, Error> {
+        // First the one that is waited for by nobody: where there is no thread for it, nothing has begun.
+        let (give, given) = sync_channel(1);
+        let handle = move || {
+            if let Ok(shared) = given.recv() {
+                handle(&shared, handler);
+            }
+        };
+        thread::Builder::new().name("ssh-handler".into()).spawn(handle)?;
         let conn = Connection::new(Arc::clone(&config.external), Box::new(OsEntropy), now());
         let kept = ServerKept { startup, ..ServerKept::default() };
         // Until its threads and descriptors are gone too, a client takes up the place it had.
         let let_go = |kept: &mut ServerKept| kept.startup = None;
         let shared = Shared::start(conn, transport, kept, RoleCalls { look: config.signing(), let_go })?;
-        let for_handler = Arc::clone(&shared);
-        let spawned =
-            thread::Builder::new().name("ssh-handler".into()).spawn(move || handle(&for_handler, handler));
-        let connection = Self { shared };
-        if let Err(error) = spawned {
-            connection.close();
-            return Err(error.into());
-        }
-        Ok(connection)
+        // It waits for this.
+        let _ = give.send(Arc::clone(&shared));
+        Ok(Self { shared })
     }
 
     /// Ends the connection.
