@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use ssh_proto::{
 use crate::engine::{Guard, STREAMS, Shared};
 use crate::error::Error;
 use crate::os::after;
+use crate::transport::{Split, Transport, WRITE_TIMEOUT};
 
 /// The channel of the last handle on it: dropped, it closes.
 pub(crate) struct ChannelCore<R: AdapterRole> {
@@ -132,6 +134,9 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
         let shared = &self.core.shared;
         self.wait_for(self.timeouts().read, |guard, id| {
+            if guard.is_cut(id) {
+                return Some(Ok(0));
+            }
             let Ok(mut channel) = guard.conn.channel(id) else { return Some(Ok(0)) };
             match channel.read_into(stream, dst) {
                 Ok(n) => {
@@ -337,6 +342,15 @@ impl<R: AdapterRole> ChannelOf<R> {
         self.core.shared.poke(&mut guard);
     }
 
+    /// Closes the channel under whoever uses it: a read ends, a write fails.
+    fn cut(&self) {
+        self.close();
+        if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+            news.cut = true;
+            news.wake.notify_all();
+        }
+    }
+
     /// Waits until the peer closed the channel, and tells how the program ended, if the peer said so. Output
     /// that nobody reads can keep a program from ending, and a program left behind with the same output keeps
     /// the channel open: [`wait_exit`](Self::wait_exit) does not wait for that.
@@ -412,6 +426,25 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// writing half ends the input.
     pub fn split(self) -> (ReadHalfOf<R>, WriteHalfOf<R>) {
         (ReadHalfOf { channel: self.clone() }, WriteHalfOf { channel: self })
+    }
+}
+
+/// Over a channel another connection may run: this one is then its jump host. The channel's timeouts are set anew.
+impl<R: AdapterRole> Transport for ChannelOf<R> {
+    type Reader = ReadHalfOf<R>;
+    type Writer = WriteHalfOf<R>;
+
+    fn split(self) -> io::Result<Split<ReadHalfOf<R>, WriteHalfOf<R>>> {
+        self.set_read_timeout(None);
+        self.set_write_timeout(Some(WRITE_TIMEOUT));
+        let control = self.clone();
+        let unblock = Box::new(move |how| match how {
+            Shutdown::Both => control.cut(),
+            Shutdown::Write => drop(control.finish_input()),
+            Shutdown::Read => {}
+        });
+        let (reader, writer) = Self::split(self);
+        Ok(Split { reader, writer, unblock })
     }
 }
 

@@ -15,7 +15,7 @@ use ssh_proto::{
 };
 
 use crate::channel::{Channel, wait_opened};
-use crate::engine::Shared;
+use crate::engine::{RoleCalls, Shared};
 use crate::error::Error;
 use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::{OsEntropy, after, now};
@@ -77,7 +77,7 @@ impl ClientBuilder {
         Err(last.unwrap_or_else(|| std::io::Error::other("the host has no address").into()))
     }
 
-    /// Connects over any transport. Host and port are what the host key is judged by.
+    /// Connects over any transport, such as a channel of another connection. Host and port are what the host key is judged by.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -101,7 +101,8 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let shared = Shared::start(conn, transport, ClientKept::default(), |_| {})?;
+        let role = RoleCalls { look: Box::new(|_, _| {}), let_go: |_| {} };
+        let shared = Shared::start(conn, transport, ClientKept::default(), role)?;
         let client = Client { handle: Arc::new(Handle { shared, timeout: Mutex::default() }) };
         let shared = &client.handle.shared;
         let mut guard = shared.lock();
@@ -228,10 +229,10 @@ impl Client {
         let wait = |guard| shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error);
         let mut guard = shared.lock();
         // What comes of an attempt that was given up must not be taken for what comes of this one.
-        while guard.closed.is_none() && !guard.kept.login.is_free() {
+        while !guard.is_mute() && !guard.kept.login.is_free() {
             guard = wait(guard)?;
         }
-        if guard.closed.is_some() {
+        if guard.is_mute() {
             return Err(guard.gone());
         }
         guard.conn.authenticate(user, with)?;
@@ -297,7 +298,8 @@ impl Client {
         self.open(&ChannelKind::Session, ChannelConfig::default())
     }
 
-    /// Has the server connect to `host:port`, and opens a channel to there.
+    /// Has the server connect to `host:port`, and opens a channel to there. Another connection may run
+    /// [over it](ClientBuilder::connect_over): this one is then its jump host.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session).
@@ -314,7 +316,7 @@ impl Client {
     pub fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
         let mut guard = shared.lock();
-        if guard.closed.is_some() {
+        if guard.is_mute() {
             return Err(guard.gone());
         }
         let id = guard.conn.open_channel(kind, config)?;

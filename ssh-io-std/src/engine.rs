@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::mem;
 use std::net::Shutdown;
-use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -36,6 +36,8 @@ pub(crate) struct ChannelNews {
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) eof: bool,
     pub(crate) closed: bool,
+    /// It carried a connection that is over: nobody is to wait for it any more.
+    pub(crate) cut: bool,
     pub(crate) wake: Arc<Condvar>,
 }
 
@@ -92,6 +94,7 @@ pub(crate) struct State<R: AdapterRole> {
 }
 
 pub(crate) struct Shared<R: AdapterRole> {
+    this: Weak<Self>,
     state: Mutex<State<R>>,
     /// For the writer thread: output, deadlines, the end.
     work: Condvar,
@@ -101,9 +104,19 @@ pub(crate) struct Shared<R: AdapterRole> {
     pub(crate) changed: Condvar,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
     control: Mutex<Option<Arc<Unblock>>>,
-    /// Gives up what is kept for as long as there are threads and a transport.
-    let_go: fn(&mut R::Kept),
+    role: RoleCalls<R>,
 }
+
+/// What a role does at certain times, with the state locked.
+pub(crate) struct RoleCalls<R: AdapterRole> {
+    /// Looks at what its part just took in.
+    pub(crate) look: Look<R>,
+    /// Gives up what is kept for as long as there are threads and a transport.
+    pub(crate) let_go: fn(&mut R::Kept),
+}
+
+/// Called with the connection whose part it is, and that part.
+pub(crate) type Look<R> = Box<dyn Fn(&Weak<Shared<R>>, &mut <R as AdapterRole>::Kept) + Send + Sync>;
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
 
@@ -145,7 +158,10 @@ impl<R: AdapterRole> State<R> {
                 shared.work.notify_one();
                 shared.changed.notify_all();
             }
-            News::Taken => shared.changed.notify_all(),
+            News::Taken => {
+                (shared.role.look)(&shared.this, &mut self.kept);
+                shared.changed.notify_all();
+            }
             News::Authenticated => {
                 self.max_chunk = MAX_CHUNK;
                 self.pool.set_max(InputPool::MAX);
@@ -190,6 +206,11 @@ impl<R: AdapterRole> State<R> {
         self.closed.is_some() || self.broken.is_some()
     }
 
+    /// Whether nobody is to wait for this channel any more.
+    pub(crate) fn is_cut(&self, id: ChannelId) -> bool {
+        self.channels.get(&id).is_some_and(|news| news.cut)
+    }
+
     /// Whether the writer thread has something to do that it does not know of while it waits.
     fn has_work(&self) -> bool {
         let earlier = |at| self.alarm.is_none_or(|alarm| at < alarm);
@@ -201,8 +222,6 @@ impl<R: AdapterRole> State<R> {
     /// Gives back what a busy connection needed.
     fn cool_down(&mut self) {
         self.chunk = Vec::new();
-        // At its whole size a buffer can be seen to be large, however little of it is left.
-        let _ = self.pool.reserve();
         self.pool.idle();
         self.spare = BytesMut::new();
         // The machine's own buffer, for one without room.
@@ -256,12 +275,12 @@ impl<R: AdapterRole> State<R> {
 }
 
 impl<R: AdapterRole> Shared<R> {
-    /// Starts both threads. When they are done with the transport, `let_go` gives up what was kept for that long.
+    /// Starts both threads.
     pub(crate) fn start(
         conn: Connection<R>,
         transport: impl Transport,
         kept: R::Kept,
-        let_go: fn(&mut R::Kept),
+        role: RoleCalls<R>,
     ) -> io::Result<Arc<Self>> {
         let Split { reader, writer, unblock } = transport.split()?;
         let mut pool = InputPool::new();
@@ -286,13 +305,14 @@ impl<R: AdapterRole> Shared<R> {
             watched: false,
             finished: false,
         };
-        let shared = Arc::new(Self {
+        let shared = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             state: Mutex::new(state),
             work: Condvar::new(),
             wanted: Condvar::new(),
             changed: Condvar::new(),
             control: Mutex::new(Some(Arc::new(unblock))),
-            let_go,
+            role,
         });
         let (for_reader, for_writer) = (shared.clone(), shared.clone());
         let (read, write) = (move || for_reader.run_reader(reader), move || for_writer.run_writer());

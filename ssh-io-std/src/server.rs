@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,12 +11,12 @@ use std::time::{Duration, Instant};
 use ssh_proto::adapter::{Answering, ServerKept, Startup, Startups};
 use ssh_proto::{
     AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
-    CloseReason, Connection, ExitStatus, GlobalRequest, KeyProbe, Negotiated, OpenRequest,
-    Server as ServerRole, ServerConfig, SignRequest,
+    CloseReason, Connection, ExitStatus, GlobalRequest, KeyPair, KeyProbe, Negotiated, OpenRequest,
+    Server as ServerRole, ServerConfig, ServerEvent, SignRequest,
 };
 
 use crate::channel::ChannelOf;
-use crate::engine::Shared;
+use crate::engine::{Look, RoleCalls, Shared};
 use crate::error::Error;
 use crate::os::{OsEntropy, after, now};
 use crate::transport::Transport;
@@ -64,7 +65,7 @@ pub type Asked = ssh_proto::adapter::Asked<Back>;
 /// is answered; channels do not. While a method takes its time, up to 256 questions wait for it; what the client
 /// asks beyond that is refused.
 pub trait Handler: Send + 'static {
-    /// Sign a key exchange with a host key whose [`KeyPair`](ssh_proto::KeyPair) has no signer.
+    /// Sign a key exchange with a host key whose [`KeyPair`] has no signer.
     fn sign(&mut self, request: Question<SignRequest>) {
         drop(request);
     }
@@ -122,7 +123,8 @@ impl fmt::Debug for ServerConnection {
 }
 
 impl ServerConnection {
-    /// Serves one client over any transport, on threads of its own.
+    /// Serves one client over any transport, on threads of its own. A host key's signer is called on one that
+    /// lives for this, with nothing locked.
     ///
     /// # Errors
     /// [`Error::Io`] when the transport cannot be split or a thread not be started.
@@ -131,28 +133,31 @@ impl ServerConnection {
         transport: impl Transport,
         handler: impl Handler,
     ) -> Result<Self, Error> {
-        Self::start_counted(config, transport, handler, None)
+        Self::start_counted(&HostConfig::new(&config), transport, handler, None)
     }
 
     fn start_counted(
-        config: Arc<ServerConfig>,
+        config: &HostConfig,
         transport: impl Transport,
         handler: impl Handler,
         startup: Option<Startup>,
     ) -> Result<Self, Error> {
-        let conn = Connection::new(config, Box::new(OsEntropy), now());
+        // First the one that is waited for by nobody: where there is no thread for it, nothing has begun.
+        let (give, given) = sync_channel(1);
+        let handle = move || {
+            if let Ok(shared) = given.recv() {
+                handle(&shared, handler);
+            }
+        };
+        thread::Builder::new().name("ssh-handler".into()).spawn(handle)?;
+        let conn = Connection::new(Arc::clone(&config.external), Box::new(OsEntropy), now());
         let kept = ServerKept { startup, ..ServerKept::default() };
         // Until its threads and descriptors are gone too, a client takes up the place it had.
-        let shared = Shared::start(conn, transport, kept, |kept: &mut ServerKept| kept.startup = None)?;
-        let for_handler = Arc::clone(&shared);
-        let spawned =
-            thread::Builder::new().name("ssh-handler".into()).spawn(move || handle(&for_handler, handler));
-        let connection = Self { shared };
-        if let Err(error) = spawned {
-            connection.close();
-            return Err(error.into());
-        }
-        Ok(connection)
+        let let_go = |kept: &mut ServerKept| kept.startup = None;
+        let shared = Shared::start(conn, transport, kept, RoleCalls { look: config.signing(), let_go })?;
+        // It waits for this.
+        let _ = give.send(Arc::clone(&shared));
+        Ok(Self { shared })
     }
 
     /// Ends the connection.
@@ -212,6 +217,42 @@ impl ServerConnection {
     }
 }
 
+/// A server's configuration, and apart from it the keys it signs with: a signer may take its time, and must not
+/// be called while the connection is locked.
+#[derive(Debug, Clone)]
+struct HostConfig {
+    external: Arc<ServerConfig>,
+    keys: Arc<[KeyPair]>,
+}
+
+impl HostConfig {
+    fn new(config: &ServerConfig) -> Self {
+        let keys = config.host_keys().iter().filter(|key| key.signer.is_some()).cloned();
+        Self { external: Arc::new(config.without_signers()), keys: keys.collect() }
+    }
+
+    /// Has our own keys sign, on a thread for it: whoever took the question in may hold the lock, or be needed
+    /// elsewhere. Other questions go their way.
+    fn signing(&self) -> Look<ServerRole> {
+        let keys = Arc::clone(&self.keys);
+        Box::new(move |shared, kept| {
+            let Some(ServerEvent::Sign(request)) = kept.questions.back() else { return };
+            let Some(pair) = keys.iter().find(|pair| pair.public == *request.to_sign().key()) else { return };
+            let (Some(signer), Some(shared)) = (pair.signer.clone(), shared.upgrade()) else { return };
+            let Some(event) = kept.questions.pop_back() else { return };
+            // Dropped unanswered, for want of a thread, it ends the connection.
+            let sign = move || {
+                if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
+                    let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
+                    // It may be gone with the connection.
+                    let _ = question.reply(signature);
+                }
+            };
+            let _ = thread::Builder::new().name("ssh-sign".into()).spawn(sign);
+        })
+    }
+}
+
 /// Ends the connection when the handler is done, also by a panic.
 struct CloseOnDrop<'a>(&'a Arc<Shared<ServerRole>>);
 
@@ -246,7 +287,7 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
 /// Serves clients of a listener. Clones are handles on the same server.
 #[derive(Debug, Clone)]
 pub struct Server {
-    config: Arc<ServerConfig>,
+    config: HostConfig,
     startups: Startups,
     running: Arc<Mutex<Running>>,
 }
@@ -263,10 +304,9 @@ struct Running {
 
 impl Server {
     /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
-    /// logged in. The signers of its host keys are called while their connection is locked: one that asks
-    /// elsewhere belongs behind [`Handler::sign`].
+    /// logged in.
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config, startups: Startups::default(), running: Arc::default() }
+        Self { config: HostConfig::new(&config), startups: Startups::default(), running: Arc::default() }
     }
 
     /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
@@ -315,13 +355,12 @@ impl Server {
     }
 
     fn begin(&self, stream: TcpStream, startup: Startup, handler: impl Handler) -> Result<(), Error> {
-        let config = Arc::clone(&self.config);
         // Locked until it is in the list: a shutdown must not miss it.
         let mut running = lock(&self.running);
         if running.stopped {
             return Ok(());
         }
-        let connection = ServerConnection::start_counted(config, stream, handler, Some(startup))?;
+        let connection = ServerConnection::start_counted(&self.config, stream, handler, Some(startup))?;
         running.connections.retain(|connection| !connection.is_finished());
         running.connections.push(connection);
         Ok(())
@@ -446,7 +485,8 @@ mod tests {
                 }
             }),
         };
-        let connection = ServerConnection::start_counted(config, transport, Refuses, Some(startup)).unwrap();
+        let config = HostConfig::new(&config);
+        let connection = ServerConnection::start_counted(&config, transport, Refuses, Some(startup)).unwrap();
         connection.join(Duration::MAX);
         assert!(connection.close_reason().is_some());
         assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");

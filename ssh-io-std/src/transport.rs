@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, ChildStdin, ChildStdout};
+use std::process::{Child, ChildStdout};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a write may block before deadlines get their turn.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub use crate::feed::Feed;
 
 /// Ends one or both halves of a transport, waking whoever is blocked in it.
 pub type Unblock = Box<dyn Fn(Shutdown) + Send + Sync>;
@@ -80,17 +82,18 @@ impl Transport for std::os::unix::net::UnixStream {
 /// A process whose standard input and output carry the connection, such as a proxy command.
 ///
 /// It must have been spawned with both piped. It is killed and reaped when the connection ends; a shell in
-/// between should `exec` it. While it does not take its input, all deadlines but that of a close stand still.
+/// between should `exec` it. A thread feeds it its input, so that deadlines run while it does not take that.
 impl Transport for Child {
     type Reader = ChildStdout;
-    type Writer = ChildStdin;
+    type Writer = Feed;
 
-    fn split(mut self) -> io::Result<Split<ChildStdout, ChildStdin>> {
+    fn split(mut self) -> io::Result<Split<ChildStdout, Feed>> {
         let (reader, writer) = (self.stdout.take(), self.stdin.take());
         let child = KillOnDrop(Mutex::new(self));
         let piped = |what| io::Error::new(io::ErrorKind::InvalidInput, format!("the {what} is not piped"));
         let (reader, writer) =
             (reader.ok_or_else(|| piped("stdout"))?, writer.ok_or_else(|| piped("stdin"))?);
+        let writer = Feed::start(writer)?;
         let unblock = Box::new(move |how| {
             if how == Shutdown::Both {
                 child.kill();

@@ -589,6 +589,20 @@ impl ServerConfig {
     pub fn limits(&self) -> &Limits {
         &self.common.limits
     }
+
+    /// The host keys.
+    pub fn host_keys(&self) -> &[KeyPair] {
+        &self.host_keys
+    }
+
+    /// This configuration with host keys that sign by ticket, so that whoever drives the connection calls their
+    /// signers, when and where it suits.
+    #[must_use]
+    pub fn without_signers(&self) -> Self {
+        let mut config = self.clone();
+        config.host_keys.iter_mut().for_each(|key| key.signer = None);
+        config
+    }
 }
 
 #[cfg(all(test, feature = "rustcrypto"))]

@@ -1,21 +1,27 @@
 //! What calls say when they cannot do what they should, and how long they take to say it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection};
+use ssh_io_std::{
+    Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Split, Transport,
+};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{
     AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, CloseReason, Disconnect, DisconnectCode,
-    ExitStatus, KeyPair, OpenRequest, ServerConfig, SignRequest,
+    Entropy, ExitStatus, KeyPair, OpenRequest, ServerConfig, SignRefused, SignRequest, Signature, Signer,
+    ToSign,
 };
 
-use crate::support::{PASSWORD, PATIENCE, client_config, comes_back, connect, logged_in, server_config};
+use crate::support::{
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, connect, logged_in, server_config,
+};
 
 /// Keeps what it is asked, so that nothing is answered until the test says so.
 #[derive(Clone, Default)]
@@ -249,6 +255,33 @@ fn a_child_is_killed_and_reaped_when_connecting_does_not_even_begin() {
     }
 }
 
+#[test]
+fn a_write_to_a_process_that_does_not_read_times_out_and_fails_when_it_is_killed() {
+    let mut sleep = Command::new("sleep");
+    let child = sleep.arg("1000").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let Split { mut writer, unblock, reader: _reader } = child.split().unwrap();
+    let (mut writer, stuck) = comes_back("a write", move || {
+        let error = loop {
+            if let Err(error) = writer.write(&[0; 64 * 1024]) {
+                break error;
+            }
+        };
+        (writer, error.kind())
+    });
+    assert_eq!(stuck, ErrorKind::TimedOut);
+    assert_eq!(writer.flush().unwrap_err().kind(), ErrorKind::TimedOut, "it is not there yet");
+    unblock(Shutdown::Both);
+    let end = comes_back("the end", move || {
+        loop {
+            match writer.flush() {
+                Err(error) if error.kind() == ErrorKind::TimedOut => {}
+                other => return other,
+            }
+        }
+    });
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
 /// Signs host keys on another thread, as an agent would.
 struct Agent(Arc<KeyPair>);
 
@@ -279,4 +312,48 @@ fn a_host_key_may_be_held_elsewhere() {
         .connect_over("test", 22, ours)
         .unwrap();
     client.auth_password("me", PASSWORD).unwrap();
+}
+
+/// Signs when it is told to.
+struct Slow(KeyPair, Mutex<Receiver<()>>, Sender<()>);
+
+impl Signer for Slow {
+    fn sign(&self, what: &ToSign<'_>, entropy: &mut dyn Entropy) -> Result<Signature, SignRefused> {
+        self.2.send(()).unwrap();
+        self.1.lock().unwrap().recv_timeout(PATIENCE).map_err(|_| SignRefused)?;
+        self.0.signer.as_ref().unwrap().sign(what, entropy)
+    }
+}
+
+#[test]
+fn the_signer_of_a_host_key_locks_nobody_out_while_it_signs() {
+    let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let public = key.public.clone();
+    let (go, told) = channel();
+    let (asked, asks) = channel();
+    let slow = KeyPair::new(public.clone(), Arc::new(Slow(key, Mutex::new(told), asked)));
+    let config = ServerConfig::builder(&PROVIDER).host_key(slow).build().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let handler = Echo { channels: Vec::new(), closed: channel().0 };
+    let server = ServerConnection::start(config, theirs, handler).unwrap();
+    let client = thread::spawn(move || {
+        Client::builder()
+            .host_keys(HostKeys::Fingerprint(public.fingerprint()))
+            .connect_timeout(PATIENCE)
+            .connect_over("test", 22, ours)
+    });
+    asks.recv_timeout(PATIENCE).unwrap();
+    let (answered, answer) = channel();
+    let looking = server.clone();
+    thread::spawn(move || answered.send(looking.negotiated()));
+    answer.recv_timeout(PATIENCE / 2).expect("the connection is not locked");
+    go.send(()).unwrap();
+    let client = comes_back("the client", move || client.join().unwrap().unwrap());
+    // It is asked again for each exchange, also behind a login.
+    client.auth_password("me", PASSWORD).unwrap();
+    client.rekey();
+    asks.recv_timeout(PATIENCE).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(client.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
+    client.close();
 }

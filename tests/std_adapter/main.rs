@@ -3,6 +3,7 @@
 mod calls;
 mod channels;
 mod handles;
+mod jump;
 mod login;
 mod panics;
 mod pipe;

@@ -178,9 +178,13 @@ fn ad_12_a_panic_of_a_host_keys_signer_ends_the_connection_with_a_disconnect() {
         .host_keys(HostKeys::DangerousAcceptAny)
         .connect_timeout(PATIENCE)
         .connect_over("test", 22, ours);
-    assert_disconnected(&result.unwrap_err());
-    let reason = closed.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(reason, CloseReason::Local(DisconnectCode::BY_APPLICATION));
+    match result.unwrap_err() {
+        Error::Closed(CloseReason::PeerDisconnected { code, .. }) => {
+            assert_eq!(code, DisconnectCode::KEY_EXCHANGE_FAILED);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(closed.recv_timeout(PATIENCE).unwrap(), CloseReason::SignatureRefused);
     server.join(PATIENCE);
     assert!(server.is_finished());
 }

@@ -62,6 +62,11 @@ impl Flow {
         self.change(|contents| contents.hold = Some(hold));
     }
 
+    /// Lets writes go on.
+    pub(crate) fn release(&self) {
+        self.change(|contents| contents.hold = None);
+    }
+
     /// Waits until a write is held back, and tells whose.
     pub(crate) fn stuck(&self) -> Thread {
         assert!(self.wait(|contents| contents.stuck.is_some()), "nobody writes");

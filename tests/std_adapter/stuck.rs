@@ -92,7 +92,7 @@ fn what_came_before_a_failed_write_is_still_read() {
     let _server = ServerConnection::start(config, theirs, handler).unwrap();
     let broken = Arc::new(AtomicBool::new(false));
     let (writer, control) = (ours.try_clone().unwrap(), ours.try_clone().unwrap());
-    let client = Client::builder()
+    let client = Client::with_config(client_config(|limits| limits.max_channels = 1))
         .host_keys(HostKeys::DangerousAcceptAny)
         .connect_over(
             "test",
@@ -106,7 +106,8 @@ fn what_came_before_a_failed_write_is_still_read() {
         .unwrap();
     client.auth_password("me", PASSWORD).unwrap();
     let mut channel = client.open_session().unwrap();
-    channel.exec("both").unwrap();
+    // The server's end stays: a channel that is closed would not even try to write.
+    channel.exec("both and stay").unwrap();
     broken.store(true, Ordering::SeqCst);
     let lost = channel.write(b"lost");
     assert_eq!(lost.unwrap_err().kind(), ErrorKind::BrokenPipe);
@@ -114,6 +115,11 @@ fn what_came_before_a_failed_write_is_still_read() {
     channel.set_write_timeout(Some(PATIENCE));
     assert_eq!(channel.write(b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
     for late in [channel.signal("TERM"), channel.exec("more"), channel.finish_input()] {
+        assert!(matches!(&late, Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe), "{late:?}");
+    }
+    // These would be told otherwise: there is no more room for a channel, and there was a login.
+    let late = [client.open_session().map(drop), client.auth_password("me", PASSWORD)];
+    for late in late {
         assert!(matches!(&late, Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe), "{late:?}");
     }
     let mut got = String::new();

@@ -74,12 +74,15 @@ pub(crate) fn run(command: &str, channel: &ServerChannel) {
             }
             let _ = channel.exit(ExitStatus::Code(3));
         }
-        "both" => {
+        "both" | "both and stay" => {
             for round in 0..3 {
                 writeln!(io, "out {round}").unwrap();
                 writeln!(channel.stderr(), "err {round}").unwrap();
             }
             channel.exit(ExitStatus::Code(0)).unwrap();
+            if command != "both" {
+                drop(channel.wait());
+            }
         }
         // Each piece comes back as it is, and turned over on the other stream.
         "both ways" => {

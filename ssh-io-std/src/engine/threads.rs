@@ -188,7 +188,7 @@ impl<R: AdapterRole> Shared<R> {
         self.wait_until(DRAIN_TIME, |state| state.reader_done);
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut guard = self.lock();
-        (self.let_go)(&mut guard.kept);
+        (self.role.let_go)(&mut guard.kept);
         guard.finished = true;
         self.changed.notify_all();
     }

@@ -143,6 +143,8 @@ impl AdapterRole for Server {
                 kept.questions.push_back(ServerEvent::Authenticated(who));
                 return Some(News::Authenticated);
             }
+            // At most one at a time, and without it the connection is over: it is not for others to crowd out.
+            ServerEvent::Sign(request) => kept.questions.push_back(ServerEvent::Sign(request)),
             question if kept.has_room() => {
                 kept.questions.push_back(question);
             }

@@ -1,0 +1,102 @@
+//! A server of our own on a loopback port, so that an example runs without any other. It knows one password,
+//! gives back what a session sends it, and forwards to ports of this machine, as a jump host does.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io::copy;
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_io_std::ssh_proto::{
+    AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelKind, ChannelRequest,
+    ChannelRequestKind, ExitStatus, OpenFailure, OpenFailureCode, OpenRequest, ServerConfig,
+};
+use ssh_io_std::{Client, ClientBuilder, Handler, HostKeys, OsEntropy, Question, Server, ServerChannel};
+
+const PASSWORD: &str = "correct horse";
+
+/// The server, and how to find and recognise it.
+pub(crate) struct Loopback {
+    server: Server,
+    pub(crate) port: u16,
+    fingerprint: String,
+}
+
+impl Loopback {
+    pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
+        let key = Ed25519Signer::generate(&mut OsEntropy)?.key_pair();
+        let fingerprint = key.public.fingerprint();
+        let server = Server::new(ServerConfig::builder(&PROVIDER).host_key(key).build()?);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let (port, serving) = (listener.local_addr()?.port(), server.clone());
+        thread::spawn(move || serving.serve(&listener, |_| Demo::default()));
+        Ok(Self { server, port, fingerprint })
+    }
+
+    /// A client's settings for it: its host key and no other.
+    pub(crate) fn expect(&self) -> ClientBuilder {
+        Client::builder().host_keys(HostKeys::Fingerprint(self.fingerprint.clone()))
+    }
+
+    pub(crate) fn log_in(client: &Client) -> Result<(), ssh_io_std::Error> {
+        client.auth_password("demo", PASSWORD)
+    }
+
+    pub(crate) fn stop(self) {
+        self.server.shutdown(Duration::from_secs(1));
+    }
+}
+
+/// Answers one client.
+#[derive(Default)]
+struct Demo {
+    /// Those without a program so far.
+    sessions: HashMap<ChannelId, ServerChannel>,
+}
+
+impl Handler for Demo {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        let known = matches!(request.proof(), AuthProof::Password(given) if given.expose() == PASSWORD);
+        let next = AuthMethods::PASSWORD;
+        let _ = request.reply(if known { AuthVerdict::Accept } else { AuthVerdict::Reject { next } });
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        if let ChannelKind::DirectTcpip { port, .. } = *request.kind() {
+            // Connecting takes its time: other questions of this client do not wait for it.
+            thread::spawn(move || forward(request, port));
+        } else if let Ok(channel) = request.accept(ChannelConfig::default()) {
+            self.sessions.insert(channel.id(), channel);
+        }
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        let ChannelRequestKind::Exec(_) = request.kind() else { return };
+        let Some(channel) = self.sessions.remove(&request.channel()) else { return };
+        let _ = request.reply(true);
+        thread::spawn(move || {
+            let _ = copy(&mut &channel, &mut &channel);
+            let _ = channel.exit(ExitStatus::Code(0));
+        });
+    }
+
+    fn channel_closed(&mut self, id: ChannelId) {
+        self.sessions.remove(&id);
+    }
+}
+
+/// Connects to a port of this machine, and copies both ways.
+fn forward(request: Question<OpenRequest>, port: u16) {
+    let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+    let Ok((stream, back)) = connected.and_then(|stream| Ok((stream.try_clone()?, stream))) else {
+        let _ = request.reject(OpenFailure::new(OpenFailureCode::CONNECT_FAILED, "nobody is there"));
+        return;
+    };
+    let Ok(channel) = request.accept(ChannelConfig::default()) else { return };
+    let (mut from, mut to) = channel.split();
+    thread::spawn(move || copy(&mut &back, &mut to));
+    let _ = copy(&mut from, &mut &stream);
+    let _ = stream.shutdown(Shutdown::Write);
+}
