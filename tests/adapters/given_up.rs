@@ -27,13 +27,13 @@ const ENOUGH: usize = 20_000;
 const STEP: usize = 2;
 
 /// A transport that moves a little at a time, and only at every other poll.
-fn slow() -> Faults {
+pub(crate) fn slow() -> Faults {
     let steps = vec![Step::Later(1), Step::Take(STEP)];
     Faults { reads: steps.clone(), writes: steps, ..Faults::default() }
 }
 
 /// Lets one other task have its turn.
-async fn turn_of_others() {
+pub(crate) async fn turn_of_others() {
     let mut had = false;
     std::future::poll_fn(|cx| {
         cx.waker().wake_by_ref();
@@ -43,7 +43,7 @@ async fn turn_of_others() {
 }
 
 /// Polls a future so often, at each step of the others, and drops it if it is not ready by then.
-async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+pub(crate) async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     for _ in 0..polls {
         let once = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx)));
@@ -80,20 +80,20 @@ fn start() -> Start {
     Start { line, ours, server, server_driver: tokio::spawn(driver.run()) }
 }
 
-fn builder() -> ssh_io_tokio::ClientBuilder {
+pub(crate) fn builder() -> ssh_io_tokio::ClientBuilder {
     Client::with_config(configs().0).host_keys(HostKeys::DangerousAcceptAny)
 }
 
 /// A client that has not logged in.
-struct Rig {
+pub(crate) struct Rig {
     line: Arc<Line>,
-    client: Client,
-    driver: JoinHandle<CloseReason>,
-    server: ServerConnection,
-    server_driver: JoinHandle<CloseReason>,
+    pub(crate) client: Client,
+    pub(crate) driver: JoinHandle<CloseReason>,
+    pub(crate) server: ServerConnection,
+    pub(crate) server_driver: JoinHandle<CloseReason>,
 }
 
-async fn connected() -> Rig {
+pub(crate) async fn connected() -> Rig {
     let Start { line, ours, server, server_driver } = start();
     let (connecting, driver) = builder().start("test", 22, ours).await.unwrap();
     let driver: Driver<FaultyStream> = driver;
@@ -102,7 +102,7 @@ async fn connected() -> Rig {
     Rig { line, client, driver, server, server_driver }
 }
 
-async fn logged_in() -> Rig {
+pub(crate) async fn logged_in() -> Rig {
     let rig = connected().await;
     rig.client.auth_password("me", "x").await.unwrap();
     rig
@@ -135,7 +135,7 @@ async fn nothing_is_left(line: &Arc<Line>) {
 
 /// Has `attempt` make a future and drop it at its poll of each number, until it is ready before. There must be
 /// so many such numbers, and time must not pass.
-fn every_poll(what: &str, least: usize, attempt: impl AsyncFn(usize) -> bool) {
+pub(crate) fn every_poll(what: &str, least: usize, attempt: impl AsyncFn(usize) -> bool) {
     let tries = async {
         let began = Instant::now();
         for polls in 0..ENOUGH {
@@ -226,7 +226,7 @@ fn logging_in() {
 }
 
 /// As [`every_poll`], all on one connection.
-fn on_one(what: &str, least: usize, attempt: impl AsyncFn(&Rig, usize) -> bool) {
+pub(crate) fn on_one(what: &str, least: usize, attempt: impl AsyncFn(&Rig, usize) -> bool) {
     let rig = std::cell::RefCell::new(None);
     every_poll(what, least, async |polls| {
         let live = match rig.take() {
