@@ -106,6 +106,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                         }
                         Ok(None) => self.unflushed = false,
                         Ok(Some(_)) => self.lose(&io::ErrorKind::WriteZero.into()),
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                         Err(error) => self.lose(&error),
                     }
                 }
@@ -115,6 +116,8 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                         self.moved();
                         self.pool.filled(n, room);
                     }
+                    // Nothing happened, and nobody is to be woken: it is tried again.
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         self.lose(&error);
                         self.shared.lock().end();

@@ -1,0 +1,14 @@
+//! Both adapters under every fault of a transport, and every future given up at every point.
+//!
+//! [`line`] is a transport in memory, and [`Faults`](line::Faults) what is wrong with it: one description for
+//! blocking and for asynchronous streams. Tests take turns, so that threads, tasks, descriptors and the heap can
+//! be counted; each tells how many positions it tried.
+
+mod dropped;
+mod given_up;
+mod line;
+mod over_std;
+mod over_tokio;
+mod session;
+mod sweep;
+mod tally;
