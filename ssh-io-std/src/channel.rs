@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ssh_proto::adapter::{AdapterRole, Replies};
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr, Stream,
-    TerminalModes, WindowSize, WriteError,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr as StderrMode,
+    Stream, TerminalModes, WindowSize, WriteError,
 };
 
 use crate::engine::{Guard, STREAMS, Shared};
@@ -306,7 +306,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     }
 
     /// Sets how stderr is delivered from now on.
-    pub fn set_stderr(&self, how: Stderr) {
+    pub fn set_stderr(&self, how: StderrMode) {
         if let Ok(mut channel) = self.core.shared.lock().conn.channel(self.core.id) {
             channel.set_stderr(how);
         }
@@ -495,6 +495,9 @@ macro_rules! writer {
 pub struct StderrOf<R: AdapterRole> {
     channel: ChannelOf<R>,
 }
+
+/// A client's view of a program's error output.
+pub type Stderr = StderrOf<Client>;
 
 /// The reading half of a channel.
 pub struct ReadHalfOf<R: AdapterRole> {

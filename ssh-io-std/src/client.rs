@@ -10,8 +10,8 @@ pub use ssh_proto::adapter::Output;
 use ssh_proto::adapter::{ClientKept, LoginStep};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
-    ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, Connection, Credential, KeyPair,
-    MemoryUsage, Negotiated, PeerText, Secret, SignRefused,
+    ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection, Credential,
+    KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
 };
 
 use crate::channel::{Channel, wait_opened};
@@ -224,6 +224,16 @@ impl Client {
             }
             other => (other, None),
         };
+        self.log_in(user, with, |what| signer.ok_or(SignRefused)?.sign(&what, &mut OsEntropy))
+    }
+
+    fn log_in(
+        &self,
+        user: &str,
+        with: Credential,
+        sign: impl FnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
+    ) -> Result<(), Error> {
+        let mut sign = Some(sign);
         let shared = self.shared();
         let deadline = self.timeout().and_then(after);
         let wait = |guard| shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error);
@@ -247,9 +257,7 @@ impl Client {
                 Some(LoginStep::Sign(request)) => {
                     drop(guard);
                     let refused = Err(SignRefused);
-                    let signature = signer
-                        .as_ref()
-                        .map_or(refused, |signer| signer.sign(&request.to_sign(), &mut OsEntropy));
+                    let signature = sign.take().map_or(refused, |sign| sign(request.to_sign()));
                     guard = shared.lock();
                     // The question may be gone with the connection; the loop then says so.
                     let _ = guard.conn.provide_signature(request, signature);
@@ -275,6 +283,21 @@ impl Client {
     /// As [`authenticate`](Self::authenticate).
     pub fn auth_key(&self, user: &str, key: KeyPair) -> Result<(), Error> {
         self.authenticate(user, Credential::PublicKey { key, probe: false })
+    }
+
+    /// Logs in with a key whose signatures take time: those of an agent, a token, a person. The server is
+    /// asked first if the key would do, and only then is `sign` called, on this thread, with nothing locked.
+    ///
+    /// # Errors
+    /// As [`authenticate`](Self::authenticate). A signature refused is an [`Error::AuthFailed`].
+    pub fn auth_key_with(
+        &self,
+        user: &str,
+        key: PublicKey,
+        sign: impl FnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
+    ) -> Result<(), Error> {
+        let key = KeyPair::external(key);
+        self.log_in(user, Credential::PublicKey { key, probe: true }, sign)
     }
 
     /// Logs in with the key in an `openssh-key-v1` file.
@@ -371,6 +394,11 @@ impl Client {
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
         self.shared().lock().conn.memory_usage()
+    }
+
+    /// Waits until the connection is over and its transport let go, and tells why.
+    pub fn closed(&self) -> CloseReason {
+        self.shared().ended()
     }
 
     /// Whether the connection is over.

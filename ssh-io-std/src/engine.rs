@@ -441,6 +441,12 @@ impl<R: AdapterRole> Shared<R> {
         self.lock().finished
     }
 
+    /// Waits until the threads are done with the transport, and tells why the connection is over.
+    pub(crate) fn ended(&self) -> CloseReason {
+        self.join(Duration::MAX);
+        self.lock().closed.clone().unwrap_or(CloseReason::Eof)
+    }
+
     /// Waits until the threads are done with the transport, at most so long.
     pub(crate) fn join(&self, limit: Duration) {
         self.wait_until(limit, |state| state.finished);

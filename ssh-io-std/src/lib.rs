@@ -17,6 +17,11 @@
 //!
 //! The protocol itself is [`ssh_proto`]; this crate gives it sockets, threads, a clock and random bytes. A
 //! connection costs two threads, a server's one more for its handler. A [`Client`] and its [`Channel`]s may be used from many threads at once.
+//!
+//! Names are those of `ssh-io-tokio`, with calls that wait instead of futures. Where the two differ: a server's
+//! questions come to a [`Handler`], a method for each variant of [`Asked`], which the other crate hands out one by
+//! one from `ServerConnection::asked`; timeouts are set on [`Client`] and [`Channel`], as nobody can drop a call;
+//! [`Client::close`] waits for the end, which there is for `closed` to do; and there is no `Driver`.
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
@@ -30,7 +35,7 @@ mod os;
 mod server;
 mod transport;
 
-pub use channel::{Channel, ChannelOf, ReadHalfOf, StderrOf, WriteHalfOf};
+pub use channel::{Channel, ChannelOf, ReadHalfOf, Stderr, StderrOf, WriteHalfOf};
 pub use client::{Client, ClientBuilder, Output, read_key_file};
 pub use error::Error;
 pub use host_key::{HostKeyQuestion, HostKeys};

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use ssh_proto::adapter::{Answering, ServerKept, Startup, Startups};
 use ssh_proto::{
     AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
-    CloseReason, Connection, ExitStatus, GlobalRequest, KeyPair, KeyProbe, Negotiated, OpenRequest,
-    Server as ServerRole, ServerConfig, ServerEvent, SignRequest,
+    CloseReason, Connection, ExitStatus, GlobalRequest, KeyPair, KeyProbe, MemoryUsage, Negotiated,
+    OpenRequest, PeerText, Server as ServerRole, ServerConfig, ServerEvent, SignRequest,
 };
 
 use crate::channel::ChannelOf;
@@ -199,6 +199,22 @@ impl ServerConnection {
     /// The algorithms of the last key exchange.
     pub fn negotiated(&self) -> Option<Negotiated> {
         self.shared.lock().conn.negotiated().cloned()
+    }
+
+    /// Our identification line, and the client's.
+    pub fn idents(&self) -> (String, PeerText) {
+        let guard = self.shared.lock();
+        (guard.conn.local_ident(), guard.conn.peer_ident().unwrap_or_default())
+    }
+
+    /// What the connection holds.
+    pub fn memory_usage(&self) -> MemoryUsage {
+        self.shared.lock().conn.memory_usage()
+    }
+
+    /// Waits until the connection is over and its transport let go, and tells why.
+    pub fn closed(&self) -> CloseReason {
+        self.shared.ended()
     }
 
     /// Waits until the connection is over and its transport let go, at most so long.

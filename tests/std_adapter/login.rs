@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
@@ -9,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, Error, HostKeys, OsEntropy};
+use ssh_io_std::{Client, Error, Handler, HostKeys, OsEntropy, Question, ServerConnection};
 use ssh_proto::crypto::rustcrypto::Ed25519Signer;
 use ssh_proto::keys::HostKeyRejection;
 use ssh_proto::{
-    CloseReason, Entropy, KeyPair, PeerMisbehaved, PublicKey, SignRefused, Signature, Signer, ToSign,
+    AuthMethods, AuthProof, AuthRequest, AuthVerdict, CloseReason, DisconnectCode, Entropy, KeyPair,
+    KeyProbe, PeerMisbehaved, PublicKey, SignRefused, Signature, Signer, ToSign,
 };
 
 use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, connect, server_config};
@@ -184,4 +186,49 @@ fn ad_21_a_peer_of_another_protocol_is_told_apart() {
     let mut answer = Vec::new();
     http.read_to_end(&mut answer).unwrap();
     assert!(answer.starts_with(b"SSH-2.0-"));
+}
+
+/// Lets one key in.
+struct OneKey(PublicKey);
+
+impl Handler for OneKey {
+    fn probe(&mut self, probe: Question<KeyProbe>) {
+        let listed = *probe.key() == self.0;
+        probe.reply(listed).unwrap();
+    }
+
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        let listed = matches!(request.proof(), AuthProof::PublicKey { key, .. } if *key == self.0);
+        let next = AuthMethods::PUBLICKEY;
+        let verdict = if listed { AuthVerdict::Accept } else { AuthVerdict::Reject { next } };
+        request.reply(verdict).unwrap();
+    }
+}
+
+#[test]
+fn a_signature_that_takes_time_is_asked_for_when_its_key_would_do_and_the_connection_lives_on_meanwhile() {
+    let [ours, other] = [(); 2].map(|()| Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair());
+    let (near, far) = UnixStream::pair().unwrap();
+    let server = ServerConnection::start(server_config().0, far, OneKey(ours.public.clone())).unwrap();
+    let builder = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);
+    let client = builder.connect_over("test", 22, near).unwrap();
+    let unwanted = client.auth_key_with("me", other.public, |_| panic!("this key would not do"));
+    assert!(matches!(unwanted, Err(Error::AuthFailed { .. })), "{unwanted:?}");
+    let refused = client.auth_key_with("me", ours.public.clone(), |_| Err(SignRefused));
+    assert!(matches!(refused, Err(Error::AuthFailed { .. })), "{refused:?}");
+    let signer = ours.signer.unwrap();
+    let looking = client.clone();
+    let signed = client.auth_key_with("me", ours.public, |what| {
+        comes_back("a look at the connection", move || looking.negotiated()).unwrap();
+        signer.sign(&what, &mut OsEntropy)
+    });
+    signed.unwrap();
+    assert_eq!(server.idents().0, client.idents().1.to_string());
+    assert_eq!(server.memory_usage().channels, 0);
+    let waiting = client.clone();
+    server.close();
+    let told = comes_back("the client's end", move || waiting.closed());
+    assert!(matches!(told, CloseReason::PeerDisconnected { .. }), "{told:?}");
+    let ended = comes_back("the server's end", move || server.closed());
+    assert_eq!(ended, CloseReason::Local(DisconnectCode::BY_APPLICATION));
 }
