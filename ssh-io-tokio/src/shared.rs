@@ -198,9 +198,14 @@ impl<R: AdapterRole> Shared<R> {
         self.work.notify_one();
     }
 
-    /// Ends the connection.
+    /// Ends the connection. Whoever waits, or calls next, is told why without waiting for the driver.
     pub(crate) fn close(&self) {
-        self.command(|state| state.conn.close(Disconnect::by_application()));
+        let mut woken = Vec::new();
+        self.command(|state| {
+            state.conn.close(Disconnect::by_application());
+            state.process(&mut BytesMut::new(), &mut woken);
+        });
+        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until the driver is done, and tells why the connection ended.

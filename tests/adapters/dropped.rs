@@ -89,7 +89,7 @@ fn at_each_step(what: &str, dropped: impl AsyncFn(&Rig)) {
                 Ok(()) | Err(Error::Closed(_)) => {}
                 // The other side let go of the transport.
                 Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => {}
-                Err(error) => panic!("{error}"),
+                Err(error) => panic!("{error:?}"),
             }
         } else {
             drop(session);

@@ -112,6 +112,8 @@ struct Plan {
     got: usize,
     put: usize,
     calls: Calls,
+    /// Reads wait, whatever there is.
+    deaf: bool,
 }
 
 /// How often what was called.
@@ -165,6 +167,9 @@ impl State {
         }
         if lane.unread {
             return Some(Ok(Vec::new()));
+        }
+        if plan.deaf {
+            return None;
         }
         if lane.bytes.is_empty() {
             if !lane.ended && self.broken.is_none() {
@@ -293,6 +298,13 @@ impl Line {
     pub(crate) fn calls(&self) -> [Calls; 2] {
         let state = self.lock();
         [state.plans[0].calls, state.plans[1].calls]
+    }
+
+    /// Whether an end reads nothing, whatever there is.
+    pub(crate) fn set_deaf(&self, side: usize, deaf: bool) {
+        let mut state = self.lock();
+        state.plans[side].deaf = deaf;
+        state.wake(&self.changed);
     }
 }
 

@@ -4,6 +4,7 @@
 //! blocking and for asynchronous streams. Tests take turns, so that threads, tasks, descriptors and the heap can
 //! be counted; each tells how many positions it tried.
 
+mod crowd;
 mod dropped;
 mod given_up;
 mod line;
@@ -12,3 +13,10 @@ mod over_tokio;
 mod session;
 mod sweep;
 mod tally;
+
+use std::alloc::System;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;

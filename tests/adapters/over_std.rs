@@ -37,8 +37,9 @@ impl Handler for Serves {
         let exec = matches!(request.kind(), ChannelRequestKind::Exec(_));
         let _ = request.reply(true);
         if let Some(at) = at.filter(|_| exec) {
+            let channel = self.channels.swap_remove(at);
             // An error is the connection's end, of which more is told elsewhere.
-            let _ = program(&self.channels.swap_remove(at));
+            thread::spawn(move || program(&channel));
         }
     }
 

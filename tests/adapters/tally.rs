@@ -50,3 +50,9 @@ pub(crate) fn survived(adapter: &'static str, what: &str, faults: usize) {
 pub(crate) fn given_up(adapter: &'static str, what: &str, cancellations: usize) {
     tried(adapter, what, Tried { faults: 0, cancellations });
 }
+
+/// Bytes that are on the heap.
+pub(crate) fn live() -> usize {
+    let stats = crate::GLOBAL.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
