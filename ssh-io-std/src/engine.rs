@@ -264,8 +264,8 @@ impl<R: AdapterRole> State<R> {
     /// Why nothing works any more.
     pub(crate) fn gone(&self) -> Error {
         match (&self.closed, &self.io_error) {
-            // What the peer said of the end counts more.
-            (None | Some(CloseReason::Eof), Some(error)) => {
+            // What the peer said of the end counts more. What we said of it came later.
+            (None | Some(CloseReason::Eof | CloseReason::Local(_)), Some(error)) => {
                 Error::Io(io::Error::new(error.kind(), error.to_string()))
             }
             (Some(reason), _) => Error::Closed(reason.clone()),

@@ -166,8 +166,8 @@ impl<R: AdapterRole> State<R> {
     /// Why nothing works any more.
     pub(crate) fn gone(&self) -> Error {
         match (&self.closed, &self.io_error) {
-            // What the peer said of the end counts more.
-            (None | Some(CloseReason::Eof), Some((kind, text))) => {
+            // What the peer said of the end counts more. What we said of it came later.
+            (None | Some(CloseReason::Eof | CloseReason::Local(_)), Some((kind, text))) => {
                 Error::Io(io::Error::new(*kind, text.clone()))
             }
             (Some(reason), _) => Error::Closed(reason.clone()),
