@@ -50,7 +50,7 @@ fn blocking(config: Arc<ClientConfig>) -> (Arc<Line>, blocking::Client, blocking
 }
 
 /// Runs this on a thread of its own; a panic when it does not come back.
-fn comes_back<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn comes_back<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, done) = channel();
     thread::spawn(move || sender.send(run()));
     done.recv_timeout(PATIENCE).expect("it hangs or panicked")

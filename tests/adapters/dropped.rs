@@ -12,6 +12,7 @@ use ssh_proto::CloseReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::crowd::comes_back;
 use crate::given_up::{Rig, builder, connected, every_poll, on_one, polled, slow, turn_of_others};
 use crate::line::Line;
 use crate::over_std::{Serves, talk};
@@ -224,8 +225,13 @@ fn after(line: Arc<Line>, server: blocking::ServerConnection, closed: &Receiver<
 }
 
 #[test]
-fn blocking_handles_in_every_order() {
+fn blocking_handles() {
     let _turn = turn();
+    comes_back(handles_in_every_order);
+    comes_back(channels_while_others_go_on);
+}
+
+fn handles_in_every_order() {
     let all = orders(5);
     assert_eq!(all.len(), 120);
     for order in &all {
@@ -261,9 +267,7 @@ fn blocking_handles_in_every_order() {
     given_up(STD, "channel, stderr, halves and client dropped in every order", 2 * all.len());
 }
 
-#[test]
-fn blocking_channels_while_others_go_on() {
-    let _turn = turn();
+fn channels_while_others_go_on() {
     let Blocking { line, client, server, closed } = blocking();
     const ROUNDS: usize = 400;
     for round in 0..ROUNDS {
