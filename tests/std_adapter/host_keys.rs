@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use ssh_io_std::{Client, Error, HostKeys, OsEntropy, ServerConnection};
 use ssh_proto::crypto::rustcrypto::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
-use ssh_proto::keys::{HostKeyRejection, KnownHosts, LineFormat};
+use ssh_proto::keys::{HostKeyRejection, KnownHosts, LineFormat, SkipReason};
 use ssh_proto::{KeyPair, ServerConfig};
 
 use crate::login::Scratch;
@@ -54,4 +54,26 @@ fn r38_the_types_of_key_a_host_is_known_by_are_asked_for_first() {
         };
         assert_eq!(types, [known.public.key_type()]);
     }
+}
+
+#[test]
+fn a_revocation_that_cannot_be_read_is_not_taken_for_none() {
+    let scratch = Scratch::new("marker");
+    let file = scratch.0.join("known_hosts");
+    let [key, _] = keys();
+    let contents = format!("{}@revoke {}", line(&key), line(&key));
+    fs::write(&file, &contents).unwrap();
+    for policy in
+        [HostKeys::KnownHosts(file.clone()), HostKeys::AcceptNew { file: file.clone(), hash: false }]
+    {
+        let refused = connect(&[&key], policy);
+        let Err(Error::KnownHosts { file: named, line: 2, reason: SkipReason::BadMarker }) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(*named, file);
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), contents);
+    // Other lines of no use do no harm.
+    fs::write(&file, format!("{HOST} no-key\n{}", line(&key))).unwrap();
+    connect(&[&key], HostKeys::KnownHosts(file)).unwrap();
 }

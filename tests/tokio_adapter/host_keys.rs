@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ssh_io_tokio::{Client, Error, HostKeys, OsEntropy, ServerConnection};
 use ssh_proto::crypto::rustcrypto::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
-use ssh_proto::keys::{HostKeyRejection, KnownHosts, LineFormat};
+use ssh_proto::keys::{HostKeyRejection, KnownHosts, LineFormat, SkipReason};
 use ssh_proto::{CloseReason, KeyPair, ServerConfig};
 
 /// A file of this test's own, removed at the end.
@@ -126,4 +126,25 @@ async fn r38_the_types_of_key_a_host_is_known_by_are_asked_for_first() {
         };
         assert_eq!(types, [known.public.key_type()]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_cannot_be_read_is_not_taken_for_none() {
+    let file = Scratch::new("marker");
+    let key = key();
+    let contents = format!("{}@revoke {}", line(&key), line(&key));
+    std::fs::write(&file.0, &contents).unwrap();
+    for policy in
+        [HostKeys::KnownHosts(file.0.clone()), HostKeys::AcceptNew { file: file.0.clone(), hash: false }]
+    {
+        let (refused, _) = connect(&key, policy).await;
+        let Err(Error::KnownHosts { file: named, line: 2, reason: SkipReason::BadMarker }) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(*named, file.0);
+    }
+    assert_eq!(std::fs::read_to_string(&file.0).unwrap(), contents);
+    // Other lines of no use do no harm.
+    std::fs::write(&file.0, format!("{HOST} no-key\n{}", line(&key))).unwrap();
+    connect(&key, HostKeys::KnownHosts(file.0.clone())).await.0.unwrap();
 }
