@@ -5,6 +5,8 @@
 
 #[path = "memory/over_tokio.rs"]
 mod over_tokio;
+#[path = "memory/unauthenticated.rs"]
+mod unauthenticated;
 
 use std::alloc::System;
 use std::collections::VecDeque;
@@ -313,48 +315,6 @@ fn dos_an_unauthenticated_peer_that_sends_all_it_may_costs_at_most_128_kib() {
             println!("{name}, {reads} bytes a read: {most} bytes at most");
             assert!(most <= LIMIT, "{name}: {most}");
         }
-    }
-}
-
-/// Lets nobody in.
-struct Closed;
-
-impl Handler for Closed {
-    fn auth(&mut self, request: Question<AuthRequest>) {
-        drop(request);
-    }
-}
-
-#[test]
-fn an_unauthenticated_connection_costs_at_most_128_kib_with_all_of_its_adapter() {
-    const CONNECTIONS: usize = 16;
-    let _turn = turn();
-    let server = null_server().build().unwrap();
-    // A packet that never ends takes as much room as one may.
-    let mut flight = b"SSH-2.0-endless\r\n".to_vec();
-    flight.extend(&plain(&hand::ignore(34_900))[..34_000]);
-    let before = live();
-    let peers: Vec<_> = (0..CONNECTIONS)
-        .map(|_| {
-            let (mut ours, theirs) = UnixStream::pair().unwrap();
-            let server = ServerConnection::start(server.clone(), theirs, Closed).unwrap();
-            ours.write_all(&flight).unwrap();
-            (ours, server)
-        })
-        .collect();
-    // All of it is taken in once it is held.
-    let patience = std::time::Instant::now() + PATIENCE;
-    while since(before) < CONNECTIONS * 34_000 && std::time::Instant::now() < patience {
-        std::thread::yield_now();
-    }
-    let each = (since(before)) / CONNECTIONS;
-    assert!(each >= 34_000, "{each}");
-    println!("unauthenticated, ssh-io-std and its threads' bookkeeping included: {each} bytes each");
-    assert!(each <= LIMIT, "{each}");
-    for (ours, server) in peers {
-        drop(ours);
-        server.join(PATIENCE);
-        assert!(server.is_finished());
     }
 }
 

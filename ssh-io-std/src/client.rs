@@ -53,7 +53,8 @@ impl ClientBuilder {
     /// Connects over TCP.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::TimedOut`].
+    /// [`Error::Io`], [`Error::KnownHosts`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`],
+    /// [`Error::TimedOut`].
     pub fn connect(self, host: &str, port: u16) -> Result<Client, Error> {
         let deadline = self.timeout.and_then(after);
         let mut last = None;

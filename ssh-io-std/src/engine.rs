@@ -1,6 +1,6 @@
 //! The engine under a connection: one state machine behind one lock, a reader and a writer thread.
 //!
-//! The reader thread never writes, the writer thread never reads, and no lock is held across a system call.
+//! The reader thread never writes, the writer thread never reads, and no lock is held across a call that blocks.
 //! Bytes leave by one thread at a time: whoever finds the writer at home takes it along, trades the output for
 //! an empty buffer, unlocks, writes, locks. A thread that writes does this once, for its own bytes; for all else
 //! the writer thread does, until nothing is left. Deadlines are kept by the writer thread: while it waits, and

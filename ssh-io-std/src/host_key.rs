@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ssh_proto::PublicKey;
-use ssh_proto::adapter::{judge_host_key, line_to_append};
+use ssh_proto::adapter::{judge_host_key, line_to_append, read_known_hosts};
 use ssh_proto::keys::{HostKeyPolicy, KnownHosts};
 
 use crate::error::Error;
@@ -28,7 +28,8 @@ type Judge = Box<dyn FnMut(HostKeyQuestion<'_>) -> bool + Send>;
 /// Which host keys are accepted.
 #[non_exhaustive]
 pub enum HostKeys {
-    /// Only keys recorded in this `known_hosts` file. A file that is not there records nothing.
+    /// Only keys recorded in this `known_hosts` file. A file that is not there records nothing; one with a line that
+    /// begins with a marker and cannot be used is [refused](Error::KnownHosts).
     KnownHosts(PathBuf),
     /// Keys recorded in this file; the first key of an unknown host is accepted and appended, its name hashed
     /// when `hash` is set.
@@ -53,10 +54,10 @@ impl HostKeys {
     }
 
     /// The policy as data, its file read. `None` for a closure.
-    fn policy(&self) -> io::Result<Option<HostKeyPolicy>> {
+    fn policy(&self) -> Result<Option<HostKeyPolicy>, Error> {
         Ok(Some(match self {
-            Self::KnownHosts(file) => HostKeyPolicy::KnownHosts(read(file)?),
-            Self::AcceptNew { file, .. } => HostKeyPolicy::AcceptNew(read(file)?),
+            Self::KnownHosts(file) => HostKeyPolicy::KnownHosts(known_hosts(file)?),
+            Self::AcceptNew { file, .. } => HostKeyPolicy::AcceptNew(known_hosts(file)?),
             Self::Fingerprint(fingerprint) => HostKeyPolicy::Fingerprint(fingerprint.clone()),
             Self::DangerousAcceptAny => HostKeyPolicy::DangerousAcceptAny,
             Self::Ask(_) => return Ok(None),
@@ -64,7 +65,7 @@ impl HostKeys {
     }
 
     /// The types of the keys a host is known by, to be asked for first.
-    pub(crate) fn key_types(&self, host: &str, port: u16) -> io::Result<Vec<String>> {
+    pub(crate) fn key_types(&self, host: &str, port: u16) -> Result<Vec<String>, Error> {
         Ok(self.policy()?.map(|policy| policy.key_types(host, port)).unwrap_or_default())
     }
 
@@ -83,11 +84,7 @@ impl HostKeys {
 
     fn record(&self, HostKeyQuestion { host, port, key }: HostKeyQuestion<'_>) -> Result<(), Error> {
         let Self::AcceptNew { file, hash } = self else { return Err(Error::HostKeyRefused) };
-        let old = match fs::read(file) {
-            Ok(old) => old,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let old = read(file)?;
         let line = line_to_append(&old, host, port, key, hash.then_some(&mut OsEntropy))?;
         // One write, so that two processes do not mix their lines.
         let mut out = OpenOptions::new().append(true).create(true).open(file)?;
@@ -96,11 +93,14 @@ impl HostKeys {
     }
 }
 
-fn read(file: &Path) -> io::Result<KnownHosts> {
+fn known_hosts(file: &Path) -> Result<KnownHosts, Error> {
+    read_known_hosts(file, &read(file)?)
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
     match fs::read(file) {
-        Ok(contents) => Ok(KnownHosts::parse(&contents)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(KnownHosts::parse(b"")),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
     }
 }
 

@@ -47,7 +47,8 @@ impl<R: AdapterRole> Drop for Core<R> {
 ///
 /// Reads and writes are cancel-safe: what was not reported as read or written was not. `flush` waits until the
 /// transport took what was written, asked and said before; `shutdown` says that no more input follows, and
-/// flushes.
+/// flushes. Requests that wait for the end of a key exchange, or for room, are waited for first: those that other
+/// handles go on making meanwhile, without a pause, hold up a flush for as long.
 ///
 /// Several tasks may wait on handles of their own. Each has its place, and a byte goes to whoever reads first.
 pub struct ChannelOf<R: AdapterRole> {

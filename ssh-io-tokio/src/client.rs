@@ -55,7 +55,8 @@ impl ClientBuilder {
     /// Cancel-safe: dropped, it leaves no connection behind.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::TimedOut`].
+    /// [`Error::Io`], [`Error::KnownHosts`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`],
+    /// [`Error::TimedOut`].
     pub async fn connect(mut self, host: &str, port: u16) -> Result<Client, Error> {
         let timeout = self.timeout.take();
         within(timeout, async {
@@ -95,7 +96,7 @@ impl ClientBuilder {
     /// Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Io`] for the file of known hosts.
+    /// [`Error::Io`] and [`Error::KnownHosts`] for the file of known hosts.
     pub async fn start<T: AsyncRead + AsyncWrite>(
         self,
         host: &str,
@@ -148,7 +149,7 @@ impl Connecting {
     /// Cancel-safe: dropped, it leaves no connection behind.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::Io`].
+    /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::KnownHosts`], [`Error::Io`].
     pub async fn finish(self) -> Result<Client, Error> {
         let Self { handle, host_keys, host, port } = self;
         let shared = &handle.shared;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use ssh_proto::PublicKey;
-use ssh_proto::adapter::{Error, judge_host_key, line_to_append};
-use ssh_proto::keys::{HostKeyPolicy, KnownHosts};
+use ssh_proto::adapter::{Error, judge_host_key, line_to_append, read_known_hosts};
+use ssh_proto::keys::HostKeyPolicy;
 use tokio::task::spawn_blocking;
 
 use crate::os::OsEntropy;
@@ -31,7 +31,8 @@ type Judge = Box<dyn FnOnce(HostKeyQuestion) -> Verdict + Send>;
 /// Which host keys are accepted.
 #[non_exhaustive]
 pub enum HostKeys {
-    /// Only keys recorded in this `known_hosts` file. A file that is not there records nothing.
+    /// Only keys recorded in this `known_hosts` file. A file that is not there records nothing; one with a line that
+    /// begins with a marker and cannot be used is [refused](Error::KnownHosts).
     KnownHosts(PathBuf),
     /// Keys recorded in this file; the first key of an unknown host is accepted and appended, its name hashed
     /// when `hash` is set.
@@ -72,7 +73,7 @@ impl HostKeys {
         let host = host.to_owned();
         async move {
             let Some(file) = file else { return Ok(Vec::new()) };
-            blocking(move || Ok(KnownHosts::parse(&read(&file)?).key_types(&host, port))).await
+            blocking(move || Ok(read_known_hosts(&file, &read(&file)?)?.key_types(&host, port))).await
         }
     }
 
@@ -88,7 +89,7 @@ impl HostKeys {
             Self::DangerousAcceptAny => Ok(()),
             Self::KnownHosts(file) => {
                 blocking(move || {
-                    let policy = HostKeyPolicy::KnownHosts(KnownHosts::parse(&read(&file)?));
+                    let policy = HostKeyPolicy::KnownHosts(read_known_hosts(&file, &read(&file)?)?);
                     decide(&policy, &question)
                 })
                 .await
@@ -96,7 +97,7 @@ impl HostKeys {
             Self::AcceptNew { file, hash } => {
                 blocking(move || {
                     let old = read(&file)?;
-                    let policy = HostKeyPolicy::AcceptNew(KnownHosts::parse(&old));
+                    let policy = HostKeyPolicy::AcceptNew(read_known_hosts(&file, &old)?);
                     let HostKeyQuestion { host, port, key } = &question;
                     judge_host_key(&policy, host, *port, key, || record(&file, &old, &question, hash))
                 })

@@ -9,8 +9,9 @@
 //! # Driving it
 //!
 //! `handle_*` tell the machine of the world, `poll_*` and `output` look at it, in any order and as often as
-//! you like. Here both ends of a connection meet in memory; over a socket, the two `pass` lines are a read
-//! and a write.
+//! you like. Here both ends of a connection meet in memory, and no time passes. Over a socket, the two `pass`
+//! lines are a write and a read, the read waits no longer than until [`poll_timeout`](Connection::poll_timeout),
+//! and [`handle_timeout`](Connection::handle_timeout) follows when nothing came.
 //!
 //! ```
 //! # #[cfg(feature = "rustcrypto")]

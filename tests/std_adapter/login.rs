@@ -54,10 +54,10 @@ fn a_refusal_that_no_handler_makes_leaves_when_its_delay_is_over() {
 }
 
 /// A directory of this test's own, removed at the end.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("ssh-io-std-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)

@@ -3,6 +3,7 @@
 mod calls;
 mod channels;
 mod handles;
+mod host_keys;
 mod jump;
 mod login;
 mod panics;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ssh_io_tokio::{Client, Error, HostKeys, OsEntropy, ServerConnection};
-use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
-use ssh_proto::keys::{HostKeyRejection, KnownHosts};
+use ssh_proto::crypto::rustcrypto::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
+use ssh_proto::keys::{HostKeyRejection, KnownHosts, LineFormat, SkipReason};
 use ssh_proto::{CloseReason, KeyPair, ServerConfig};
 
 /// A file of this test's own, removed at the end.
@@ -24,18 +24,30 @@ impl Drop for Scratch {
     }
 }
 
+const HOST: &str = "example.org";
+
 fn key() -> KeyPair {
     Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair()
 }
 
 /// Connects to a server with this key; how that ended for both sides.
 async fn connect(key: &KeyPair, host_keys: HostKeys) -> (Result<(), Error>, CloseReason) {
-    let config = ServerConfig::builder(&PROVIDER).host_key(key.clone()).build().unwrap();
+    let (result, closed) = connect_to(&[key], host_keys).await;
+    (result.map(drop), closed)
+}
+
+/// Connects to a server with these keys; the host key algorithm, and how it ended for the server.
+async fn connect_to(keys: &[&KeyPair], host_keys: HostKeys) -> (Result<&'static str, Error>, CloseReason) {
+    let config = ServerConfig::builder(&PROVIDER);
+    let config = keys.iter().fold(config, |config, key| config.host_key((*key).clone()));
     let (ours, theirs) = tokio::io::duplex(16 * 1024);
-    let (server, driver) = ServerConnection::start(config, theirs);
+    let (server, driver) = ServerConnection::start(config.build().unwrap(), theirs);
     let driving = tokio::spawn(driver.run());
-    let client = Client::builder().host_keys(host_keys).connect_over("example.org", 22, ours).await;
-    let result = client.map(|client| client.close());
+    let client = Client::builder().host_keys(host_keys).connect_over(HOST, 22, ours).await;
+    let result = client.map(|client| {
+        client.close();
+        client.negotiated().unwrap().host_key
+    });
     drop(server);
     (result, driving.await.unwrap())
 }
@@ -50,7 +62,7 @@ async fn a_new_host_is_recorded_once_and_a_changed_key_is_refused() {
         connect(&right, policy()).await.0.unwrap();
         let contents = std::fs::read(&file.0).unwrap();
         let known = KnownHosts::parse(&contents);
-        assert_eq!(known.key_types("example.org", 22), ["ssh-ed25519"], "{known:?}");
+        assert_eq!(known.key_types(HOST, 22), ["ssh-ed25519"], "{known:?}");
         assert_eq!(
             contents.iter().filter(|byte| **byte == b'\n').count(),
             2,
@@ -76,7 +88,7 @@ async fn an_awaited_answer_decides_and_none_is_no() {
         let expected = right.public.clone();
         HostKeys::ask(async move |question| {
             tokio::time::sleep(Duration::from_secs(300)).await;
-            assert_eq!((&question.host[..], question.port, question.key), ("example.org", 22, expected));
+            assert_eq!((&question.host[..], question.port, question.key), (HOST, 22, expected));
             answer
         })
     };
@@ -89,4 +101,50 @@ async fn an_awaited_answer_decides_and_none_is_no() {
     let (ours, _theirs) = tokio::io::duplex(1024);
     let none = Client::builder().connect_timeout(Duration::from_secs(5)).connect_over("x", 22, ours).await;
     assert!(matches!(none, Err(Error::TimedOut)), "{none:?}");
+}
+
+fn line(key: &KeyPair) -> String {
+    KnownHosts::line(HOST, 22, &key.public, LineFormat::Plain).unwrap() + "\n"
+}
+
+#[tokio::test(start_paused = true)]
+async fn r38_the_types_of_key_a_host_is_known_by_are_asked_for_first() {
+    let file = Scratch::new("types");
+    let (ed25519, ecdsa) = (key(), EcdsaP256Signer::generate(&mut OsEntropy).unwrap().key_pair());
+    for (known, other) in [(&ed25519, &ecdsa), (&ecdsa, &ed25519)] {
+        std::fs::write(&file.0, line(known)).unwrap();
+        for policy in
+            [HostKeys::KnownHosts(file.0.clone()), HostKeys::AcceptNew { file: file.0.clone(), hash: true }]
+        {
+            let (algorithm, _) = connect_to(&[&ed25519, &ecdsa], policy).await;
+            assert_eq!(algorithm.unwrap(), known.public.key_type());
+        }
+        // First, not only: a server without them is told apart from one that speaks nothing we do.
+        let (refused, _) = connect(other, HostKeys::KnownHosts(file.0.clone())).await;
+        let Err(Error::HostKey(HostKeyRejection::OtherTypesKnown { types })) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(types, [known.public.key_type()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_that_cannot_be_read_is_not_taken_for_none() {
+    let file = Scratch::new("marker");
+    let key = key();
+    let contents = format!("{}@revoke {}", line(&key), line(&key));
+    std::fs::write(&file.0, &contents).unwrap();
+    for policy in
+        [HostKeys::KnownHosts(file.0.clone()), HostKeys::AcceptNew { file: file.0.clone(), hash: false }]
+    {
+        let (refused, _) = connect(&key, policy).await;
+        let Err(Error::KnownHosts { file: named, line: 2, reason: SkipReason::BadMarker }) = &refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(*named, file.0);
+    }
+    assert_eq!(std::fs::read_to_string(&file.0).unwrap(), contents);
+    // Other lines of no use do no harm.
+    std::fs::write(&file.0, format!("{HOST} no-key\n{}", line(&key))).unwrap();
+    connect(&key, HostKeys::KnownHosts(file.0.clone())).await.0.unwrap();
 }

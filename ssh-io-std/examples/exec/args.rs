@@ -2,8 +2,8 @@
 
 use std::error::Error;
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind as UsageError;
 use clap::{CommandFactory, Parser, value_parser};
+use ssh_proto::adapter::read_known_hosts;
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{Credential, ExitStatus, Secret};
 
@@ -135,8 +136,14 @@ impl Args {
             }
         };
         // Tried here, where an error still has a file.
-        let exists = match File::open(&file).and_then(|mut file| file.read(&mut [0])) {
-            Ok(_) => true,
+        let exists = match fs::read(&file) {
+            Ok(contents) => {
+                for skipped in read_known_hosts(&file, &contents).map_err(text)?.skipped() {
+                    let why = format_args!("line {} is not used: {}", skipped.line, skipped.reason);
+                    say(&about(&file, why));
+                }
+                true
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => false,
             Err(error) => return Err(about(&file, error)),
         };

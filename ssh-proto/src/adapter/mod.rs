@@ -4,6 +4,7 @@
 //! Here is nothing that touches an operating system, only the types that speak of one, so that a program
 //! with two adapters meets one [`Error`].
 
+mod known_hosts;
 mod login;
 mod question;
 mod replies;
@@ -15,16 +16,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::entropy::Entropy;
 use crate::error::{AnswerError, AuthError, CloseReason, OpenError, RequestError};
 use crate::key::PublicKey;
 use crate::keys::{
-    HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat, PrivateKeyError,
+    HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat, PrivateKeyError, SkipReason,
 };
 use crate::msg::request::{ExitStatus, OpenFailure};
 
+pub use known_hosts::read_known_hosts;
 pub use login::{Login, LoginStep};
 pub use question::{Answering, Asked, Question};
 pub use replies::{Asker, Replies};
@@ -96,6 +99,16 @@ pub enum Error {
     HostKey(HostKeyRejection),
     /// The server's host key was turned down by the embedder's own judgement.
     HostKeyRefused,
+    /// The file of known hosts has a line with a marker that cannot be used. It may be a revocation, so no key is
+    /// judged by the file.
+    KnownHosts {
+        /// The file.
+        file: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+        /// Why it cannot be used.
+        reason: SkipReason,
+    },
     /// A private key file could not be used.
     PrivateKey(PrivateKeyError),
     /// The server did not let us in, or not yet.
@@ -129,6 +142,10 @@ impl fmt::Display for Error {
             Self::Closed(reason) => write!(f, "{reason}"),
             Self::HostKey(why) => write!(f, "host key verification failed: {why}"),
             Self::HostKeyRefused => f.write_str("the host key was refused"),
+            Self::KnownHosts { file, line, reason } => {
+                let file = file.display();
+                write!(f, "{file}: line {line}: {reason}; it may be a revocation, so no key is accepted")
+            }
             Self::PrivateKey(error) => write!(f, "{error}"),
             Self::AuthFailed { remaining, partial } => {
                 let what = if *partial { "more authentication is needed" } else { "permission denied" };

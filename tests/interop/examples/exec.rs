@@ -58,6 +58,7 @@ with_each_program! {
     the_code_counts_also_when_nobody_reads_the_outputs
     a_command_line_that_lacks_something_is_refused
     a_failure_to_do_with_a_file_names_the_file
+    a_line_of_known_hosts_that_is_not_used_is_told
     a_user_may_have_an_at_sign_and_a_missing_status_is_told
 }
 
@@ -324,6 +325,24 @@ fn a_failure_to_do_with_a_file_names_the_file(name: &'static str) {
         assert!(err.starts_with(&format!("{name}: {file}: ")), "{options:?}: {err}");
         assert_eq!(err.lines().count(), 1, "{options:?}: {err}");
     }
+}
+
+fn a_line_of_known_hosts_that_is_not_used_is_told(name: &'static str) {
+    let _watchdog = Watchdog::new(format!("{name} with lines of no use"));
+    let rig = Rig::share();
+    let sshd = Sshd::start(&rig, name);
+    let key = rig.user_key("ssh-ed25519");
+    let (file, known) = (path(&sshd.known_hosts), read(&sshd.known_hosts));
+    write(&sshd.known_hosts, &format!("host no-key\n{known}"));
+    let why = format!("{name}: {file}: line 1 is not used: ");
+    let (out, err, code) = finish(&mut sshd.exec_as(&key, "echo out"));
+    assert_eq!((out.as_str(), code), ("out\n", Some(0)), "{err}");
+    assert!(err.starts_with(&why) && err.lines().count() == 1, "{err}");
+    // One that may revoke the key is not passed over.
+    write(&sshd.known_hosts, &format!("{known}@revoke {known}"));
+    let (out, err, code) = finish(&mut sshd.exec_as(&key, "echo out"));
+    assert_eq!((out.as_str(), code), ("", FAILED), "{err}");
+    assert!(err.starts_with(&format!("{name}: {file}: line 2: ")) && err.lines().count() == 1, "{err}");
 }
 
 /// Lets everybody in, tells who, and ends every command without a word.
