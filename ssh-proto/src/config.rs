@@ -88,9 +88,9 @@ pub struct Limits {
     /// re-exchange keeps replies from leaving, input is taken all the same, and four times as many that the peer
     /// provoked end the connection.
     pub owed_replies: usize,
-    /// Bytes of messages waiting in the outbox.
+    /// Bytes of messages waiting in the outbox, one keepalive aside.
     pub outbox_bytes: usize,
-    /// Messages waiting in the outbox.
+    /// Messages waiting in the outbox, one keepalive aside.
     pub outbox_messages: usize,
     /// Events waiting for `poll_event`, beyond which no input is taken; so it is beyond 64 KiB of what they hold.
     pub events: usize,
