@@ -105,6 +105,9 @@ pub enum CloseReason {
     HostKeyRejected,
     /// A host-key signature of ours was refused, or its ticket dropped.
     SignatureRefused,
+    /// A host-key signature of ours, from a ticket or an own signer, does not verify. Nothing of it was sent:
+    /// a wrong RSA signature can give the key away.
+    SignatureInvalid,
     /// The embedder's random source failed.
     Entropy,
     /// A direction carried as many packets or bytes under one key as it may.
@@ -132,6 +135,9 @@ impl fmt::Display for CloseReason {
             Self::TimedOut(reason) => write!(f, "timed out: {reason}"),
             Self::HostKeyRejected => f.write_str("the host key was rejected"),
             Self::SignatureRefused => f.write_str("the host key's signer refused"),
+            Self::SignatureInvalid => {
+                f.write_str("the host key's signer gave a signature that does not verify")
+            }
             Self::Entropy => f.write_str("the random source failed"),
             Self::KeyExhausted => f.write_str("a key carried all it may before a new one was agreed"),
             Self::Internal(what) => write!(f, "internal error: {what}"),
@@ -369,7 +375,8 @@ errors! {
         Gone = "the question is gone",
         /// The ticket belongs to another connection, where the question is now refused.
         Foreign = "the ticket belongs to another connection",
-        /// The answer does not fit in the limits; the question is refused instead.
+        /// The answer does not fit in the limits, or is a signature that does not verify; the question is
+        /// refused instead.
         Refused = "the answer cannot be sent; the question was refused",
     }
 

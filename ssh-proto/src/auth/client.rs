@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::{AuthContext, Authenticated, CONNECTION, USERAUTH, acceptable_user};
-use crate::error::{AuthError, CloseReason, PeerMisbehaved};
+use crate::error::{AnswerError, AuthError, CloseReason, PeerMisbehaved};
 use crate::event::CoreEvent;
 use crate::kex::exchange::encode_signature;
 use crate::key::{KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
@@ -231,7 +231,9 @@ impl ClientAuth {
                 let purpose = SignPurpose::UserAuth { user };
                 let to_sign = ToSign { purpose, key: &key.public, algorithm, message: &message };
                 let signature = signer.sign(&to_sign, &mut cx.out.random).ok();
-                self.send_signed(cx, attempt, signature);
+                let check = signer.needs_check();
+                // Who gave it hears of it by the attempt's failure.
+                let _ = self.send_signed(cx, attempt, signature, check);
             }
             None => {
                 let (pending, ticket) = Pending::new(cx.identity);
@@ -243,13 +245,29 @@ impl ClientAuth {
         }
     }
 
-    fn send_signed(&mut self, cx: &mut AuthContext<'_>, attempt: KeyAttempt, signature: Option<Signature>) {
+    /// Sends the request with its signature. Without one, or with one that is none, the attempt failed.
+    fn send_signed(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        attempt: KeyAttempt,
+        signature: Option<Signature>,
+        check: bool,
+    ) -> Result<(), AnswerError> {
         let signature = signature.filter(|signature| signature.algorithm() == attempt.algorithm);
-        let Some(signature) = signature else { return self.failed(cx) };
+        let Some(signature) = signature else {
+            self.failed(cx);
+            return Ok(());
+        };
+        // A wrong RSA signature can give the key away.
+        if check && !verifies(cx, &attempt, &signature) {
+            self.failed(cx);
+            return Err(AnswerError::Refused);
+        }
         let signature = encode_signature(&signature);
         let key = attempt.key.public.as_blob();
         let method = Method::PublicKey { algorithm: attempt.algorithm, key, signature: Some(&signature) };
         self.send(cx, &attempt.user, method, AuthMethod::PublicKeySigned);
+        Ok(())
     }
 
     /// The signature of a ticket, or its refusal. `None` when the ticket is not ours any more.
@@ -258,14 +276,14 @@ impl ClientAuth {
         cx: &mut AuthContext<'_>,
         ticket: &Ticket,
         signature: Option<Signature>,
-    ) -> Option<()> {
+    ) -> Option<Result<(), AnswerError>> {
         if !matches!(&self.phase, Phase::Signing { pending, .. } if pending.is(ticket)) {
             return None;
         }
-        if let Phase::Signing { attempt, .. } = mem::replace(&mut self.phase, Phase::Idle) {
-            self.send_signed(cx, attempt, signature);
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Signing { attempt, .. } => Some(self.send_signed(cx, attempt, signature, true)),
+            _ => None,
         }
-        Some(())
     }
 
     /// A dropped signature ticket is a refusal.
@@ -370,4 +388,14 @@ impl ClientAuth {
             _ => Err(PeerMisbehaved::UnexpectedMessage.into()),
         }
     }
+}
+
+/// Whether a signature is the one that the attempt needs.
+fn verifies(cx: &AuthContext<'_>, attempt: &KeyAttempt, signature: &Signature) -> bool {
+    let KeyAttempt { user, key, algorithm } = attempt;
+    let key = key.public.as_blob();
+    let mut message = Vec::new();
+    put_signed_data(cx.session_id, user, CONNECTION, algorithm, key, &mut message);
+    let verifier = cx.common.provider.signatures.iter().find(|verifier| verifier.name() == *algorithm);
+    verifier.is_some_and(|verifier| verifier.verify(key, &message, signature.as_bytes()).is_ok())
 }
