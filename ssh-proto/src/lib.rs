@@ -46,7 +46,7 @@
 //!     server.handle_input(now, &mut to_server);
 //!     while let Some(event) = server.poll_event() {
 //!         if let ServerEvent::Auth(request) = event {
-//!             assert!(matches!(request.proof(), AuthProof::Password(_)));
+//!             assert!(matches!(request.proof(), AuthProof::Password(given) if given.matches("secret")));
 //!             server.reply_auth(request, AuthVerdict::Accept)?;
 //!         }
 //!     }
