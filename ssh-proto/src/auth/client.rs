@@ -76,7 +76,8 @@ pub(crate) struct ClientAuth {
     queued: Option<Attempt>,
     /// `server-sig-algs`, RFC 8308 §3.1.
     server_sig_algs: Option<String>,
-    ext_infos: u32,
+    /// EXT_INFO came: behind NEWKEYS, and behind our first request.
+    ext_info: [bool; 2],
     requests: u32,
     banners: u32,
     banner_bytes: usize,
@@ -90,7 +91,7 @@ impl ClientAuth {
             phase: Phase::Start,
             queued: None,
             server_sig_algs: None,
-            ext_infos: 0,
+            ext_info: [false; 2],
             requests: 0,
             banners: 0,
             banner_bytes: 0,
@@ -310,12 +311,14 @@ impl ClientAuth {
         Ok(())
     }
 
-    /// EXT_INFO: behind the first NEWKEYS, and once more after our first request (PROTOCOL §1.10).
+    /// EXT_INFO: once behind the first NEWKEYS, and once after our first request (RFC 8308 §2.4, and PROTOCOL
+    /// §1.10 of OpenSSH, which does not wait for the success with it). Neither may stand for the other.
     pub(crate) fn on_ext_info(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         let info = ExtInfo::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        self.ext_infos = self.ext_infos.saturating_add(1);
         let late = !matches!(self.phase, Phase::Start | Phase::ServiceRequested);
-        if self.ext_infos > 2 || (late && self.requests == 0) {
+        let [early_seen, late_seen] = &mut self.ext_info;
+        let seen = core::mem::replace(if late { late_seen } else { early_seen }, true);
+        if seen || (late && self.requests == 0) {
             return Err(PeerMisbehaved::TooManyExtensions.into());
         }
         for (name, value) in info.iter() {
