@@ -349,7 +349,7 @@ errors! {
         TooMany = "too many channels",
         /// The outbox is full; `Ready` tells when it has room.
         Full = "too many messages are waiting to be sent",
-        /// The open message is longer than a packet.
+        /// The channel type's name is longer than 64 bytes, or the open message is longer than 32 KiB.
         TooLong = "the request is too long",
         /// The connection is closed.
         Closed = "the connection is closed",
@@ -360,7 +360,7 @@ errors! {
     RequestError {
         /// The outbox, or the list of unanswered requests, is full.
         Full = "too many requests are waiting",
-        /// The payload exceeds 32 KiB.
+        /// The request's name is longer than 64 bytes, or its payload is longer than 32 KiB.
         TooLong = "the request is too long",
         /// The channel or the connection is closed.
         Closed = "closed",
@@ -410,11 +410,13 @@ errors! {
         Busy = "an authentication attempt is under way",
         /// Authentication is already complete.
         Done = "already authenticated",
-        /// User name, password or key exceed their limits, or the name contains control characters.
+        /// User name, password or key exceed their limits, or the name begins with `-` or contains control
+        /// characters.
         Invalid = "user name or credential out of bounds",
         /// As many attempts as a client makes were made.
         TooMany = "too many authentication attempts",
-        /// The key's type is unknown to the provider, or the server takes none of its algorithms.
+        /// The key's type is unknown to the provider. What the server says it takes makes no difference: a key is
+        /// tried with the provider's first algorithm then.
         UnsupportedKey = "no signature algorithm for this key",
         /// The connection is closed.
         Closed = "the connection is closed",

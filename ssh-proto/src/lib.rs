@@ -80,11 +80,12 @@
 //!
 //! # Memory is bounded
 //!
-//! Every bound is a field of [`Limits`] or a constant of this crate. What a connection may hold is the sum of: the input buffers
-//! ([`InputPool`]), one packet, the receive windows granted (at most [`Limits::recv_budget`]), the output
-//! limit and one swapped buffer, the outbox, the waiting events, and the replies owed.
-//! [`Connection::memory_usage`] reports it. Nothing is reserved by a length or a count before the bytes
-//! are there.
+//! Every bound is a field of [`Limits`] or a constant of this crate. What a connection may hold is the sum of: the
+//! input buffers ([`InputPool`]), and as many more as parked data may keep alive ([`Limits::max_borrowed`] times
+//! the size of one); one packet; the receive windows granted (at most [`Limits::recv_budget`]); the state of
+//! [`Limits::max_channels`] channels; the output limit and one swapped buffer, the outbox, the waiting events, and
+//! the replies owed. [`Connection::memory_usage`] reports it, buffers and channels as numbers. Slices that were
+//! read are the embedder's. Nothing is reserved by a length or a count before the bytes are there.
 //!
 //! # Keys are renewed in flight
 //!

@@ -148,11 +148,10 @@ impl ClientAuth {
         if self.requests >= cx.common.limits.client_auth_requests {
             return Err(AuthError::TooMany);
         }
-        if let Credential::PublicKey { key, .. } = &credential {
-            let known = |idle| self.algorithm_for(cx, key, idle).is_some();
-            if !known(matches!(self.phase, Phase::Idle)) {
-                return Err(AuthError::UnsupportedKey);
-            }
+        if let Credential::PublicKey { key, .. } = &credential
+            && self.algorithm_for(cx, key).is_none()
+        {
+            return Err(AuthError::UnsupportedKey);
         }
         self.queued = Some(Attempt { user: user.to_string(), credential });
         self.send_queued(cx);
@@ -162,11 +161,8 @@ impl ClientAuth {
     /// The signature algorithm for a key: of those for its type, the provider's first that the server says it
     /// takes. Servers that say nothing, or leave out what they take, are tried with the provider's first
     /// (RFC 8332 §3.3).
-    fn algorithm_for(&self, cx: &AuthContext<'_>, key: &KeyPair, informed: bool) -> Option<&'static str> {
-        let taken = match &self.server_sig_algs {
-            Some(list) if informed => NameList::parse(list.as_bytes()).ok(),
-            _ => None,
-        };
+    fn algorithm_for(&self, cx: &AuthContext<'_>, key: &KeyPair) -> Option<&'static str> {
+        let taken = self.server_sig_algs.as_ref().and_then(|list| NameList::parse(list.as_bytes()).ok());
         let algorithms = cx.common.provider.signatures.iter();
         let mut fitting = algorithms
             .filter(|algorithm| algorithm.key_type() == key.public.key_type())
@@ -187,7 +183,7 @@ impl ClientAuth {
                 self.send(cx, &user, method, AuthMethod::Password);
             }
             Credential::PublicKey { key, probe } => {
-                let Some(algorithm) = self.algorithm_for(cx, &key, true) else {
+                let Some(algorithm) = self.algorithm_for(cx, &key) else {
                     return self.failed(cx);
                 };
                 let attempt = KeyAttempt { user, key, algorithm };
