@@ -6,6 +6,8 @@ mod capacity;
 mod closing;
 #[path = "flow/requests.rs"]
 mod requests;
+#[path = "flow/stderr.rs"]
+mod stderr;
 #[path = "flow/windows.rs"]
 mod windows;
 

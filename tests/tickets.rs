@@ -5,9 +5,9 @@ mod between;
 
 use ssh_proto::{
     AnswerError, AuthMethods, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind,
-    ChannelRequestKind, Client, ClientEvent, CloseReason, Credential, Disconnect, DisconnectCode,
-    GlobalReply, GlobalRequestKind, OpenFailure, OpenFailureCode, ServerEvent, SignRefused, Signature,
-    TimeoutReason,
+    ChannelRequestKind, Client, ClientEvent, CloseReason, Credential, Disconnect, DisconnectCode, Entropy,
+    GlobalReply, GlobalRequestKind, KeyPair, OpenFailure, OpenFailureCode, ServerConfig, ServerEvent,
+    SignRefused, Signature, Signer, TimeoutReason, ToSign,
 };
 use ssh_tests::{Answer, End, Pair, Policy, external_key, null, null_key, take};
 
@@ -341,15 +341,72 @@ fn a_signature_by_another_algorithm_is_a_refusal() {
     }
 }
 
+/// Whether a signature stands anywhere in what a side sent: the null cipher hides nothing.
+fn sent(wire: &ssh_tests::Wire, signature: &Signature) -> bool {
+    let bytes = signature.as_bytes();
+    wire.sent.windows(bytes.len()).any(|part| part == bytes)
+}
+
 #[test]
-fn a_wrong_host_signature_of_an_outside_signer_is_caught_by_the_client() {
+fn kx_16_of_a_host_signature_that_does_not_verify_nothing_leaves() {
     let (mut pair, ticket) = pair_with(Kind::HostSign);
     let Any::Server(ServerEvent::Sign(request)) = ticket else { unreachable!() };
-    let signature = null::sign(&null::public_key(77), request.to_sign().message());
-    pair.server.conn.provide_signature(request, Ok(signature)).unwrap();
+    let wrong = null::sign(&null::public_key(77), request.to_sign().message());
+    let result = pair.server.conn.provide_signature(request, Ok(wrong.clone()));
+    assert_eq!(result, Err(AnswerError::Refused));
     pair.drive();
-    assert_disconnected(&pair.server.closed, DisconnectCode::KEY_EXCHANGE_FAILED);
+    assert_eq!(pair.server.closed, Some(CloseReason::SignatureInvalid));
+    assert_disconnected(&pair.client.closed, DisconnectCode::KEY_EXCHANGE_FAILED);
+    assert!(!sent(&pair.s2c, &wrong));
     assert!(!pair.client.saw("HostKey SHA256"));
+}
+
+#[test]
+fn kx_16_of_a_user_signature_that_does_not_verify_nothing_leaves() {
+    let (mut pair, ticket) = pair_with(Kind::UserSign);
+    let Any::Client(ClientEvent::Sign(request)) = ticket else { unreachable!() };
+    let asked = pair.server.count("Auth");
+    let wrong = null::sign(&null::public_key(77), request.to_sign().message());
+    let result = pair.client.conn.provide_signature(request, Ok(wrong.clone()));
+    assert_eq!(result, Err(AnswerError::Refused));
+    pair.settle();
+    assert_no(&pair, Kind::UserSign);
+    assert!(!sent(&pair.c2s, &wrong));
+    assert_eq!(pair.server.count("Auth"), asked);
+    // The next attempt is as good as any.
+    pair.client.conn.authenticate("user", Credential::PublicKey { key: null_key(2), probe: false }).unwrap();
+    pair.settle();
+    assert!(pair.client.authenticated);
+}
+
+/// A signer that failed while it computed.
+struct Faulty;
+
+impl Signer for Faulty {
+    fn sign(&self, what: &ToSign<'_>, _: &mut dyn Entropy) -> Result<Signature, SignRefused> {
+        Ok(null::sign(&null::public_key(77), what.message()))
+    }
+}
+
+#[test]
+fn kx_16_a_signer_at_hand_is_trusted_no_more_than_a_ticket() {
+    let faulty = |number| KeyPair::new(null::public_key(number), std::sync::Arc::new(Faulty));
+    let server = ServerConfig::builder(&null::PROVIDER).ciphers(&[null::CIPHER]).host_key(faulty(1));
+    for (host, server) in [(true, server), (false, ssh_tests::null_server())] {
+        let (client, server) = (ssh_tests::null_client().build().unwrap(), server.build().unwrap());
+        let mut pair = Pair::new(client, server, 1);
+        pair.client
+            .conn
+            .authenticate("user", Credential::PublicKey { key: faulty(2), probe: false })
+            .unwrap();
+        pair.settle();
+        if host {
+            assert_eq!(pair.server.closed, Some(CloseReason::SignatureInvalid));
+        } else {
+            assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+            assert_eq!((pair.client.count("AuthFailed"), pair.server.count("Auth")), (1, 0));
+        }
+    }
 }
 
 #[test]

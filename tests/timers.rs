@@ -141,7 +141,7 @@ fn tm_01_a_refusal_takes_equally_long_whether_it_was_decided_at_once_or_late() {
         pair.drive();
         pair.advance(Duration::from_millis(decided_after));
         pair.server.answer(&Policy { auth: Answer::No, ..Policy::default() });
-        pair.drive();
+        pair.advance(Duration::ZERO);
         assert!(!pair.server.conn.wants_input() && !pair.server.conn.awaits_answer());
         assert_eq!(pair.server.conn.timeout_reason(), Some(TimeoutReason::AuthDelay));
         assert_eq!(pair.server.conn.poll_timeout(), Some(start + delay));
@@ -149,6 +149,38 @@ fn tm_01_a_refusal_takes_equally_long_whether_it_was_decided_at_once_or_late() {
         assert_eq!(pair.client.count("AuthFailed"), 0);
         pair.advance(Duration::from_millis(1));
         assert_eq!(pair.client.count("AuthFailed"), 1);
+    }
+}
+
+#[test]
+fn tm_01_a_refusal_that_was_decided_after_the_delay_waits_for_the_next_doubling_of_it() {
+    let ms = Duration::from_millis;
+    for (decided_after, leaves_after) in [(0, 10), (10, 10), (11, 20), (19, 20), (21, 40), (65, 80), (79, 80)]
+    {
+        // Answered, or let go of.
+        for dropped in [false, true] {
+            let mut pair = pair_with(|limits| limits.auth_failure_delay = ms(10));
+            pair.handshake();
+            pair.server.policy.auth = Answer::Keep;
+            let start = pair.now;
+            pair.client.conn.authenticate("user", Credential::Password("x".into())).unwrap();
+            pair.drive();
+            pair.advance(ms(decided_after));
+            match dropped {
+                true => pair.server.events.clear(),
+                false => _ = pair.server.answer(&Policy { auth: Answer::No, ..Policy::default() }),
+            }
+            // Whoever drives it learns when it is to come back.
+            pair.server.conn.handle_timeout(pair.now);
+            let leaves = start + ms(leaves_after);
+            if leaves > pair.now {
+                assert_eq!(pair.server.conn.poll_timeout(), Some(leaves), "{decided_after}");
+                pair.advance(ms(leaves_after - decided_after - 1));
+                assert_eq!(pair.client.count("AuthFailed"), 0, "{decided_after}");
+            }
+            pair.advance(leaves.saturating_since(pair.now));
+            assert_eq!(pair.client.count("AuthFailed"), 1, "{decided_after}");
+        }
     }
 }
 

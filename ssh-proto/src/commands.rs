@@ -59,7 +59,13 @@ impl Core {
                 self.after_kex_step(progress);
                 self.pump();
             }
-            Err(reason) => self.close_with(reason),
+            Err(reason) => {
+                let invalid = reason == CloseReason::SignatureInvalid;
+                self.close_with(reason);
+                if invalid {
+                    return Err(AnswerError::Refused);
+                }
+            }
         }
         Ok(())
     }
@@ -86,10 +92,10 @@ impl Core {
         }
         let (auth, mut cx) = self.auth_parts();
         let Auth::Client(auth) = auth else { return Err(AnswerError::Gone) };
-        auth.provide_signature(&mut cx, &ticket, signature).ok_or(AnswerError::Gone)?;
+        let result = auth.provide_signature(&mut cx, &ticket, signature).ok_or(AnswerError::Gone)?;
         ticket.settle();
         self.pump();
-        Ok(())
+        result
     }
 }
 
@@ -194,7 +200,9 @@ impl<R: Role> Connection<R> {
     /// Brings a signature, or says that there is none. One by another algorithm than asked for is none.
     ///
     /// # Errors
-    /// [`AnswerError`].
+    /// [`AnswerError`]; [`AnswerError::Refused`] for a signature that does not verify, of which nothing is sent:
+    /// the attempt of a user key came to nothing then (`AuthFailed`), and without a host key's signature the
+    /// connection ends with [`CloseReason::SignatureInvalid`].
     pub fn provide_signature(
         &mut self,
         request: SignRequest,

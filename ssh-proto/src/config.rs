@@ -53,7 +53,10 @@ pub struct Limits {
     pub auth_requests: u32,
     /// Authentication requests a client sends.
     pub client_auth_requests: u32,
-    /// How long after a request its refusal is sent at the earliest, so that refusals take equally long.
+    /// How long after a request its refusal is sent at the earliest. One that takes longer to decide is sent at the
+    /// next of twice the delay, four times the delay and so on. So refusals take equally long when deciding takes
+    /// no longer than the delay, and otherwise tell no more than between which doublings it took: choose a delay
+    /// that is longer than a check of a password.
     pub auth_failure_delay: Duration,
     /// Bytes of banners taken from a server or sent to a client.
     pub banner_bytes: usize,
@@ -88,9 +91,9 @@ pub struct Limits {
     /// re-exchange keeps replies from leaving, input is taken all the same, and four times as many that the peer
     /// provoked end the connection.
     pub owed_replies: usize,
-    /// Bytes of messages waiting in the outbox.
+    /// Bytes of messages waiting in the outbox, one keepalive aside.
     pub outbox_bytes: usize,
-    /// Messages waiting in the outbox.
+    /// Messages waiting in the outbox, one keepalive aside.
     pub outbox_messages: usize,
     /// Events waiting for `poll_event`, beyond which no input is taken; so it is beyond 64 KiB of what they hold.
     pub events: usize,

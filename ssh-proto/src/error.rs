@@ -105,6 +105,9 @@ pub enum CloseReason {
     HostKeyRejected,
     /// A host-key signature of ours was refused, or its ticket dropped.
     SignatureRefused,
+    /// A host-key signature of ours, from a ticket or an own signer, does not verify. Nothing of it was sent:
+    /// a wrong RSA signature can give the key away.
+    SignatureInvalid,
     /// The embedder's random source failed.
     Entropy,
     /// A direction carried as many packets or bytes under one key as it may.
@@ -132,6 +135,9 @@ impl fmt::Display for CloseReason {
             Self::TimedOut(reason) => write!(f, "timed out: {reason}"),
             Self::HostKeyRejected => f.write_str("the host key was rejected"),
             Self::SignatureRefused => f.write_str("the host key's signer refused"),
+            Self::SignatureInvalid => {
+                f.write_str("the host key's signer gave a signature that does not verify")
+            }
             Self::Entropy => f.write_str("the random source failed"),
             Self::KeyExhausted => f.write_str("a key carried all it may before a new one was agreed"),
             Self::Internal(what) => write!(f, "internal error: {what}"),
@@ -343,7 +349,7 @@ errors! {
         TooMany = "too many channels",
         /// The outbox is full; `Ready` tells when it has room.
         Full = "too many messages are waiting to be sent",
-        /// The open message is longer than a packet.
+        /// The channel type's name is longer than 64 bytes, or the open message is longer than 32 KiB.
         TooLong = "the request is too long",
         /// The connection is closed.
         Closed = "the connection is closed",
@@ -354,7 +360,7 @@ errors! {
     RequestError {
         /// The outbox, or the list of unanswered requests, is full.
         Full = "too many requests are waiting",
-        /// The payload exceeds 32 KiB.
+        /// The request's name is longer than 64 bytes, or its payload is longer than 32 KiB.
         TooLong = "the request is too long",
         /// The channel or the connection is closed.
         Closed = "closed",
@@ -369,7 +375,8 @@ errors! {
         Gone = "the question is gone",
         /// The ticket belongs to another connection, where the question is now refused.
         Foreign = "the ticket belongs to another connection",
-        /// The answer does not fit in the limits; the question is refused instead.
+        /// The answer does not fit in the limits, or is a signature that does not verify; the question is
+        /// refused instead.
         Refused = "the answer cannot be sent; the question was refused",
     }
 
@@ -403,11 +410,13 @@ errors! {
         Busy = "an authentication attempt is under way",
         /// Authentication is already complete.
         Done = "already authenticated",
-        /// User name, password or key exceed their limits, or the name contains control characters.
+        /// User name, password or key exceed their limits, or the name begins with `-` or contains control
+        /// characters.
         Invalid = "user name or credential out of bounds",
         /// As many attempts as a client makes were made.
         TooMany = "too many authentication attempts",
-        /// The key's type is unknown to the provider, or the server takes none of its algorithms.
+        /// The key's type is unknown to the provider. What the server says it takes makes no difference: a key is
+        /// tried with the provider's first algorithm then.
         UnsupportedKey = "no signature algorithm for this key",
         /// The connection is closed.
         Closed = "the connection is closed",

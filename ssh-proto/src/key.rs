@@ -195,6 +195,14 @@ pub trait Signer {
     /// # Errors
     /// [`SignRefused`] when the key can't or won't sign this.
     fn sign(&self, what: &ToSign<'_>, entropy: &mut dyn Entropy) -> Result<Signature, SignRefused>;
+
+    /// Whether the connection verifies a signature of this signer before it sends it, which it does unless told
+    /// otherwise. A token that fails while it computes an RSA signature gives its key away with it
+    /// ([Boneh, DeMillo and Lipton 1997](https://doi.org/10.1007/3-540-69053-0_4)), so only who verifies by
+    /// itself, or computes in this process and cannot leak that way, does without.
+    fn needs_check(&self) -> bool {
+        true
+    }
 }
 
 /// A signer did not sign.

@@ -47,7 +47,7 @@
 //!     server.handle_input(now, &mut to_server);
 //!     while let Some(event) = server.poll_event() {
 //!         if let ServerEvent::Auth(request) = event {
-//!             assert!(matches!(request.proof(), AuthProof::Password(_)));
+//!             assert!(matches!(request.proof(), AuthProof::Password(given) if given.matches("secret")));
 //!             server.reply_auth(request, AuthVerdict::Accept)?;
 //!         }
 //!     }
@@ -81,11 +81,12 @@
 //!
 //! # Memory is bounded
 //!
-//! Every bound is a field of [`Limits`] or a constant of this crate. What a connection may hold is the sum of: the input buffers
-//! ([`InputPool`]), one packet, the receive windows granted (at most [`Limits::recv_budget`]), the output
-//! limit and one swapped buffer, the outbox, the waiting events, and the replies owed.
-//! [`Connection::memory_usage`] reports it. Nothing is reserved by a length or a count before the bytes
-//! are there.
+//! Every bound is a field of [`Limits`] or a constant of this crate. What a connection may hold is the sum of: the
+//! input buffers ([`InputPool`]), and as many more as parked data may keep alive ([`Limits::max_borrowed`] times
+//! the size of one); one packet; the receive windows granted (at most [`Limits::recv_budget`]); the state of
+//! [`Limits::max_channels`] channels; the output limit and one swapped buffer, the outbox, the waiting events, and
+//! the replies owed. [`Connection::memory_usage`] reports it, buffers and channels as numbers. Slices that were
+//! read are the embedder's. Nothing is reserved by a length or a count before the bytes are there.
 //!
 //! # Keys are renewed in flight
 //!
@@ -112,7 +113,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
-// Modules that count with a peer's numbers also deny `clippy::arithmetic_side_effects`.
+// Modules that decode or count with a peer's numbers also deny `clippy::arithmetic_side_effects`: `auth`, `kex`,
+// `msg`, `owed`, `wire`, of `transport` what comes in and the noise budget, and of `mux` the windows. Elsewhere what
+// is counted is what was checked there, or our own.
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
 extern crate alloc;

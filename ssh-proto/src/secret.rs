@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 /// A secret that is wiped when dropped and has no readable `Debug`.
@@ -20,6 +21,15 @@ impl<T: ?Sized + Zeroize> Secret<T> {
     /// The value itself. Do not copy it anywhere that outlives its use.
     pub fn expose(&self) -> &T {
         &self.0
+    }
+}
+
+impl<T: ?Sized + Zeroize + AsRef<[u8]>> Secret<T> {
+    /// Whether `other` is the same, in a time that depends on its length alone and not on how much of it is right:
+    /// the way to compare a password, as that of [`AuthProof::Password`](crate::AuthProof::Password). The time may
+    /// tell whether the lengths are the same.
+    pub fn matches(&self, other: impl AsRef<[u8]>) -> bool {
+        AsRef::<[u8]>::as_ref(&*self.0).ct_eq(other.as_ref()).into()
     }
 }
 
@@ -71,5 +81,16 @@ mod tests {
         let secret: Secret<str> = "hunter2".into();
         assert_eq!(alloc::format!("{secret:?}"), "Secret(..)");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn only_the_same_matches() {
+        let secret: Secret<str> = "hunter2".into();
+        assert!(secret.matches("hunter2") && secret.matches(b"hunter2"));
+        for other in ["", "hunter", "hunter22", "hunter3", "Hunter2"] {
+            assert!(!secret.matches(other), "{other}");
+        }
+        let bytes: Secret<[u8]> = [0, 1][..].into();
+        assert!(bytes.matches([0, 1]) && !bytes.matches([0, 1, 0]) && !bytes.matches([1, 1]));
     }
 }

@@ -199,7 +199,8 @@ impl KeyProbe {
 pub enum AuthProof {
     /// `none`: nothing.
     None,
-    /// A password, to be compared in constant time with a salted hash of the right one.
+    /// A password, to be checked against a salted hash of the right one. Where the right one itself is at hand,
+    /// compare with [`Secret::matches`], whose time does not tell how much is right.
     Password(Secret<str>),
     /// A change of password: the old and the new one.
     PasswordChange {

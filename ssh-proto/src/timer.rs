@@ -85,6 +85,11 @@ enum Deadline {
     Off,
     /// Started by a command; armed at the next `handle_*`.
     After(Duration),
+    /// The same for a step of [`Timers::start_step`].
+    Step {
+        since: Instant,
+        first: Duration,
+    },
     At(Instant),
 }
 
@@ -103,6 +108,14 @@ impl Timers {
     pub(crate) fn start(&mut self, reason: TimeoutReason, after: Option<Duration>) {
         if let Some(slot) = self.slot(reason) {
             *slot = after.map_or(Deadline::Off, Deadline::After);
+        }
+    }
+
+    /// Starts a deadline at one of the points `first`, twice `first`, four times `first` ... after `since`: the
+    /// first of them that is not over at the next `handle_*`.
+    pub(crate) fn start_step(&mut self, reason: TimeoutReason, since: Instant, first: Duration) {
+        if let Some(slot) = self.slot(reason) {
+            *slot = Deadline::Step { since, first };
         }
     }
 
@@ -128,8 +141,12 @@ impl Timers {
     /// Gives every started deadline its point in time.
     pub(crate) fn arm(&mut self, now: Instant) {
         for deadline in &mut self.deadlines {
-            if let Deadline::After(after) = *deadline {
-                *deadline = Deadline::At(now + after);
+            match *deadline {
+                Deadline::After(after) => *deadline = Deadline::At(now + after),
+                Deadline::Step { since, first } => {
+                    *deadline = Deadline::At(since + step(first, now.saturating_since(since)));
+                }
+                Deadline::Off | Deadline::At(_) => {}
             }
         }
     }
@@ -138,7 +155,7 @@ impl Timers {
     pub(crate) fn next(&self, now: Instant) -> Option<(Instant, TimeoutReason)> {
         let points = self.deadlines.iter().zip(REASONS).filter_map(|(deadline, reason)| match *deadline {
             Deadline::Off => None,
-            Deadline::After(_) => Some((now, reason)),
+            Deadline::After(_) | Deadline::Step { .. } => Some((now, reason)),
             Deadline::At(at) => Some((at, reason)),
         });
         points.min_by_key(|(at, _)| *at)
@@ -157,6 +174,15 @@ impl Timers {
     }
 }
 
+/// `first`, doubled until it is no shorter than what `passed`.
+fn step(first: Duration, passed: Duration) -> Duration {
+    let mut step = first;
+    while step < passed && !step.is_zero() {
+        step = step.saturating_mul(2);
+    }
+    step
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +196,16 @@ mod tests {
         for (index, reason) in REASONS.iter().enumerate() {
             assert_eq!(*reason as usize, index);
         }
+    }
+
+    #[test]
+    fn a_step_is_the_first_doubling_that_is_not_over() {
+        let ms = Duration::from_millis;
+        for (passed, due) in [(0, 10), (10, 10), (11, 20), (20, 20), (21, 40), (1_000, 1_280)] {
+            assert_eq!(step(ms(10), ms(passed)), ms(due), "{passed}");
+        }
+        assert_eq!(step(Duration::ZERO, ms(1)), Duration::ZERO);
+        assert_eq!(step(ms(1), Duration::MAX), Duration::MAX);
     }
 
     #[test]

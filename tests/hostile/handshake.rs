@@ -108,6 +108,24 @@ fn sm_03_ext_info_at_every_place_of_a_handshake() {
 }
 
 #[test]
+fn sm_03_a_client_takes_one_ext_info_behind_new_keys_and_one_behind_its_first_request() {
+    for early in [false, true] {
+        let mut scene = keyed(Scene::client());
+        if early {
+            scene.say(&ext_info());
+        }
+        scene.service();
+        scene.as_client().authenticate("user", ssh_proto::Credential::None).unwrap();
+        scene.settle();
+        scene.say(&ext_info());
+        assert!(!scene.is_over(), "{early}");
+        scene.say(&ext_info());
+        assert_eq!(rule(&mut scene), PeerMisbehaved::TooManyExtensions, "{early}");
+        assert_eq!(scene.disconnects(), [2]);
+    }
+}
+
+#[test]
 fn sm_04_a_request_in_clear_never_reaches_authentication() {
     for (point, mut scene) in servers().into_iter().take(3) {
         scene.say(&none_request("mallory"));

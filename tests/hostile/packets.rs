@@ -282,6 +282,27 @@ fn pk_10_counts_are_bounded_by_what_is_there() {
         scene.say(&[&[7u8][..], &count.to_be_bytes()].concat());
         assert_eq!(rule(&mut scene), PeerMisbehaved::MalformedMessage, "{count}");
     }
+    // And where all of it is there, by a cap: on how many pairs, and on how long they are.
+    let pairs = |count: usize, value: usize| {
+        let mut payload = [&[7u8][..], &u32::try_from(count).unwrap().to_be_bytes()].concat();
+        for _ in 0..count {
+            payload.put_string(b"n");
+            payload.put_string(&vec![b'v'; value]);
+        }
+        payload
+    };
+    // The largest that is taken: beside the value the count, the name and two lengths.
+    const BYTES: usize = 16 * 1024 - 13;
+    for (count, value, taken) in
+        [(64, 1, true), (65, 0, false), (65, 1, false), (1, BYTES, true), (1, BYTES + 1, false)]
+    {
+        let mut scene = keyed(Scene::client());
+        scene.say(&pairs(count, value));
+        assert_eq!(scene.is_over(), !taken, "{count} of {value}");
+        if !taken {
+            assert_eq!(rule(&mut scene), PeerMisbehaved::MalformedMessage, "{count} of {value}");
+        }
+    }
 }
 
 #[test]

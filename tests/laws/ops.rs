@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use ssh_proto::{
-    ChannelConfig, ChannelId, ChannelKind, ChannelRequestKind, Disconnect, GlobalRequestKind, Stream,
+    ChannelConfig, ChannelId, ChannelKind, ChannelRequestKind, Disconnect, GlobalRequestKind, Stderr, Stream,
 };
 use ssh_tests::{End, Peer};
 
@@ -23,6 +23,7 @@ pub(crate) enum Op {
     Release(u8),
     Request(u8, bool),
     Exit(u8),
+    Stderr(u8, Stderr),
     Global,
     Rekey,
     Nothing,
@@ -31,6 +32,10 @@ pub(crate) enum Op {
 
 pub(crate) fn stream() -> impl Strategy<Value = Stream> {
     prop_oneof![3 => Just(Stream::Data), 1 => Just(Stream::Stderr)]
+}
+
+fn stderr() -> impl Strategy<Value = Stderr> {
+    prop_oneof![Just(Stderr::Separate), Just(Stderr::Combined), Just(Stderr::Discard)]
 }
 
 pub(crate) fn op() -> impl Strategy<Value = Op> {
@@ -44,6 +49,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => any::<u8>().prop_map(Op::Release),
         3 => (any::<u8>(), any::<bool>()).prop_map(|(at, reply)| Op::Request(at, reply)),
         1 => any::<u8>().prop_map(Op::Exit),
+        2 => (any::<u8>(), stderr()).prop_map(|(at, how)| Op::Stderr(at, how)),
         2 => Just(Op::Global),
         2 => Just(Op::Rekey),
         2 => Just(Op::Nothing),
@@ -88,6 +94,10 @@ pub(crate) fn perform<R: Peer>(end: &mut End<R>, op: &Op, channels: &mut Vec<Cha
         Op::Exit(at) => on(at, &mut |mut channel| {
             let kind = ChannelRequestKind::Exit(ssh_proto::ExitStatus::Code(3));
             format!("{:?}", channel.request(&kind, false))
+        }),
+        Op::Stderr(at, how) => on(at, &mut |mut channel| {
+            channel.set_stderr(how);
+            "set".into()
         }),
         Op::Global => {
             let kind = GlobalRequestKind { name: "x@ssh-tests.invalid".into(), data: vec![1, 2] };

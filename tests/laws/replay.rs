@@ -273,7 +273,7 @@ proptest! {
     #![proptest_config(cases(120))]
 
     #[test]
-    fn l1_and_l2_neither_the_split_of_the_input_nor_extra_polls_change_anything(
+    fn pk_16_l1_and_l2_neither_the_split_of_the_input_nor_extra_polls_change_anything(
         setup in setup(vec![(null::CIPHER, null::MAC), (null::STREAM, null::MAC)]),
         ops in [ops(), ops()], split in split(), polls in polls(),
     ) {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use ssh_proto::raw::number;
-use ssh_proto::{DisconnectCode, GlobalRequestKind, Limits, RequestError, ServerEvent, Side, TimeoutReason};
+use ssh_proto::{
+    ChannelConfig, ChannelKind, ChannelRequestKind, DisconnectCode, GlobalRequestKind, Limits, RequestError,
+    ServerEvent, Side, TimeoutReason,
+};
 use ssh_tests::config::null_server_external;
 use ssh_tests::{Answer, Pair, Policy, Scene, either, hand, null_client, null_server, record, take};
 
@@ -272,5 +275,31 @@ fn a_peer_that_answers_no_request_at_all_is_asked_for_a_keepalive_all_the_same()
         assert_eq!(Some(scene.closed()), timed_out(TimeoutReason::Keepalive));
         let numbers: Vec<u8> = scene.heard.iter().map(|heard| heard.number()).collect();
         assert_eq!(numbers, [number::GLOBAL_REQUEST, number::DISCONNECT]);
+    }
+}
+
+#[test]
+fn a_peer_that_keeps_the_outbox_full_is_asked_and_left_all_the_same() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = asking_scene(side);
+        // Requests on a channel that it does not confirm wait for it, until there is no room for more.
+        either!(&mut scene.subject, conn => {
+            let id = conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+            let mut channel = conn.channel(id).unwrap();
+            let env = ChannelRequestKind::env("NAME", "x".repeat(1000).as_str());
+            let short = ChannelRequestKind::env("A", "");
+            while channel.request(&env, false).is_ok() || channel.request(&short, false).is_ok() {}
+            assert_eq!(channel.request(&short, false), Err(RequestError::Full));
+        });
+        scene.wait(Duration::ZERO);
+        scene.forget();
+        scene.wait(INTERVAL);
+        let asked = scene.take_heard();
+        assert_eq!(asked.iter().map(|heard| heard.number()).collect::<Vec<_>>(), [number::GLOBAL_REQUEST]);
+        for _ in 0..MISSES {
+            assert!(!scene.is_over());
+            scene.wait(INTERVAL);
+        }
+        assert_eq!(Some(scene.closed()), timed_out(TimeoutReason::Keepalive));
     }
 }

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::{AuthContext, Authenticated, CONNECTION, USERAUTH, acceptable_user};
-use crate::error::{AuthError, CloseReason, PeerMisbehaved};
+use crate::error::{AnswerError, AuthError, CloseReason, PeerMisbehaved};
 use crate::event::CoreEvent;
 use crate::kex::exchange::encode_signature;
 use crate::key::{KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
@@ -76,7 +76,8 @@ pub(crate) struct ClientAuth {
     queued: Option<Attempt>,
     /// `server-sig-algs`, RFC 8308 §3.1.
     server_sig_algs: Option<String>,
-    ext_infos: u32,
+    /// EXT_INFO came: behind NEWKEYS, and behind our first request.
+    ext_info: [bool; 2],
     requests: u32,
     banners: u32,
     banner_bytes: usize,
@@ -90,7 +91,7 @@ impl ClientAuth {
             phase: Phase::Start,
             queued: None,
             server_sig_algs: None,
-            ext_infos: 0,
+            ext_info: [false; 2],
             requests: 0,
             banners: 0,
             banner_bytes: 0,
@@ -147,11 +148,10 @@ impl ClientAuth {
         if self.requests >= cx.common.limits.client_auth_requests {
             return Err(AuthError::TooMany);
         }
-        if let Credential::PublicKey { key, .. } = &credential {
-            let known = |idle| self.algorithm_for(cx, key, idle).is_some();
-            if !known(matches!(self.phase, Phase::Idle)) {
-                return Err(AuthError::UnsupportedKey);
-            }
+        if let Credential::PublicKey { key, .. } = &credential
+            && self.algorithm_for(cx, key).is_none()
+        {
+            return Err(AuthError::UnsupportedKey);
         }
         self.queued = Some(Attempt { user: user.to_string(), credential });
         self.send_queued(cx);
@@ -161,11 +161,8 @@ impl ClientAuth {
     /// The signature algorithm for a key: of those for its type, the provider's first that the server says it
     /// takes. Servers that say nothing, or leave out what they take, are tried with the provider's first
     /// (RFC 8332 §3.3).
-    fn algorithm_for(&self, cx: &AuthContext<'_>, key: &KeyPair, informed: bool) -> Option<&'static str> {
-        let taken = match &self.server_sig_algs {
-            Some(list) if informed => NameList::parse(list.as_bytes()).ok(),
-            _ => None,
-        };
+    fn algorithm_for(&self, cx: &AuthContext<'_>, key: &KeyPair) -> Option<&'static str> {
+        let taken = self.server_sig_algs.as_ref().and_then(|list| NameList::parse(list.as_bytes()).ok());
         let algorithms = cx.common.provider.signatures.iter();
         let mut fitting = algorithms
             .filter(|algorithm| algorithm.key_type() == key.public.key_type())
@@ -186,7 +183,7 @@ impl ClientAuth {
                 self.send(cx, &user, method, AuthMethod::Password);
             }
             Credential::PublicKey { key, probe } => {
-                let Some(algorithm) = self.algorithm_for(cx, &key, true) else {
+                let Some(algorithm) = self.algorithm_for(cx, &key) else {
                     return self.failed(cx);
                 };
                 let attempt = KeyAttempt { user, key, algorithm };
@@ -231,7 +228,9 @@ impl ClientAuth {
                 let purpose = SignPurpose::UserAuth { user };
                 let to_sign = ToSign { purpose, key: &key.public, algorithm, message: &message };
                 let signature = signer.sign(&to_sign, &mut cx.out.random).ok();
-                self.send_signed(cx, attempt, signature);
+                let check = signer.needs_check();
+                // Who gave it hears of it by the attempt's failure.
+                let _ = self.send_signed(cx, attempt, signature, check);
             }
             None => {
                 let (pending, ticket) = Pending::new(cx.identity);
@@ -243,13 +242,29 @@ impl ClientAuth {
         }
     }
 
-    fn send_signed(&mut self, cx: &mut AuthContext<'_>, attempt: KeyAttempt, signature: Option<Signature>) {
+    /// Sends the request with its signature. Without one, or with one that is none, the attempt failed.
+    fn send_signed(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        attempt: KeyAttempt,
+        signature: Option<Signature>,
+        check: bool,
+    ) -> Result<(), AnswerError> {
         let signature = signature.filter(|signature| signature.algorithm() == attempt.algorithm);
-        let Some(signature) = signature else { return self.failed(cx) };
+        let Some(signature) = signature else {
+            self.failed(cx);
+            return Ok(());
+        };
+        // A wrong RSA signature can give the key away.
+        if check && !verifies(cx, &attempt, &signature) {
+            self.failed(cx);
+            return Err(AnswerError::Refused);
+        }
         let signature = encode_signature(&signature);
         let key = attempt.key.public.as_blob();
         let method = Method::PublicKey { algorithm: attempt.algorithm, key, signature: Some(&signature) };
         self.send(cx, &attempt.user, method, AuthMethod::PublicKeySigned);
+        Ok(())
     }
 
     /// The signature of a ticket, or its refusal. `None` when the ticket is not ours any more.
@@ -258,14 +273,14 @@ impl ClientAuth {
         cx: &mut AuthContext<'_>,
         ticket: &Ticket,
         signature: Option<Signature>,
-    ) -> Option<()> {
+    ) -> Option<Result<(), AnswerError>> {
         if !matches!(&self.phase, Phase::Signing { pending, .. } if pending.is(ticket)) {
             return None;
         }
-        if let Phase::Signing { attempt, .. } = mem::replace(&mut self.phase, Phase::Idle) {
-            self.send_signed(cx, attempt, signature);
+        match mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Signing { attempt, .. } => Some(self.send_signed(cx, attempt, signature, true)),
+            _ => None,
         }
-        Some(())
     }
 
     /// A dropped signature ticket is a refusal.
@@ -292,12 +307,14 @@ impl ClientAuth {
         Ok(())
     }
 
-    /// EXT_INFO: behind the first NEWKEYS, and once more after our first request (PROTOCOL §1.10).
+    /// EXT_INFO: once behind the first NEWKEYS, and once after our first request (RFC 8308 §2.4, and PROTOCOL
+    /// §1.10 of OpenSSH, which does not wait for the success with it). Neither may stand for the other.
     pub(crate) fn on_ext_info(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         let info = ExtInfo::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        self.ext_infos = self.ext_infos.saturating_add(1);
         let late = !matches!(self.phase, Phase::Start | Phase::ServiceRequested);
-        if self.ext_infos > 2 || (late && self.requests == 0) {
+        let [early_seen, late_seen] = &mut self.ext_info;
+        let seen = core::mem::replace(if late { late_seen } else { early_seen }, true);
+        if seen || (late && self.requests == 0) {
             return Err(PeerMisbehaved::TooManyExtensions.into());
         }
         for (name, value) in info.iter() {
@@ -370,4 +387,14 @@ impl ClientAuth {
             _ => Err(PeerMisbehaved::UnexpectedMessage.into()),
         }
     }
+}
+
+/// Whether a signature is the one that the attempt needs.
+fn verifies(cx: &AuthContext<'_>, attempt: &KeyAttempt, signature: &Signature) -> bool {
+    let KeyAttempt { user, key, algorithm } = attempt;
+    let key = key.public.as_blob();
+    let mut message = Vec::new();
+    put_signed_data(cx.session_id, user, CONNECTION, algorithm, key, &mut message);
+    let verifier = cx.common.provider.signatures.iter().find(|verifier| verifier.name() == *algorithm);
+    verifier.is_some_and(|verifier| verifier.verify(key, &message, signature.as_bytes()).is_ok())
 }

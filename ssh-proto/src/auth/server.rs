@@ -234,15 +234,13 @@ impl ServerAuth {
         self.phase = Phase::Deciding { pending, question, received: cx.now };
     }
 
-    /// A refusal leaves no sooner than the delay after its request, however fast it was decided: the time must not
-    /// tell which users and keys exist.
+    /// A refusal leaves no sooner than the delay after its request, however fast it was decided, and one that was
+    /// decided later leaves at a doubling of it: the time must not tell which users and keys exist.
     fn refuse(&mut self, cx: &mut AuthContext<'_>, received: Instant, counts: bool) {
         self.failures = self.failures.saturating_add(u32::from(counts));
         let disconnect = self.failures >= cx.common.limits.auth_failures;
         self.phase = Phase::Holding { disconnect };
-        #[allow(clippy::arithmetic_side_effects, reason = "points in time saturate")]
-        let leaves = received + cx.common.limits.auth_failure_delay;
-        cx.timers.set(TimeoutReason::AuthDelay, leaves);
+        cx.timers.start_step(TimeoutReason::AuthDelay, received, cx.common.limits.auth_failure_delay);
     }
 
     /// The delay of a refusal passed.

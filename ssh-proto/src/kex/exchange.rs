@@ -86,6 +86,12 @@ impl ServerReply {
             message: self.finished.hash.as_bytes(),
         }
     }
+
+    /// Whether a signature is one of ours over the exchange hash.
+    pub(crate) fn is_signed_by(&self, signature: &Signature) -> bool {
+        let (key, hash) = (self.key.as_blob(), self.finished.hash.as_bytes());
+        self.algorithm.verify(key, hash, signature.as_bytes()).is_ok()
+    }
 }
 
 /// A host key that fits the negotiated algorithm.

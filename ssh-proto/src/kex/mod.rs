@@ -332,7 +332,7 @@ impl Kex {
         match pair.signer {
             Some(signer) => {
                 let signature = signer.sign(&reply.to_sign(), &mut cx.out.random);
-                self.send_reply(cx, reply, signature.ok())
+                self.send_reply(cx, reply, signature.ok(), signer.needs_check())
             }
             None => {
                 let (pending, ticket) = Pending::new(cx.identity);
@@ -360,7 +360,7 @@ impl Kex {
             return None;
         }
         match mem::replace(&mut self.phase, Phase::Failed) {
-            Phase::Signing { reply, .. } => Some(self.send_reply(cx, *reply, signature)),
+            Phase::Signing { reply, .. } => Some(self.send_reply(cx, *reply, signature, true)),
             _ => None,
         }
     }
@@ -370,10 +370,14 @@ impl Kex {
         cx: &mut KexContext<'_>,
         reply: ServerReply,
         signature: Option<Signature>,
+        check: bool,
     ) -> Result<Progress, CloseReason> {
         let signature = signature
             .filter(|signature| signature.algorithm() == reply.algorithm.name())
             .ok_or(CloseReason::SignatureRefused)?;
+        if check && !reply.is_signed_by(&signature) {
+            return Err(CloseReason::SignatureInvalid);
+        }
         let signature = exchange::encode_signature(&signature);
         cx.out.transport(|out| {
             EcdhReply { host_key: reply.key.as_blob(), share: &reply.share, signature: &signature }

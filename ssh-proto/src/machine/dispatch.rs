@@ -75,7 +75,7 @@ impl CloseReason {
             // When it is our own key, nothing can be sealed and nothing is.
             Self::KeyExhausted => DisconnectCode::PROTOCOL_ERROR,
             Self::HostKeyRejected => DisconnectCode::HOST_KEY_NOT_VERIFIABLE,
-            Self::SignatureRefused => DisconnectCode::KEY_EXCHANGE_FAILED,
+            Self::SignatureRefused | Self::SignatureInvalid => DisconnectCode::KEY_EXCHANGE_FAILED,
             Self::Internal(_) => DisconnectCode::PROTOCOL_ERROR,
             // Said already, or nobody there, or no randomness to seal with.
             Self::Local(_) | Self::PeerDisconnected { .. } | Self::Eof | Self::Entropy => return None,
@@ -83,6 +83,8 @@ impl CloseReason {
         let description = match self {
             // Not for the peer: it holds its own words, or our lists.
             Self::PeerIncompatible(_) => "no common ground".to_string(),
+            // What became of our signer is nothing for the peer either.
+            Self::SignatureInvalid => Self::SignatureRefused.to_string(),
             Self::PeerMisbehaved { rule, .. } => rule.to_string(),
             other => other.to_string(),
         };

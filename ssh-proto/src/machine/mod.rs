@@ -389,8 +389,9 @@ impl Core {
                 if self.keepalive_misses >= limits.keepalive_misses {
                     return self.close_with(CloseReason::TimedOut(reason));
                 }
-                if self.mux.as_mut().is_some_and(Mux::keepalive) {
-                    self.keepalive_misses += 1;
+                if let Some(mux) = &mut self.mux {
+                    mux.keepalive();
+                    self.keepalive_misses = self.keepalive_misses.saturating_add(1);
                 }
             }
             TimeoutReason::Idle => {

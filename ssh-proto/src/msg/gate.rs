@@ -93,7 +93,8 @@ pub enum Verdict {
     Accept,
     /// Dispatch it; its layer has a further condition, and what fails that is a violation.
     AcceptIf,
-    /// Well-formed or not, it has no effect; it costs from the noise budget.
+    /// It has no effect, and costs from the noise budget. IGNORE, UNIMPLEMENTED and DEBUG must be well-formed all
+    /// the same; of anything else nobody looks.
     Ignore,
     /// Dispatch it; what answers nothing costs from the noise budget.
     UseIfAwaited,

@@ -25,7 +25,7 @@ pub enum Stderr {
     Separate,
     /// In the data stream, in the order of arrival.
     Combined,
-    /// Dropped on arrival.
+    /// Dropped on arrival, its window given back at once.
     Discard,
 }
 

@@ -122,18 +122,13 @@ impl Mux {
     }
 
     /// Asks whether the peer is there. One that is not answered yet stays the question: a peer that answers
-    /// none must neither fill the list nor be one that is never found silent. False when nothing is asked:
-    /// there is no room for it.
-    pub(crate) fn keepalive(&mut self) -> bool {
+    /// none must neither fill the list nor be one that is never found silent. Nor must it be that when the outbox
+    /// is full of what it never lets go, so the one question goes beside the caps.
+    pub(crate) fn keepalive(&mut self) {
         if !self.globals.keepalive {
-            let payload = question(KEEPALIVE, &[]);
-            if !self.outbox.has_room_for_own(payload.len()) {
-                return false;
-            }
-            self.ask(payload, Asker::Keepalive);
+            self.ask(question(KEEPALIVE, &[]), Asker::Keepalive);
             self.globals.keepalive = true;
         }
-        true
     }
 
     fn ask(&mut self, payload: Vec<u8>, asker: Asker) -> u64 {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Mux;
 use super::channel::{ChannelState, Once, Stderr};
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
-use crate::event::{ChannelId, Stream};
+use crate::event::{ChannelId, Flag, Stream};
 use crate::machine::Core;
 use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
@@ -114,13 +114,27 @@ impl<'a> Channel<'a> {
         Ok(taken)
     }
 
-    /// Sets how stderr is delivered from now on. What arrived before stays where it is.
+    /// Sets how stderr is delivered from now on, and what becomes of stderr that arrived and was not read yet:
+    /// [`Stderr::Combined`] moves it behind the data that was not read yet, and a `Readable` event of the data
+    /// follows if there was none; [`Stderr::Discard`] drops it, giving its window back. [`Stderr::Separate`] moves
+    /// nothing back: it holds for what arrives later.
     pub fn set_stderr(&mut self, how: Stderr) {
         let id = self.id;
-        if let Some((mux, _)) = self.parts()
-            && let Some(channel) = mux.find(id)
-        {
-            channel.stderr = how;
+        let Some((mux, cx)) = self.parts() else { return };
+        let Some(channel) = mux.find(id) else { return };
+        channel.stderr = how;
+        let [data, stderr] = &mut channel.parked;
+        match how {
+            Stderr::Separate => {}
+            // Where it is, nobody would read it any more, and its window would be lost to the data.
+            Stderr::Combined => {
+                let due = data.is_empty() && !stderr.is_empty();
+                data.append(stderr);
+                if due {
+                    mux.raise(id, Flag::readable(Stream::Data), cx.events);
+                }
+            }
+            Stderr::Discard => self.consume(Stream::Stderr, usize::MAX),
         }
     }
 

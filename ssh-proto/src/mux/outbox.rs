@@ -54,11 +54,7 @@ impl Outbox {
         fits
     }
 
-    /// The same for a message of our own: nobody is to be told.
-    pub(crate) fn has_room_for_own(&self, size: usize) -> bool {
-        self.fits(size)
-    }
-
+    /// What was not asked whether it [has room](Self::has_room) is at most one keepalive, beyond the caps.
     pub(crate) fn push(&mut self, waiting: Waiting) {
         self.bytes += waiting.payload.len();
         self.queue.push_back(waiting);

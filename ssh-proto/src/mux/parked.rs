@@ -59,7 +59,22 @@ impl Parked {
             self.chunks.push_back(Chunk::Borrowed(data));
             return;
         }
-        let mut rest = &data[..];
+        self.copy(&data);
+    }
+
+    /// Moves all of `other` behind what is here.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        self.len += core::mem::take(&mut other.len);
+        for chunk in other.chunks.drain(..) {
+            match chunk {
+                Chunk::Borrowed(_) => self.chunks.push_back(chunk),
+                // Together again, or each switch of a stream's way could leave a chunk of its own.
+                Chunk::Owned(bytes) => self.copy(&bytes),
+            }
+        }
+    }
+
+    fn copy(&mut self, mut rest: &[u8]) {
         let mut room = FIRST_COPY;
         if let Some(Chunk::Owned(last)) = self.chunks.back_mut() {
             let (fits, more) = rest.split_at(rest.len().min(last.capacity() - last.len()));
@@ -151,7 +166,14 @@ mod tests {
             let mut reads = reads.into_iter();
             for data in pushes.into_iter().filter(|data| !data.is_empty()) {
                 sent.extend_from_slice(&data);
-                parked.push(Bytes::from(data), &mut borrow);
+                if data.len() % 3 == 0 {
+                    let mut other = Parked::default();
+                    other.push(Bytes::from(data), &mut borrow);
+                    parked.append(&mut other);
+                    prop_assert!(other.is_empty() && other.peek().is_empty());
+                } else {
+                    parked.push(Bytes::from(data), &mut borrow);
+                }
                 let Some((how, n)) = reads.next() else { continue };
                 match how {
                     0 => got.extend_from_slice(&parked.read(n, &mut borrow)),

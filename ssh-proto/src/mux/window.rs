@@ -1,4 +1,5 @@
 //! Flow control: the peer's window for what we send, and the ledger of what we grant.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use crate::error::PeerMisbehaved;
 use crate::transport::MAX_DATA;
@@ -27,7 +28,7 @@ impl Window {
     /// Takes up to `wanted` bytes and says how many.
     pub(crate) fn spend(&mut self, wanted: usize) -> usize {
         let spent = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.available);
-        self.available -= spent;
+        self.available = self.available.saturating_sub(spent);
         self.outstanding = self.outstanding.saturating_add(spent);
         spent as usize
     }
@@ -56,7 +57,7 @@ impl Ledger {
 
     /// What a channel holding `extra` of the rest may hold of it: an eighth of what would be free without it.
     fn share(&self, extra: usize) -> usize {
-        (self.free + extra) / 8
+        self.free.saturating_add(extra) / 8
     }
 }
 
@@ -83,8 +84,8 @@ impl RecvWindow {
     pub(crate) fn open(ledger: &mut Ledger, max: usize, lenient: bool) -> Self {
         let max = max.clamp(1, u32::MAX as usize);
         let extra = max.saturating_sub(ledger.floor).min(ledger.share(0));
-        ledger.free -= extra;
-        let target = max.min(ledger.floor + extra);
+        ledger.free = ledger.free.saturating_sub(extra);
+        let target = max.min(ledger.floor.saturating_add(extra));
         let mut window = Self { target, extra, max, credit: target, held: 0, overdraft: 0, lenient };
         window.overdraft = window.allowance();
         window
@@ -97,7 +98,7 @@ impl RecvWindow {
 
     /// Bytes of window granted and bytes held: what the channel may cost.
     pub(crate) fn granted(&self) -> usize {
-        self.credit + self.held
+        self.credit.saturating_add(self.held)
     }
 
     /// Data arrived.
@@ -105,12 +106,12 @@ impl RecvWindow {
         match self.credit.checked_sub(bytes) {
             Some(rest) => self.credit = rest,
             None => {
-                let beyond = bytes - self.credit;
+                let beyond = bytes.saturating_sub(self.credit);
                 self.overdraft = self.overdraft.checked_sub(beyond).ok_or(PeerMisbehaved::WindowExceeded)?;
                 self.credit = 0;
             }
         }
-        self.held += bytes;
+        self.held = self.held.saturating_add(bytes);
         Ok(())
     }
 
@@ -120,22 +121,22 @@ impl RecvWindow {
         let share = ledger.share(self.extra);
         let wanted = self.max.saturating_sub(ledger.floor).min(share);
         if self.extra < wanted {
-            let more = bytes.min(wanted - self.extra).min(ledger.free);
-            ledger.free -= more;
-            self.extra += more;
+            let more = bytes.min(wanted.saturating_sub(self.extra)).min(ledger.free);
+            ledger.free = ledger.free.saturating_sub(more);
+            self.extra = self.extra.saturating_add(more);
         } else if self.extra > share {
-            let less = bytes.min(self.extra - share);
-            ledger.free += less;
-            self.extra -= less;
+            let less = bytes.min(self.extra.saturating_sub(share));
+            ledger.free = ledger.free.saturating_add(less);
+            self.extra = self.extra.saturating_sub(less);
         }
-        self.target = self.max.min(ledger.floor + self.extra);
+        self.target = self.max.min(ledger.floor.saturating_add(self.extra));
     }
 
     /// The bytes to announce now, if it is worth a message: after three packets or an eighth of the window,
     /// at half of a small one, and always when the peer has nothing left.
     pub(crate) fn adjust(&mut self) -> Option<u32> {
         let due = self.due()?;
-        self.credit += due;
+        self.credit = self.credit.saturating_add(due);
         self.overdraft = self.allowance();
         u32::try_from(due).ok()
     }
@@ -146,7 +147,7 @@ impl RecvWindow {
     }
 
     fn due(&self) -> Option<usize> {
-        let due = self.target.saturating_sub(self.credit + self.held);
+        let due = self.target.saturating_sub(self.granted());
         let enough = (3 * MAX_DATA).max(self.target / 8).min(self.target / 2);
         (due > 0 && (due >= enough || self.credit == 0)).then_some(due)
     }
@@ -157,7 +158,7 @@ impl RecvWindow {
 
     /// The channel is done with: its part goes back.
     pub(crate) fn close(&mut self, ledger: &mut Ledger) {
-        ledger.free += core::mem::take(&mut self.extra);
+        ledger.free = ledger.free.saturating_add(core::mem::take(&mut self.extra));
         (self.credit, self.held, self.target) = (0, 0, 0);
     }
 }

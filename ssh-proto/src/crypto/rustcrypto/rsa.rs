@@ -202,6 +202,11 @@ impl Signer for RsaSigner {
         algorithm.verify(self.public.as_blob(), what.message(), &signature).map_err(|_| SignRefused)?;
         Ok(Signature::new(algorithm.name(), signature))
     }
+
+    fn needs_check(&self) -> bool {
+        // Done above.
+        false
+    }
 }
 
 /// Why no RSA key was generated.
