@@ -12,8 +12,10 @@
 //! (ch_06) in `memory`.
 //!
 //! Not here, for want of the thing itself: compression (pk_06, pk_07), exchanges in finite fields (kx_01 to kx_03; the
-//! states of group exchange are in `gate` as a function), keyboard-interactive and GSSAPI (sm_25), certificates, FIDO
-//! keys and their restrictions (sm_18, kx_21, kx_22), agent connections (ch_17), file transfer (ch_22). The order of
+//! states of group exchange are in `gate` as a function), keyboard-interactive and GSSAPI (sm_25, but for
+//! their refusal), certificates, FIDO
+//! keys and their restrictions (sm_18, kx_21, kx_22), agent connections (ch_17, but for
+//! the refusal of their channels), file transfer (ch_22). The order of
 //! accepts and the number of connections (kx_24) are the adapters' concern, how often a peer may open a channel (ch_06)
 //! the embedder's, who is asked each time; aliasing (pk_17) is ruled out by `forbid(unsafe_code)`.
 

@@ -484,7 +484,7 @@ fn what_comes_to_a_channel_we_closed_earns_nothing() {
 }
 
 #[test]
-fn ch_12_a_server_opens_nothing_that_was_not_allowed() {
+fn ch_12_ch_17_a_server_opens_nothing_that_was_not_allowed() {
     let config = ssh_proto::ClientConfig::builder(&ssh_tests::null::PROVIDER).build().expect("a client");
     for kind in ["session", "forwarded-tcpip", "x11", "auth-agent@openssh.com", "direct-tcpip", ""] {
         let mut scene = Scene::of_client(config.clone()).authenticated();

@@ -268,6 +268,21 @@ fn a_refusal_lists_what_the_last_verdict_left_whoever_refuses() {
 }
 
 #[test]
+fn sm_25_methods_that_name_a_user_of_their_own_are_refused_without_asking() {
+    for method in ["gssapi-with-mic", "gssapi-keyex", "hostbased", "keyboard-interactive"] {
+        let mut scene = serviced(Scene::server());
+        scene.forget();
+        let mut payload = vec![50];
+        for field in ["user", "ssh-connection", method, "principal"] {
+            payload.put_string(field.as_bytes());
+        }
+        scene.say(&payload);
+        assert_eq!(listed(&mut scene), "publickey,password", "{method}");
+        assert_eq!(scene.events.len(), 0, "{method}: {:?}", scene.events);
+    }
+}
+
+#[test]
 fn methods_that_are_not_possible_are_refused_without_asking() {
     let config = null_server().auth_methods(AuthMethods::PASSWORD).build().expect("a server");
     let mut scene = serviced(Scene::of_server(config));
