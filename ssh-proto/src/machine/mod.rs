@@ -476,6 +476,9 @@ impl Core {
         match self.out.fault() {
             Some(SendFault::Entropy) => self.close_with(CloseReason::Entropy),
             Some(SendFault::KeyExhausted) => self.close_with(CloseReason::KeyExhausted),
+            Some(SendFault::Interrupted) => {
+                self.close_with(CloseReason::Internal("a provider panicked while it sealed a packet"));
+            }
             None => {}
         }
     }

@@ -10,6 +10,7 @@
 use alloc::boxed::Box;
 
 use bytes::{Buf, BufMut, BytesMut};
+use zeroize::Zeroize;
 
 use super::plain::Plain;
 use super::{MAX_PACKETS_PER_KEY, Volume};
@@ -24,6 +25,8 @@ use crate::msg::kex::NewKeys;
 pub(crate) enum SendFault {
     Entropy,
     KeyExhausted,
+    /// A provider or the random source panicked inside a packet.
+    Interrupted,
 }
 
 /// The embedder's random source, and a pool drawn from it for padding: one call per block, not per packet.
@@ -206,17 +209,9 @@ impl Outgoing {
         }
     }
 
-    /// The padding of a packet with so many bytes of payload: as little as there may be.
-    fn padding_of(&self, payload: usize) -> usize {
-        let head = if self.shape.length_in_block { 5 } else { 1 };
-        let block = self.shape.block;
-        let padding = block - (head + payload) % block;
-        if padding < 4 { padding + block } else { padding }
-    }
-
     /// The bytes of a packet with so many bytes of payload.
     pub(crate) fn packet_len(&self, payload: usize) -> usize {
-        5 + payload + self.padding_of(payload) + self.shape.tag
+        5 + payload + padding_of(&self.shape, payload) + self.shape.tag
     }
 
     /// One packet. `size` is how many payload bytes `write` will append, as far as known.
@@ -229,28 +224,56 @@ impl Outgoing {
             self.fault = Some(SendFault::KeyExhausted);
             return;
         }
-        let start = self.out.len();
-        self.out.reserve(5 + size + self.shape.block + 4 + self.shape.tag);
-        self.out.put_bytes(0, 5);
-        write(&mut self.out);
-        let payload = self.out.len() - start - 5;
-        let padding = self.padding_of(payload);
-        if self.random.padding(&mut self.out, padding).is_err() {
-            self.out.truncate(start);
-            return;
-        }
+        // Should a provider panic in here, this connection sends nothing any more: the embedder may go on with it.
+        self.fault = Some(SendFault::Interrupted);
+        let mut unsealed = Unsealed { start: self.out.len(), out: &mut self.out, sealed: false };
+        unsealed.out.reserve(5 + size + self.shape.block + 4 + self.shape.tag);
+        unsealed.out.put_bytes(0, 5);
+        write(unsealed.out);
+        let payload = unsealed.out.len() - unsealed.start - 5;
+        let padding = padding_of(&self.shape, payload);
         let length = 1 + payload + padding;
-        self.out.put_bytes(0, self.shape.tag);
-        let Some(packet) = self.out.get_mut(start..) else { return };
-        if let Some((head, rest)) = packet.split_first_chunk_mut::<4>() {
-            *head = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-            if let Some(first) = rest.first_mut() {
-                *first = u8::try_from(padding).unwrap_or(u8::MAX);
+        if self.random.padding(unsealed.out, padding).is_ok() {
+            unsealed.out.put_bytes(0, self.shape.tag);
+            let packet = unsealed.out.get_mut(unsealed.start..).unwrap_or_default();
+            if let Some((head, rest)) = packet.split_first_chunk_mut::<4>() {
+                *head = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+                if let Some(first) = rest.first_mut() {
+                    *first = u8::try_from(padding).unwrap_or(u8::MAX);
+                }
             }
+            self.sealer.seal(self.seq, packet);
+            unsealed.sealed = true;
+            self.seq = self.seq.wrapping_add(1);
+            self.volume.count(length);
         }
-        self.sealer.seal(self.seq, packet);
-        self.seq = self.seq.wrapping_add(1);
-        self.volume.count(length);
+        self.fault = None;
+    }
+}
+
+/// The padding of a packet with so many bytes of payload: as little as there may be.
+fn padding_of(shape: &PacketShape, payload: usize) -> usize {
+    let head = if shape.length_in_block { 5 } else { 1 };
+    let padding = shape.block - (head + payload) % shape.block;
+    if padding < 4 { padding + shape.block } else { padding }
+}
+
+/// A packet in the output that is plain text yet. Dropped before it is sealed, it is gone.
+struct Unsealed<'a> {
+    out: &'a mut BytesMut,
+    start: usize,
+    sealed: bool,
+}
+
+impl Drop for Unsealed<'_> {
+    fn drop(&mut self) {
+        if !self.sealed {
+            // It may be all there: cut off, it would be left in memory that is used again.
+            if let Some(plain) = self.out.get_mut(self.start..) {
+                plain.zeroize();
+            }
+            self.out.truncate(self.start);
+        }
     }
 }
 
@@ -292,6 +315,42 @@ mod tests {
         fn fill(&mut self, _: &mut [u8]) -> Result<(), EntropyError> {
             Err(EntropyError)
         }
+    }
+
+    /// Panics at its second packet.
+    struct Panics(bool);
+
+    impl SealPacket for Panics {
+        fn shape(&self) -> PacketShape {
+            Plain.shape()
+        }
+
+        fn seal(&mut self, _: u32, _: &mut [u8]) {
+            assert!(!core::mem::replace(&mut self.0, true), "as the test wants it");
+        }
+    }
+
+    struct Zeros;
+
+    impl Entropy for Zeros {
+        fn fill(&mut self, out: &mut [u8]) -> Result<(), EntropyError> {
+            out.fill(0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_packet_whose_sealing_panics_is_not_in_the_output_and_none_follows_it() {
+        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX);
+        out.sealer = Box::new(Panics(false));
+        out.transport(|out| out.put_slice(b"sealed"));
+        let sealed = out.output().to_vec();
+        assert_eq!((sealed.is_empty(), out.fault()), (false, None));
+        let send = || out.transport(|out| out.put_slice(b"in clear"));
+        assert!(std::panic::catch_unwind(core::panic::AssertUnwindSafe(send)).is_err());
+        assert_eq!((out.output(), out.fault()), (&sealed[..], Some(SendFault::Interrupted)));
+        out.transport(|out| out.put_slice(b"more"));
+        assert_eq!((out.output(), out.volume().packets), (&sealed[..], 1));
     }
 
     fn outgoing() -> Outgoing {
