@@ -54,9 +54,9 @@ pub struct Limits {
     /// Authentication requests a client sends.
     pub client_auth_requests: u32,
     /// How long after a request its refusal is sent at the earliest. One that takes longer to decide is sent at the
-    /// next of twice the delay, four times the delay and so on. So refusals take equally long when deciding takes
-    /// no longer than the delay, and otherwise tell no more than between which doublings it took: choose a delay
-    /// that is longer than a check of a password.
+    /// next of twice the delay, four times the delay and so on; after more than five seconds, at once. So refusals
+    /// take equally long when deciding takes no longer than the delay, and otherwise tell no more than between
+    /// which doublings it took: choose a delay that is longer than a check of a password.
     pub auth_failure_delay: Duration,
     /// Bytes of banners taken from a server or sent to a client.
     pub banner_bytes: usize,

@@ -174,8 +174,15 @@ impl Timers {
     }
 }
 
-/// `first`, doubled until it is no shorter than what `passed`.
+/// The longest that is waited for a doubling: behind it a person decided, not a function whose time tells
+/// something, and is not to be kept waiting as long again. OpenSSH has the same bound.
+const LONGEST_STEP: Duration = Duration::from_secs(5);
+
+/// `first`, doubled until it is no shorter than what `passed`; just that when it is too long to double.
 fn step(first: Duration, passed: Duration) -> Duration {
+    if passed > LONGEST_STEP.max(first) {
+        return passed;
+    }
     let mut step = first;
     while step < passed && !step.is_zero() {
         step = step.saturating_mul(2);
@@ -205,6 +212,8 @@ mod tests {
             assert_eq!(step(ms(10), ms(passed)), ms(due), "{passed}");
         }
         assert_eq!(step(Duration::ZERO, ms(1)), Duration::ZERO);
+        assert_eq!((step(ms(10), ms(5_000)), step(ms(10), ms(5_001))), (ms(5_120), ms(5_001)));
+        assert_eq!((step(ms(6_000), ms(5_001)), step(ms(6_000), ms(6_001))), (ms(6_000), ms(6_001)));
         assert_eq!(step(ms(1), Duration::MAX), Duration::MAX);
     }
 

@@ -105,20 +105,24 @@ fn over_std(what: &str, config: &Arc<ServerConfig>, knocks: bool) {
         knock(&mut ours);
         (ours, server, Some(questions.recv_timeout(PATIENCE).unwrap()))
     };
-    let end = |(ours, server, question): (UnixStream, ServerConnection, Option<_>)| {
+    // Apart from the end: a refusal takes as long as its decision took, and again.
+    let let_go = |(ours, server, question): (UnixStream, ServerConnection, Option<_>)| {
         drop((ours, question));
+        server
+    };
+    let end = |server: ServerConnection| {
         server.join(PATIENCE);
         assert!(server.is_finished());
     };
     // What the process sets up once is none of a connection's.
-    end(visit());
+    end(let_go(visit()));
     let count = Count::begin(knocks);
     let visits: Vec<_> = (0..CONNECTIONS).map(|_| visit()).collect();
     while count.is_to_come() {
         std::thread::yield_now();
     }
     count.check(what);
-    visits.into_iter().for_each(end);
+    visits.into_iter().map(let_go).collect::<Vec<_>>().into_iter().for_each(end);
 }
 
 type TokioVisit = (
@@ -154,12 +158,15 @@ fn over_tokio(what: &str, config: &Arc<ServerConfig>, knocks: bool) {
     };
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let end = async |(ours, server, driving, question): TokioVisit| {
+        let let_go = |(ours, server, driving, question): TokioVisit| {
             drop((ours, question));
+            (server, driving)
+        };
+        let end = async |(server, driving): (_, JoinHandle<CloseReason>)| {
             driving.await.unwrap();
             drop(server);
         };
-        end(visit().await).await;
+        end(let_go(visit().await)).await;
         let count = Count::begin(knocks);
         let mut visits = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -169,8 +176,8 @@ fn over_tokio(what: &str, config: &Arc<ServerConfig>, knocks: bool) {
             tokio::task::yield_now().await;
         }
         count.check(what);
-        for visit in visits {
-            end(visit).await;
+        for ending in visits.into_iter().map(let_go).collect::<Vec<_>>() {
+            end(ending).await;
         }
     });
 }
