@@ -1,6 +1,6 @@
 //! What a reader sees whose own side closed.
 
-use ssh_proto::{Disconnect, ReadError, Side, Stream};
+use ssh_proto::{Channel, Disconnect, ReadError, Side, Stream, WriteError};
 use ssh_tests::{Pair, Policy, Scene, either, hand};
 
 use super::{client, server};
@@ -117,4 +117,37 @@ fn an_eof_that_crosses_our_close_is_told_with_the_close() {
     pair.c2s.stalled = false;
     pair.drive();
     assert_eq!((pair.client.count("Readable(Data)"), pair.client.count("0 } Closed")), (1, 1));
+}
+
+#[test]
+fn a_writer_that_waits_is_told_when_its_own_side_ends_the_stream() {
+    let ends: [fn(&mut Channel<'_>); 3] =
+        [|channel| channel.eof().unwrap(), |channel| channel.close(), |channel| _ = channel.abort()];
+    for end in ends {
+        for stream in STREAMS {
+            let mut scene = Scene::client().authenticated();
+            let id = scene.open_session(1);
+            let told = |scene: &mut Scene| {
+                let events = scene.take_events();
+                events.iter().filter(|event| format!("{event:?}").contains("Writable")).count()
+            };
+            let mut channel = scene.as_client().channel(id).unwrap();
+            assert_eq!(channel.write(stream, b"ab"), Ok(1));
+            end(&mut channel);
+            assert_eq!(told(&mut scene), 1, "{stream:?}");
+            let again = scene.as_client().channel(id).unwrap().write(stream, b"b");
+            assert_eq!(again, Err(WriteError::Closed));
+            scene.say(&hand::adjust(0, 100));
+            assert_eq!(told(&mut scene), 0, "once is enough");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_told_of_an_end_who_does_not_wait() {
+    let mut scene = Scene::client().authenticated();
+    let id = scene.open_session(2);
+    assert_eq!(scene.as_client().channel(id).unwrap().write(Stream::Data, b"ab"), Ok(2));
+    scene.as_client().channel(id).unwrap().close();
+    assert!(scene.take_events().is_empty());
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Mux;
 use super::channel::{ChannelState, Once, Stderr};
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
-use crate::event::{ChannelId, Flag, Stream};
+use crate::event::{ChannelId, EventQueue, Flag, Stream};
 use crate::machine::Core;
 use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
@@ -141,7 +141,8 @@ impl<'a> Channel<'a> {
     /// Sends data: as much of `src` as window and output take now, and says how many bytes that was.
     ///
     /// # Errors
-    /// [`WriteError::Blocked`] when nothing was taken; then a `Writable` event follows.
+    /// [`WriteError::Blocked`] when nothing was taken; then a `Writable` event follows, also when the stream is ended
+    /// here before it can go on.
     /// [`WriteError::Closed`] after [`eof`](Self::eof), [`close`](Self::close), the peer's close, or the end.
     pub fn write(&mut self, stream: Stream, src: &[u8]) -> Result<usize, WriteError> {
         let id = self.id;
@@ -219,13 +220,14 @@ impl<'a> Channel<'a> {
     /// [`WriteError::Closed`].
     pub fn eof(&mut self) -> Result<(), WriteError> {
         let id = self.id;
-        let (mux, _) = self.parts().ok_or(WriteError::Closed)?;
+        let (mux, cx) = self.parts().ok_or(WriteError::Closed)?;
         let lost = mux.lost;
         let channel = mux.find(id).ok_or(WriteError::Closed)?;
         if lost || channel.eof_out != Once::No || channel.closing() {
             return Err(WriteError::Closed);
         }
         channel.eof_out = Once::Wanted;
+        mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();
         Ok(())
@@ -236,7 +238,7 @@ impl<'a> Channel<'a> {
     /// dropped.
     pub fn close(&mut self) {
         let id = self.id;
-        let Some((mux, _)) = self.parts() else { return };
+        let Some((mux, cx)) = self.parts() else { return };
         let Some(channel) = mux.find(id) else { return };
         if channel.closing() {
             return;
@@ -246,6 +248,7 @@ impl<'a> Channel<'a> {
         }
         channel.close_out = Once::Wanted;
         channel.done = true;
+        mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();
     }
@@ -254,7 +257,7 @@ impl<'a> Channel<'a> {
     /// how many bytes that were. Reads give [`ReadError::Reset`] once the peer's CLOSE is there.
     pub fn abort(&mut self) -> usize {
         let id = self.id;
-        let Some((mux, _)) = self.parts() else { return 0 };
+        let Some((mux, cx)) = self.parts() else { return 0 };
         let mut dropped = mux.outbox.forget(id);
         dropped += mux.drop_parked(id);
         if let Some(channel) = mux.find(id) {
@@ -264,6 +267,7 @@ impl<'a> Channel<'a> {
                 channel.close_out = Once::Wanted;
             }
         }
+        mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();
         dropped
@@ -286,6 +290,14 @@ impl Mux {
     fn reader(&mut self, id: ChannelId) -> Option<(&mut ChannelState, &mut super::BorrowBudget)> {
         let Self { slots, borrow, .. } = self;
         super::slot(slots, id).map(|channel| (channel, borrow))
+    }
+
+    /// Our side ended the stream: no window and no room will let a blocked write go on, so its writer is told now,
+    /// and finds it closed.
+    fn turn_writer_away(&mut self, id: ChannelId, events: &mut EventQueue) {
+        if self.find(id).is_some_and(|channel| core::mem::take(&mut channel.blocked)) {
+            self.raise(id, Flag::Writable, events);
+        }
     }
 
     /// Data was consumed: its window may be granted again.
