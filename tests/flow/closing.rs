@@ -120,6 +120,26 @@ fn an_eof_that_crosses_our_close_is_told_with_the_close() {
 }
 
 #[test]
+fn an_abort_cuts_what_was_not_read_and_takes_back_no_end_that_was_told() {
+    for before in [&[PeersEof][..], &[PeersEof, PeersClose], &[Close, PeersEof], &[Close, PeersClose]] {
+        for after in [&[][..], &[PeersClose], &[Loss]] {
+            let mut scene = Scene::client().authenticated();
+            let id = scene.open_session(1 << 20);
+            scene.say(&hand::data(0, b"received"));
+            before.iter().for_each(|step| go(&mut scene, id, *step));
+            let told = (Vec::new(), ReadError::Eof);
+            assert_eq!(scene.read_all(id, Stream::Stderr), told, "{before:?}");
+            assert_eq!(scene.as_client().channel(id).unwrap().read_into(Stream::Data, &mut [0; 3]), Ok(3));
+            assert_eq!(scene.as_client().channel(id).unwrap().abort(), 5, "{before:?}");
+            after.iter().for_each(|step| go(&mut scene, id, *step));
+            let cut = (Vec::new(), ReadError::Reset);
+            assert_eq!(scene.read_all(id, Stream::Data), cut, "{before:?} {after:?}");
+            assert_eq!(scene.read_all(id, Stream::Stderr), told, "{before:?} {after:?}");
+        }
+    }
+}
+
+#[test]
 fn a_writer_that_waits_is_told_when_its_own_side_ends_the_stream() {
     let ends: [fn(&mut Channel<'_>); 3] =
         [|channel| channel.eof().unwrap(), |channel| channel.close(), |channel| _ = channel.abort()];

@@ -102,6 +102,7 @@ impl<'a> Channel<'a> {
         let channel = mux.find(id).ok_or(lost)?;
         if channel.parked(stream).is_empty() {
             return Err(match channel {
+                channel if channel.is_cut(stream) => ReadError::Reset,
                 channel if channel.has_ended() => ReadError::Eof,
                 channel if channel.close_in => ReadError::Reset,
                 _ if mux.lost => lost,
@@ -254,19 +255,24 @@ impl<'a> Channel<'a> {
     }
 
     /// Closes the channel at once. Requests that did not leave yet and data not read yet are dropped; returns
-    /// how many bytes that were. Reads give [`ReadError::Reset`] once the peer's CLOSE is there.
+    /// how many bytes that were. Reads of a stream that lost data give [`ReadError::Reset`] from now on, others once
+    /// the peer's CLOSE is there, unless they had come to their end before.
     pub fn abort(&mut self) -> usize {
         let id = self.id;
         let Some((mux, cx)) = self.parts() else { return 0 };
         let mut dropped = mux.outbox.forget(id);
-        dropped += mux.drop_parked(id);
         if let Some(channel) = mux.find(id) {
+            for (cut, parked) in channel.cut.iter_mut().zip(&channel.parked) {
+                *cut |= !parked.is_empty();
+            }
             channel.outboxed = 0;
-            channel.done = false;
+            // An end that is there may have been read.
+            channel.done &= channel.has_ended();
             if !channel.closing() {
                 channel.close_out = Once::Wanted;
             }
         }
+        dropped += mux.drop_parked(id);
         mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();
