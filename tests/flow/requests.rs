@@ -5,7 +5,7 @@ use std::time::Duration;
 use ssh_proto::raw::number;
 use ssh_proto::{
     Channel, ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, GlobalRequestKind,
-    OpenError, RequestError, ServerEvent, Stream, WriteError,
+    Limits, OpenError, RequestError, ServerEvent, Stream, WriteError,
 };
 use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
 
@@ -258,6 +258,25 @@ fn how_a_program_ended_is_told_to_whoever_closed_on_it() {
     client(&mut pair, ours).close();
     pair.drive();
     assert_eq!(pair.client.count("Exit("), 1, "{:?}", pair.client.trace);
+}
+
+#[test]
+fn every_request_on_a_channel_of_a_type_of_its_own_is_told_however_many() {
+    let mut pair = Pair::logged_in();
+    let kind = ChannelKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    let ours = pair.client.conn.open_channel(&kind, ChannelConfig::default()).unwrap();
+    pair.drive();
+    let many = Limits::default().env_requests as usize + 10;
+    for _ in 0..many {
+        client(&mut pair, ours).request(&ChannelRequestKind::env("A", "b"), true).unwrap();
+        pair.drive();
+    }
+    assert_eq!((pair.server.count("Request Env"), pair.client.count("Reply(true)")), (many, many));
+    // How something ended is told, and no question whoever makes one of it.
+    let exit = ChannelRequestKind::Exit(ssh_proto::ExitStatus::Code(7));
+    client(&mut pair, ours).request(&exit, true).unwrap();
+    pair.drive();
+    assert_eq!((pair.server.count("Exit("), pair.client.count("Reply(false)")), (1, 1));
 }
 
 #[test]

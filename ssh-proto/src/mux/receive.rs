@@ -409,7 +409,7 @@ fn surfaced(
         ChannelRequestKind::Other { name, .. } => name != super::globals::KEEPALIVE,
         // RFC 4254 §6.5: one program per session.
         kind if kind.starts_program() => channel.rules == Rules::Embedder || channel.program == Program::No,
-        ChannelRequestKind::Env { .. } => {
+        ChannelRequestKind::Env { .. } if channel.rules != Rules::Embedder => {
             channel.env_requests += 1;
             channel.env_requests <= limits.env_requests
         }
