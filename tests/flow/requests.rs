@@ -280,6 +280,43 @@ fn every_request_on_a_channel_of_a_type_of_its_own_is_told_however_many() {
 }
 
 #[test]
+fn a_channel_whose_open_is_unanswered_leaves_room_for_the_requests_of_others() {
+    for len in [0, 4_000, 30_000] {
+        for answer in [Answer::Yes, Answer::No, Answer::Keep] {
+            let mut pair = Pair::logged_in();
+            let (ours, _) = pair.open_session();
+            pair.server.policy.open = Answer::Keep;
+            let open = |pair: &mut Pair| {
+                pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap()
+            };
+            let (slow, other) = (open(&mut pair), open(&mut pair));
+            pair.drive();
+            let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: vec![0; len] };
+            let ask = |pair: &mut Pair, id| client(pair, id).request(&kind, false);
+            while ask(&mut pair, slow).is_ok() {}
+            assert_eq!(ask(&mut pair, slow), Err(RequestError::Full));
+            assert_eq!(ask(&mut pair, other), Err(RequestError::Full), "they have one share");
+            assert_eq!(ask(&mut pair, ours), Ok(()), "{len}");
+            open(&mut pair);
+            let ready = |pair: &Pair| pair.client.trace.iter().filter(|event| *event == "Ready").count();
+            pair.drive();
+            assert_eq!(ready(&pair), 0);
+            // The first one comes to something, comes to nothing, or is given up.
+            pair.server.policy.request = Answer::Yes;
+            let ticket = take!(pair.server, ServerEvent::Open(ticket) => ticket);
+            match answer {
+                Answer::Yes => drop(pair.server.conn.accept_channel(ticket, ChannelConfig::default())),
+                Answer::No => drop(ticket),
+                _ => client(&mut pair, slow).release(),
+            }
+            pair.drive();
+            assert_eq!(ready(&pair), 1, "{len} {answer:?}");
+            assert_eq!(ask(&mut pair, other), Ok(()));
+        }
+    }
+}
+
+#[test]
 fn an_impossible_open_costs_only_its_channel() {
     let mut pair = Pair::logged_in();
     pair.s2c.stalled = true;

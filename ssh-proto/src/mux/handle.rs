@@ -206,7 +206,8 @@ impl<'a> Channel<'a> {
     /// With `want_reply`, `Reply` events answer such requests in their order.
     ///
     /// # Errors
-    /// [`RequestError::Full`] when too many wait; then a `Ready` event follows.
+    /// [`RequestError::Full`] when too many wait; then a `Ready` event follows. All channels that are not confirmed
+    /// yet have a quarter of the room together.
     pub fn request(&mut self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), RequestError> {
         let id = self.id;
         let (mux, mut cx) = self.parts().ok_or(RequestError::Closed)?;

@@ -264,7 +264,7 @@ impl Mux {
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
         let kind = kind.wire_name().as_bytes();
         ChannelOpen { kind, sender: id.slot, window, max_packet, data: &data }.encode(&mut payload);
-        self.outbox.push(Waiting { channel: None, payload });
+        self.outbox.push(Waiting { channel: None, held: false, payload });
         self.open_deadlines.start(id);
         self.active = true;
         Ok(id)
@@ -359,7 +359,8 @@ impl Mux {
             channel.refused = true;
             return Err(RequestError::Full);
         }
-        if !outbox.has_room(size) {
+        let held = channel.remote.is_none();
+        if !(if held { outbox.has_held_room(size) } else { outbox.has_room(size) }) {
             return Err(RequestError::Full);
         }
         if want_reply {
@@ -372,7 +373,7 @@ impl Mux {
         if let Some(channel) = self.find(id) {
             channel.outboxed += 1;
         }
-        self.outbox.push(Waiting { channel: Some(id), payload });
+        self.outbox.push(Waiting { channel: Some(id), held, payload });
         self.active = true;
         Ok(())
     }

@@ -161,6 +161,7 @@ impl Mux {
         if channel.blocked && channel.may_write() {
             self.wait_for_room(id);
         }
+        self.outbox.let_go(id);
         self.touch(id);
         self.active = true;
         Ok(Effect::Useful)
