@@ -317,6 +317,36 @@ fn a_channel_whose_open_is_unanswered_leaves_room_for_the_requests_of_others() {
 }
 
 #[test]
+fn an_answer_that_has_not_left_is_still_to_be_drained() {
+    let mut pair = Pair::logged_in();
+    let (policy, accepting) =
+        (Policy { request: Answer::Keep, ..Policy::default() }, ChannelConfig::default());
+    pair.server.policy = Policy { open: Answer::Keep, ..policy };
+    let ours = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    pair.drive();
+    let ticket = take!(pair.server, ServerEvent::Open(ticket) => ticket);
+    pair.server.conn.rekey();
+    let theirs = pair.server.conn.accept_channel(ticket, accepting).unwrap();
+    assert!(!server(&mut pair, theirs).is_drained(), "the confirmation waits for the exchange");
+    pair.drive();
+    assert!(server(&mut pair, theirs).is_drained());
+    for name in ["A", "B"] {
+        client(&mut pair, ours).request(&ChannelRequestKind::env(name, ""), true).unwrap();
+    }
+    pair.drive();
+    let mut take = || take!(pair.server, ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => ticket);
+    let (first, second) = (take(), take());
+    pair.server.conn.rekey();
+    pair.server.conn.reply_request(second, true).unwrap();
+    assert!(server(&mut pair, theirs).is_drained(), "it is another answer that this one waits for");
+    pair.server.conn.reply_request(first, true).unwrap();
+    assert!(!server(&mut pair, theirs).is_drained());
+    pair.drive();
+    assert!(server(&mut pair, theirs).is_drained());
+    assert_eq!(pair.client.count("Reply(true)"), 2);
+}
+
+#[test]
 fn an_impossible_open_costs_only_its_channel() {
     let mut pair = Pair::logged_in();
     pair.s2c.stalled = true;

@@ -191,11 +191,14 @@ impl<'a> Channel<'a> {
         channel.send.available().min(packets.saturating_mul(channel.max_packet))
     }
 
-    /// Whether everything accepted so far has become output of the connection: data always has, requests, EOF and
-    /// close wait for the end of a key exchange and for room. For who wants to know that all of it has left.
+    /// Whether everything accepted so far has become output of the connection: data always has; the confirmation,
+    /// requests, answers, EOF and close wait for the end of a key exchange and for room. For who wants to know that
+    /// all of it has left. An answer behind a question that is not answered yet waits for that alone, and does not
+    /// count.
     pub fn is_drained(&self) -> bool {
         self.state().is_none_or(|channel| {
-            channel.outboxed == 0 && channel.eof_out != Once::Wanted && channel.close_out != Once::Wanted
+            let once = [channel.confirm, channel.eof_out, channel.close_out];
+            channel.outboxed == 0 && !channel.owed.is_ready() && !once.contains(&Once::Wanted)
         })
     }
 
