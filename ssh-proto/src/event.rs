@@ -73,7 +73,8 @@ pub enum ChannelEvent {
     /// How the remote program of a session we opened ended. On a channel of a type of its own either side may say
     /// it. It is no question: a peer that wants a reply all the same, against RFC 4254 §6.10, gets a refusal.
     Exit(ExitStatus),
-    /// The peer closed the channel, and so did we. What came before may still be read until it is released.
+    /// The peer closed the channel, and so do we, if we did not before: in a key exchange our CLOSE still waits for
+    /// its end. What came before may still be read until the channel is released.
     Closed,
 }
 
