@@ -2,7 +2,8 @@
 //!
 //! Nothing that only has one value per channel is queued: adjusts, EOF, CLOSE and plain replies are flags and
 //! counters, turned into packets when a packet may be sent and there is room. Channels with such work stand
-//! in one ring, channels whose writer waits for room in another; no step looks at all channels.
+//! in one ring, channels whose writer waits for room in another, channels that the peer asks something on in a set; no
+//! step of a connection that goes on looks at all channels.
 //!
 //! [RFC 4254]: https://www.rfc-editor.org/rfc/rfc4254
 
@@ -16,7 +17,7 @@ pub(crate) mod replies;
 pub(crate) mod send;
 pub(crate) mod window;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -122,6 +123,8 @@ pub(crate) struct Mux {
     ledger: Ledger,
     borrow: BorrowBudget,
     max_borrowed: usize,
+    /// Channels with questions that wait for the embedder.
+    asked: BTreeSet<ChannelId>,
     /// Channels with flags to render.
     control: VecDeque<ChannelId>,
     /// Channels whose writer waits for room.
@@ -157,6 +160,7 @@ impl Mux {
             ledger: Ledger::new(limits.recv_budget, limits.max_channels, limits.min_window),
             borrow: BorrowBudget(limits.max_borrowed),
             max_borrowed: limits.max_borrowed,
+            asked: BTreeSet::new(),
             control: VecDeque::new(),
             writers: VecDeque::new(),
             told: 0,
@@ -206,6 +210,7 @@ impl Mux {
             entry.generation = entry.generation.wrapping_add(1);
             channel.recv.close(&mut self.ledger);
             self.outbox.forget(id);
+            self.asked.remove(&id);
             self.free.push_back(id.slot);
             self.in_use -= 1;
         }
@@ -328,6 +333,9 @@ impl Mux {
             channel.program = Program::Running;
         }
         channel.forget_refused_program();
+        if channel.owed.undecided() == 0 {
+            self.asked.remove(&id);
+        }
         ticket.settle();
         self.touch(id);
         Ok(())
@@ -403,6 +411,7 @@ impl Mux {
     fn abandon(&mut self, id: ChannelId) {
         if let Some(channel) = self.find(id) {
             channel.owed.abandon();
+            self.asked.remove(&id);
         }
     }
 

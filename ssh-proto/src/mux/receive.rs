@@ -386,6 +386,9 @@ impl Mux {
         }
         let ticket = asked.map(|(_, ticket)| ticket);
         let request = ChannelRequest { ticket, channel: id, kind, after: channel.arrived };
+        if request.ticket.is_some() {
+            self.asked.insert(id);
+        }
         cx.events.push(CoreEvent::Channel(id, ChannelEvent::Request(request)));
         self.active = true;
         Ok(Effect::Useful)

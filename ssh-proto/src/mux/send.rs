@@ -1,7 +1,5 @@
 //! Sending: flags and waiting messages become packets, when a packet may be sent and there is room.
 
-use alloc::vec::Vec;
-
 use super::channel::{Once, RemoteId};
 use super::outbox::Waiting;
 use super::replies::NextReply;
@@ -28,18 +26,15 @@ impl Mux {
             }
         }
         self.globals.sweep(cx);
-        let undecided: Vec<ChannelId> = self
-            .slots
-            .iter_mut()
-            .filter_map(|entry| entry.channel.as_mut())
-            .filter(|channel| channel.owed.undecided() > 0)
-            .map(|channel| {
-                channel.owed.sweep(cx.owed);
-                channel.forget_refused_program();
-                channel.id
-            })
-            .collect();
-        undecided.into_iter().for_each(|id| self.touch(id));
+        for id in core::mem::take(&mut self.asked) {
+            let Some(channel) = self.find(id) else { continue };
+            channel.owed.sweep(cx.owed);
+            channel.forget_refused_program();
+            if channel.owed.undecided() > 0 {
+                self.asked.insert(id);
+            }
+            self.touch(id);
+        }
     }
 
     /// Sends what may be sent: global replies, flags of channels, the outbox. Then tells writers of the room.
