@@ -155,7 +155,7 @@ impl<'a> Channel<'a> {
         }
         let mut sent = 0;
         while let Some(rest) = src.get(sent..).filter(|rest| !rest.is_empty() && channel.may_write()) {
-            let Some(mut sender) = cx.sender() else { break };
+            let Some(mut sender) = cx.data_sender() else { break };
             let Some(super::RemoteId(recipient)) = channel.remote else { break };
             let n = channel.send.spend(rest.len().min(channel.max_packet));
             let Some(data) = rest.get(..n) else { break };
@@ -184,10 +184,12 @@ impl<'a> Channel<'a> {
     /// How many bytes a write would take now. Both streams share window and room.
     pub fn capacity(&self, stream: Stream) -> usize {
         let Some(channel) = self.state().filter(|channel| channel.may_write()) else { return 0 };
-        // As `write` does it: packets of the largest size, as long as there is any room.
+        // As `write` does it: packets of the largest size, as long as there is any room and no new key due.
         let head = if stream == Stream::Data { DATA_HEAD } else { EXTENDED_DATA_HEAD };
-        let packet = self.core.out.packet_len(head + channel.max_packet);
-        let packets = self.core.output_room().div_ceil(packet);
+        let (out, payload) = (&self.core.out, head + channel.max_packet);
+        let rekey = &self.core.config.common().rekey;
+        let packets = self.core.output_room().div_ceil(out.packet_len(payload));
+        let packets = packets.min(rekey.packets_left(out.volume(), out.counted_len(payload)));
         channel.send.available().min(packets.saturating_mul(channel.max_packet))
     }
 

@@ -29,7 +29,7 @@ use self::parked::BorrowBudget;
 use self::replies::Deadlines;
 use self::window::{Ledger, RecvWindow, Window};
 use crate::auth::Authenticated;
-use crate::config::{AnyConfig, Limits};
+use crate::config::{AnyConfig, Limits, RekeyPolicy};
 use crate::error::{AnswerError, OpenError, PeerMisbehaved, RequestError};
 use crate::event::{ChannelEvent, ChannelId, CoreEvent, EventQueue, Flag, Stream};
 use crate::msg::Message;
@@ -52,6 +52,7 @@ const MIN_MAX_PACKET: u32 = 16;
 /// What the mux needs of the rest of the connection.
 pub(crate) struct MuxContext<'a> {
     pub(crate) limits: &'a Limits,
+    pub(crate) rekey: &'a RekeyPolicy,
     pub(crate) out: &'a mut Outgoing,
     pub(crate) owed: &'a mut OwedQueue,
     pub(crate) events: &'a mut EventQueue,
@@ -74,6 +75,11 @@ impl MuxContext<'_> {
     /// The way out, when packets may be sent and there is room.
     fn sender(&mut self) -> Option<ServiceSender<'_>> {
         if self.has_room() { self.out.service() } else { None }
+    }
+
+    /// The same for data. Of that there may be any amount, and it must not use up a key that is due to be replaced.
+    fn data_sender(&mut self) -> Option<ServiceSender<'_>> {
+        if self.rekey.is_due(self.out.volume()) { None } else { self.sender() }
     }
 }
 

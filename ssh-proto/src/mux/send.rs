@@ -169,7 +169,7 @@ impl Mux {
     ///
     /// Who was told counts until then, so that it makes no difference how often there is a look.
     fn wake_writers(&mut self, cx: &mut MuxContext<'_>) {
-        if self.writers.is_empty() || cx.sender().is_none() {
+        if self.writers.is_empty() || cx.data_sender().is_none() {
             return;
         }
         let turns = match cx.out.pending() {

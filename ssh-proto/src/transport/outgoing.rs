@@ -216,7 +216,12 @@ impl Outgoing {
 
     /// The bytes of a packet with so many bytes of payload.
     pub(crate) fn packet_len(&self, payload: usize) -> usize {
-        5 + payload + self.padding_of(payload) + self.shape.tag
+        4 + self.counted_len(payload) + self.shape.tag
+    }
+
+    /// What such a packet counts of the [volume](Self::volume) of its key.
+    pub(crate) fn counted_len(&self, payload: usize) -> usize {
+        1 + payload + self.padding_of(payload)
     }
 
     /// One packet. `size` is how many payload bytes `write` will append, as far as known.
