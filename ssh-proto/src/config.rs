@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use crate::crypto::Provider;
 use crate::key::KeyPair;
-use crate::transport::MAX_PACKETS_PER_KEY;
+use crate::transport::{MAX_PACKETS_PER_KEY, Volume};
 
 /// Bounds on what a connection holds, waits for and answers. Every field has a reason in the docs; the
 /// defaults are meant for the open internet.
@@ -171,6 +171,18 @@ impl Default for RekeyPolicy {
 }
 
 impl RekeyPolicy {
+    /// Whether a key that carried so much is to be replaced.
+    pub(crate) fn is_due(&self, volume: Volume) -> bool {
+        volume.bytes >= self.bytes || volume.packets >= self.packets
+    }
+
+    /// How many packets, of which each counts so many bytes, are begun before the key is due.
+    pub(crate) fn packets_left(&self, volume: Volume, bytes: usize) -> usize {
+        let by_bytes = self.bytes.saturating_sub(volume.bytes).div_ceil(bytes.max(1) as u64);
+        let left = by_bytes.min(self.packets.saturating_sub(volume.packets));
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
     /// Bytes under one key that end the connection. However small the soft limit, what is on its way when a
     /// re-exchange begins must fit.
     pub(crate) fn hard_bytes(&self) -> u64 {

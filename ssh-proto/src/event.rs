@@ -55,22 +55,26 @@ pub struct AuthIdentity {
 pub enum ChannelEvent {
     /// A stream went from empty to non-empty, or came to its end. Read until `Blocked`.
     Readable(Stream),
-    /// A write that was `Blocked` may be tried again. When more channels wait than there is room for, they are told
+    /// A write that was `Blocked` may be tried again, or was made impossible by an end of our own. When more channels wait than there is room for, they are told
     /// in turn, as many each time that output goes as there is room for.
     Writable,
     /// The peer asks for something. What starts and steers a program is told on a session that the peer opened
     /// (RFC 4254 §6), and is refused on one that we opened and on `direct-tcpip`. On a channel of any other type
     /// ([`ChannelKind::Other`](crate::ChannelKind::Other)) every well-formed request is told, whoever opened it:
-    /// what it means there, and how often it may be made, is for the embedder to say.
+    /// what it means there, and how often it may be made, is for the embedder to say. Three are not: how a program
+    /// ended is told as [`Exit`](Self::Exit), and a keepalive, or one more that wants an answer than may wait for it
+    /// ([`Limits::pending_requests`](crate::Limits::pending_requests),
+    /// [`Limits::owed_replies`](crate::Limits::owed_replies)), is refused at once.
     Request(ChannelRequest),
     /// The peer answered the oldest unanswered request.
     Reply(bool),
     /// The peer sends no more data. What came before may still wait to be read.
     Eof,
     /// How the remote program of a session we opened ended. On a channel of a type of its own either side may say
-    /// it.
+    /// it. It is no question: a peer that wants a reply all the same, against RFC 4254 §6.10, gets a refusal.
     Exit(ExitStatus),
-    /// The peer closed the channel, and so did we. What came before may still be read until it is released.
+    /// The peer closed the channel, and so do we, if we did not before: in a key exchange our CLOSE still waits for
+    /// its end. What came before may still be read until the channel is released.
     Closed,
 }
 

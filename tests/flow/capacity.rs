@@ -242,3 +242,43 @@ fn as_many_writers_are_told_of_room_as_it_has_quanta_however_often_there_is_a_lo
     assert_eq!(told(0, 20), second);
     assert_eq!(told(usize::MAX, 1), ids.len(), "nothing is left to be sent");
 }
+
+#[test]
+fn one_write_stops_where_new_keys_are_due_and_what_is_left_goes_behind_the_exchange() {
+    /// What one key may carry; more than two packets, and no multiple of one.
+    const KEY: u64 = 100_000;
+    let src = vec![b'x'; 2 << 20];
+    for (bytes, packets) in [(KEY, 1 << 20), (1 << 30, KEY >> 15)] {
+        let (client_config, server_config) = null_configs_with(
+            |limits| {
+                limits.output = 512 << 20;
+                limits.small_rekeys_per_minute = None;
+            },
+            |policy| (policy.bytes, policy.packets) = (bytes, packets),
+        );
+        let mut pair = Pair::new(client_config, server_config, 1);
+        pair.login();
+        let (ours, theirs) = pair.open_session();
+        let mut sent = 0;
+        while sent < src.len() {
+            let capacity = client(&mut pair, ours).capacity(Stream::Data);
+            match client(&mut pair, ours).write(Stream::Data, &src[sent..]) {
+                Ok(n) => {
+                    assert!(n <= KEY as usize + 32 * 1024, "{n} at once");
+                    assert_eq!(n, capacity.min(src.len() - sent));
+                    sent += n;
+                }
+                Err(error) => {
+                    assert_eq!((error, capacity), (WriteError::Blocked, 0));
+                    let told = pair.client.count("Writable");
+                    pair.drive();
+                    assert_eq!(pair.client.count("Writable"), told + 1, "after {sent}");
+                }
+            }
+        }
+        pair.drive();
+        assert_eq!(pair.server.bytes(theirs, Stream::Data), src);
+        assert!(pair.client.count("Rekeyed") >= 15, "{}", pair.client.count("Rekeyed"));
+        assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    }
+}

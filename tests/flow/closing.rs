@@ -1,6 +1,6 @@
 //! What a reader sees whose own side closed.
 
-use ssh_proto::{Disconnect, ReadError, Side, Stream};
+use ssh_proto::{Channel, Disconnect, ReadError, Side, Stream, WriteError};
 use ssh_tests::{Pair, Policy, Scene, either, hand};
 
 use super::{client, server};
@@ -104,17 +104,75 @@ fn a_reader_that_waits_behind_its_own_close_is_told_of_the_end() {
 }
 
 #[test]
-fn an_eof_that_crosses_our_close_is_told_with_the_close() {
+fn an_eof_that_crosses_our_close_is_told_to_who_waits_for_the_end() {
     let mut pair = Pair::logged_in();
     let (ours, theirs) = pair.open_session();
     pair.client.policy = Policy { read: false, ..Policy::default() };
     pair.c2s.stalled = true;
+    assert_eq!(client(&mut pair, ours).read(Stream::Data, 1), Err(ReadError::Blocked));
     client(&mut pair, ours).close();
     server(&mut pair, theirs).eof().unwrap();
     pair.drive();
-    assert_eq!(pair.client.count("Readable(Data)"), 0);
-    assert_eq!(client(&mut pair, ours).read(Stream::Data, 1), Err(ReadError::Eof));
+    // The CLOSE behind it may never come.
+    let told = ["Readable(Data)", "Readable(Stderr)", "0 } Eof", "0 } Closed"];
+    assert_eq!(told.map(|words| pair.client.count(words)), [1, 1, 0, 0]);
+    for stream in STREAMS {
+        assert_eq!(client(&mut pair, ours).read(stream, 1), Err(ReadError::Eof));
+    }
     pair.c2s.stalled = false;
     pair.drive();
-    assert_eq!((pair.client.count("Readable(Data)"), pair.client.count("0 } Closed")), (1, 1));
+    assert_eq!(told.map(|words| pair.client.count(words)), [1, 1, 0, 1]);
+}
+
+#[test]
+fn an_abort_cuts_what_was_not_read_and_takes_back_no_end_that_was_told() {
+    for before in [&[PeersEof][..], &[PeersEof, PeersClose], &[Close, PeersEof], &[Close, PeersClose]] {
+        for after in [&[][..], &[PeersClose], &[Loss]] {
+            let mut scene = Scene::client().authenticated();
+            let id = scene.open_session(1 << 20);
+            scene.say(&hand::data(0, b"received"));
+            before.iter().for_each(|step| go(&mut scene, id, *step));
+            let told = (Vec::new(), ReadError::Eof);
+            assert_eq!(scene.read_all(id, Stream::Stderr), told, "{before:?}");
+            assert_eq!(scene.as_client().channel(id).unwrap().read_into(Stream::Data, &mut [0; 3]), Ok(3));
+            assert_eq!(scene.as_client().channel(id).unwrap().abort(), 5, "{before:?}");
+            after.iter().for_each(|step| go(&mut scene, id, *step));
+            let cut = (Vec::new(), ReadError::Reset);
+            assert_eq!(scene.read_all(id, Stream::Data), cut, "{before:?} {after:?}");
+            assert_eq!(scene.read_all(id, Stream::Stderr), told, "{before:?} {after:?}");
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_waits_is_told_when_its_own_side_ends_the_stream() {
+    let ends: [fn(&mut Channel<'_>); 3] =
+        [|channel| channel.eof().unwrap(), |channel| channel.close(), |channel| _ = channel.abort()];
+    for end in ends {
+        for stream in STREAMS {
+            let mut scene = Scene::client().authenticated();
+            let id = scene.open_session(1);
+            let told = |scene: &mut Scene| {
+                let events = scene.take_events();
+                events.iter().filter(|event| format!("{event:?}").contains("Writable")).count()
+            };
+            let mut channel = scene.as_client().channel(id).unwrap();
+            assert_eq!(channel.write(stream, b"ab"), Ok(1));
+            end(&mut channel);
+            assert_eq!(told(&mut scene), 1, "{stream:?}");
+            let again = scene.as_client().channel(id).unwrap().write(stream, b"b");
+            assert_eq!(again, Err(WriteError::Closed));
+            scene.say(&hand::adjust(0, 100));
+            assert_eq!(told(&mut scene), 0, "once is enough");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_told_of_an_end_who_does_not_wait() {
+    let mut scene = Scene::client().authenticated();
+    let id = scene.open_session(2);
+    assert_eq!(scene.as_client().channel(id).unwrap().write(Stream::Data, b"ab"), Ok(2));
+    scene.as_client().channel(id).unwrap().close();
+    assert!(scene.take_events().is_empty());
 }

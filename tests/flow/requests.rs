@@ -5,7 +5,7 @@ use std::time::Duration;
 use ssh_proto::raw::number;
 use ssh_proto::{
     Channel, ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, GlobalRequestKind,
-    OpenError, RequestError, ServerEvent, Stream, WriteError,
+    Limits, OpenError, RequestError, ServerEvent, Stream, WriteError,
 };
 use ssh_tests::{Answer, Pair, Policy, hand, null_configs_with, record, take};
 
@@ -258,6 +258,92 @@ fn how_a_program_ended_is_told_to_whoever_closed_on_it() {
     client(&mut pair, ours).close();
     pair.drive();
     assert_eq!(pair.client.count("Exit("), 1, "{:?}", pair.client.trace);
+}
+
+#[test]
+fn every_request_on_a_channel_of_a_type_of_its_own_is_told_however_many() {
+    let mut pair = Pair::logged_in();
+    let kind = ChannelKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    let ours = pair.client.conn.open_channel(&kind, ChannelConfig::default()).unwrap();
+    pair.drive();
+    let many = Limits::default().env_requests as usize + 10;
+    for _ in 0..many {
+        client(&mut pair, ours).request(&ChannelRequestKind::env("A", "b"), true).unwrap();
+        pair.drive();
+    }
+    assert_eq!((pair.server.count("Request Env"), pair.client.count("Reply(true)")), (many, many));
+    // How something ended is told, and no question whoever makes one of it.
+    let exit = ChannelRequestKind::Exit(ssh_proto::ExitStatus::Code(7));
+    client(&mut pair, ours).request(&exit, true).unwrap();
+    pair.drive();
+    assert_eq!((pair.server.count("Exit("), pair.client.count("Reply(false)")), (1, 1));
+}
+
+#[test]
+fn a_channel_whose_open_is_unanswered_leaves_room_for_the_requests_of_others() {
+    for len in [0, 4_000, 30_000] {
+        for answer in [Answer::Yes, Answer::No, Answer::Keep] {
+            let mut pair = Pair::logged_in();
+            let (ours, _) = pair.open_session();
+            pair.server.policy.open = Answer::Keep;
+            let open = |pair: &mut Pair| {
+                pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap()
+            };
+            let (slow, other) = (open(&mut pair), open(&mut pair));
+            pair.drive();
+            let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: vec![0; len] };
+            let ask = |pair: &mut Pair, id| client(pair, id).request(&kind, false);
+            while ask(&mut pair, slow).is_ok() {}
+            assert_eq!(ask(&mut pair, slow), Err(RequestError::Full));
+            assert_eq!(ask(&mut pair, other), Err(RequestError::Full), "they have one share");
+            assert_eq!(ask(&mut pair, ours), Ok(()), "{len}");
+            open(&mut pair);
+            let ready = |pair: &Pair| pair.client.trace.iter().filter(|event| *event == "Ready").count();
+            pair.drive();
+            assert_eq!(ready(&pair), 0);
+            // The first one comes to something, comes to nothing, or is given up.
+            pair.server.policy.request = Answer::Yes;
+            let ticket = take!(pair.server, ServerEvent::Open(ticket) => ticket);
+            match answer {
+                Answer::Yes => drop(pair.server.conn.accept_channel(ticket, ChannelConfig::default())),
+                Answer::No => drop(ticket),
+                _ => client(&mut pair, slow).release(),
+            }
+            pair.drive();
+            assert_eq!(ready(&pair), 1, "{len} {answer:?}");
+            assert_eq!(ask(&mut pair, other), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_has_not_left_is_still_to_be_drained() {
+    let mut pair = Pair::logged_in();
+    let (policy, accepting) =
+        (Policy { request: Answer::Keep, ..Policy::default() }, ChannelConfig::default());
+    pair.server.policy = Policy { open: Answer::Keep, ..policy };
+    let ours = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    pair.drive();
+    let ticket = take!(pair.server, ServerEvent::Open(ticket) => ticket);
+    pair.server.conn.rekey();
+    let theirs = pair.server.conn.accept_channel(ticket, accepting).unwrap();
+    assert!(!server(&mut pair, theirs).is_drained(), "the confirmation waits for the exchange");
+    pair.drive();
+    assert!(server(&mut pair, theirs).is_drained());
+    for name in ["A", "B"] {
+        client(&mut pair, ours).request(&ChannelRequestKind::env(name, ""), true).unwrap();
+    }
+    pair.drive();
+    let mut take = || take!(pair.server, ServerEvent::Channel(_, ChannelEvent::Request(ticket)) => ticket);
+    let (first, second) = (take(), take());
+    pair.server.conn.rekey();
+    pair.server.conn.reply_request(second, true).unwrap();
+    assert!(server(&mut pair, theirs).is_drained(), "it is another answer that this one waits for");
+    pair.server.conn.reply_request(first, true).unwrap();
+    assert!(!server(&mut pair, theirs).is_drained());
+    pair.drive();
+    assert!(server(&mut pair, theirs).is_drained());
+    assert_eq!(pair.client.count("Reply(true)"), 2);
 }
 
 #[test]

@@ -266,9 +266,7 @@ impl Core {
             return;
         }
         let policy = &self.config.common().rekey;
-        let due = [self.incoming.volume(), self.out.volume()]
-            .iter()
-            .any(|volume| volume.bytes >= policy.bytes || volume.packets >= policy.packets);
+        let due = policy.is_due(self.incoming.volume()) || policy.is_due(self.out.volume());
         if !due && !self.rekey_wanted {
             return;
         }

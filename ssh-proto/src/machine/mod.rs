@@ -194,6 +194,7 @@ impl Core {
     pub(crate) fn mux_parts(&mut self) -> Option<(&mut Mux, MuxContext<'_>)> {
         let cx = MuxContext {
             limits: &self.config.common().limits,
+            rekey: &self.config.common().rekey,
             out: &mut self.out,
             owed: &mut self.owed,
             events: &mut self.events,

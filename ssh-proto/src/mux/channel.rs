@@ -104,6 +104,8 @@ pub(crate) struct ChannelState {
     pub(crate) close_in: bool,
     /// We closed it first and in order, so that what the peer answers is an end and no reset.
     pub(crate) done: bool,
+    /// Data of a stream, as in `parked`, was dropped unread: whatever ended it, what was read of it is not all.
+    pub(crate) cut: [bool; 2],
     /// The peer's EOF and requests behind our CLOSE.
     late_eof: bool,
     late_requests: usize,
@@ -145,6 +147,7 @@ impl ChannelState {
             eof_in: false,
             close_in: false,
             done: false,
+            cut: [false; 2],
             late_eof: false,
             late_requests: 0,
             awaited: AwaitedReplies::default(),
@@ -170,6 +173,15 @@ impl ChannelState {
 
     pub(crate) fn parked_mut(&mut self, stream: Stream) -> &mut Parked {
         let [data, stderr] = &mut self.parked;
+        match stream {
+            Stream::Data => data,
+            Stream::Stderr => stderr,
+        }
+    }
+
+    /// Whether data of a stream was dropped unread.
+    pub(crate) fn is_cut(&self, stream: Stream) -> bool {
+        let [data, stderr] = self.cut;
         match stream {
             Stream::Data => data,
             Stream::Stderr => stderr,

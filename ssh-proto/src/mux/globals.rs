@@ -132,7 +132,7 @@ impl Mux {
     }
 
     fn ask(&mut self, payload: Vec<u8>, asker: Asker) -> u64 {
-        self.outbox.push(Waiting { channel: None, payload });
+        self.outbox.push(Waiting { channel: None, held: false, payload });
         self.globals.awaited.push(asker)
     }
 

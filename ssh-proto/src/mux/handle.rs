@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Mux;
 use super::channel::{ChannelState, Once, Stderr};
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
-use crate::event::{ChannelId, Flag, Stream};
+use crate::event::{ChannelId, EventQueue, Flag, Stream};
 use crate::machine::Core;
 use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
@@ -102,6 +102,7 @@ impl<'a> Channel<'a> {
         let channel = mux.find(id).ok_or(lost)?;
         if channel.parked(stream).is_empty() {
             return Err(match channel {
+                channel if channel.is_cut(stream) => ReadError::Reset,
                 channel if channel.has_ended() => ReadError::Eof,
                 channel if channel.close_in => ReadError::Reset,
                 _ if mux.lost => lost,
@@ -141,7 +142,8 @@ impl<'a> Channel<'a> {
     /// Sends data: as much of `src` as window and output take now, and says how many bytes that was.
     ///
     /// # Errors
-    /// [`WriteError::Blocked`] when nothing was taken; then a `Writable` event follows.
+    /// [`WriteError::Blocked`] when nothing was taken; then a `Writable` event follows, also when the stream is ended
+    /// here before it can go on.
     /// [`WriteError::Closed`] after [`eof`](Self::eof), [`close`](Self::close), the peer's close, or the end.
     pub fn write(&mut self, stream: Stream, src: &[u8]) -> Result<usize, WriteError> {
         let id = self.id;
@@ -153,7 +155,7 @@ impl<'a> Channel<'a> {
         }
         let mut sent = 0;
         while let Some(rest) = src.get(sent..).filter(|rest| !rest.is_empty() && channel.may_write()) {
-            let Some(mut sender) = cx.sender() else { break };
+            let Some(mut sender) = cx.data_sender() else { break };
             let Some(super::RemoteId(recipient)) = channel.remote else { break };
             let n = channel.send.spend(rest.len().min(channel.max_packet));
             let Some(data) = rest.get(..n) else { break };
@@ -182,18 +184,23 @@ impl<'a> Channel<'a> {
     /// How many bytes a write would take now. Both streams share window and room.
     pub fn capacity(&self, stream: Stream) -> usize {
         let Some(channel) = self.state().filter(|channel| channel.may_write()) else { return 0 };
-        // As `write` does it: packets of the largest size, as long as there is any room.
+        // As `write` does it: packets of the largest size, as long as there is any room and no new key due.
         let head = if stream == Stream::Data { DATA_HEAD } else { EXTENDED_DATA_HEAD };
-        let packet = self.core.out.packet_len(head + channel.max_packet);
-        let packets = self.core.output_room().div_ceil(packet);
+        let (out, payload) = (&self.core.out, head + channel.max_packet);
+        let rekey = &self.core.config.common().rekey;
+        let packets = self.core.output_room().div_ceil(out.packet_len(payload));
+        let packets = packets.min(rekey.packets_left(out.volume(), out.counted_len(payload)));
         channel.send.available().min(packets.saturating_mul(channel.max_packet))
     }
 
-    /// Whether everything accepted so far has become output of the connection: data always has, requests, EOF and
-    /// close wait for the end of a key exchange and for room. For who wants to know that all of it has left.
+    /// Whether everything accepted so far has become output of the connection: data always has; the confirmation,
+    /// requests, answers, EOF and close wait for the end of a key exchange and for room. For who wants to know that
+    /// all of it has left. An answer behind a question that is not answered yet waits for that alone, and does not
+    /// count.
     pub fn is_drained(&self) -> bool {
         self.state().is_none_or(|channel| {
-            channel.outboxed == 0 && channel.eof_out != Once::Wanted && channel.close_out != Once::Wanted
+            let once = [channel.confirm, channel.eof_out, channel.close_out];
+            channel.outboxed == 0 && !channel.owed.is_ready() && !once.contains(&Once::Wanted)
         })
     }
 
@@ -204,7 +211,8 @@ impl<'a> Channel<'a> {
     /// With `want_reply`, `Reply` events answer such requests in their order.
     ///
     /// # Errors
-    /// [`RequestError::Full`] when too many wait; then a `Ready` event follows.
+    /// [`RequestError::Full`] when too many wait; then a `Ready` event follows. All channels that are not confirmed
+    /// yet have a quarter of the room together.
     pub fn request(&mut self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), RequestError> {
         let id = self.id;
         let (mux, mut cx) = self.parts().ok_or(RequestError::Closed)?;
@@ -219,13 +227,14 @@ impl<'a> Channel<'a> {
     /// [`WriteError::Closed`].
     pub fn eof(&mut self) -> Result<(), WriteError> {
         let id = self.id;
-        let (mux, _) = self.parts().ok_or(WriteError::Closed)?;
+        let (mux, cx) = self.parts().ok_or(WriteError::Closed)?;
         let lost = mux.lost;
         let channel = mux.find(id).ok_or(WriteError::Closed)?;
         if lost || channel.eof_out != Once::No || channel.closing() {
             return Err(WriteError::Closed);
         }
         channel.eof_out = Once::Wanted;
+        mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();
         Ok(())
@@ -236,7 +245,7 @@ impl<'a> Channel<'a> {
     /// dropped.
     pub fn close(&mut self) {
         let id = self.id;
-        let Some((mux, _)) = self.parts() else { return };
+        let Some((mux, cx)) = self.parts() else { return };
         let Some(channel) = mux.find(id) else { return };
         if channel.closing() {
             return;
@@ -246,24 +255,31 @@ impl<'a> Channel<'a> {
         }
         channel.close_out = Once::Wanted;
         channel.done = true;
+        mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();
     }
 
     /// Closes the channel at once. Requests that did not leave yet and data not read yet are dropped; returns
-    /// how many bytes that were. Reads give [`ReadError::Reset`] once the peer's CLOSE is there.
+    /// how many bytes that were. Reads of a stream that lost data give [`ReadError::Reset`] from now on, others once
+    /// the peer's CLOSE is there, unless they had come to their end before.
     pub fn abort(&mut self) -> usize {
         let id = self.id;
-        let Some((mux, _)) = self.parts() else { return 0 };
+        let Some((mux, cx)) = self.parts() else { return 0 };
         let mut dropped = mux.outbox.forget(id);
-        dropped += mux.drop_parked(id);
         if let Some(channel) = mux.find(id) {
+            for (cut, parked) in channel.cut.iter_mut().zip(&channel.parked) {
+                *cut |= !parked.is_empty();
+            }
             channel.outboxed = 0;
-            channel.done = false;
+            // An end that is there may have been read.
+            channel.done &= channel.has_ended();
             if !channel.closing() {
                 channel.close_out = Once::Wanted;
             }
         }
+        dropped += mux.drop_parked(id);
+        mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();
         dropped
@@ -286,6 +302,14 @@ impl Mux {
     fn reader(&mut self, id: ChannelId) -> Option<(&mut ChannelState, &mut super::BorrowBudget)> {
         let Self { slots, borrow, .. } = self;
         super::slot(slots, id).map(|channel| (channel, borrow))
+    }
+
+    /// Our side ended the stream: no window and no room will let a blocked write go on, so its writer is told now,
+    /// and finds it closed.
+    fn turn_writer_away(&mut self, id: ChannelId, events: &mut EventQueue) {
+        if self.find(id).is_some_and(|channel| core::mem::take(&mut channel.blocked)) {
+            self.raise(id, Flag::Writable, events);
+        }
     }
 
     /// Data was consumed: its window may be granted again.

@@ -2,7 +2,8 @@
 //!
 //! Nothing that only has one value per channel is queued: adjusts, EOF, CLOSE and plain replies are flags and
 //! counters, turned into packets when a packet may be sent and there is room. Channels with such work stand
-//! in one ring, channels whose writer waits for room in another; no step looks at all channels.
+//! in one ring, channels whose writer waits for room in another, channels that the peer asks something on in a set; no
+//! step of a connection that goes on looks at all channels.
 //!
 //! [RFC 4254]: https://www.rfc-editor.org/rfc/rfc4254
 
@@ -16,7 +17,7 @@ pub(crate) mod replies;
 pub(crate) mod send;
 pub(crate) mod window;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -28,7 +29,7 @@ use self::parked::BorrowBudget;
 use self::replies::Deadlines;
 use self::window::{Ledger, RecvWindow, Window};
 use crate::auth::Authenticated;
-use crate::config::{AnyConfig, Limits};
+use crate::config::{AnyConfig, Limits, RekeyPolicy};
 use crate::error::{AnswerError, OpenError, PeerMisbehaved, RequestError};
 use crate::event::{ChannelEvent, ChannelId, CoreEvent, EventQueue, Flag, Stream};
 use crate::msg::Message;
@@ -51,6 +52,7 @@ const MIN_MAX_PACKET: u32 = 16;
 /// What the mux needs of the rest of the connection.
 pub(crate) struct MuxContext<'a> {
     pub(crate) limits: &'a Limits,
+    pub(crate) rekey: &'a RekeyPolicy,
     pub(crate) out: &'a mut Outgoing,
     pub(crate) owed: &'a mut OwedQueue,
     pub(crate) events: &'a mut EventQueue,
@@ -73,6 +75,11 @@ impl MuxContext<'_> {
     /// The way out, when packets may be sent and there is room.
     fn sender(&mut self) -> Option<ServiceSender<'_>> {
         if self.has_room() { self.out.service() } else { None }
+    }
+
+    /// The same for data. Of that there may be any amount, and it must not use up a key that is due to be replaced.
+    fn data_sender(&mut self) -> Option<ServiceSender<'_>> {
+        if self.rekey.is_due(self.out.volume()) { None } else { self.sender() }
     }
 }
 
@@ -122,6 +129,8 @@ pub(crate) struct Mux {
     ledger: Ledger,
     borrow: BorrowBudget,
     max_borrowed: usize,
+    /// Channels with questions that wait for the embedder.
+    asked: BTreeSet<ChannelId>,
     /// Channels with flags to render.
     control: VecDeque<ChannelId>,
     /// Channels whose writer waits for room.
@@ -157,6 +166,7 @@ impl Mux {
             ledger: Ledger::new(limits.recv_budget, limits.max_channels, limits.min_window),
             borrow: BorrowBudget(limits.max_borrowed),
             max_borrowed: limits.max_borrowed,
+            asked: BTreeSet::new(),
             control: VecDeque::new(),
             writers: VecDeque::new(),
             told: 0,
@@ -206,6 +216,7 @@ impl Mux {
             entry.generation = entry.generation.wrapping_add(1);
             channel.recv.close(&mut self.ledger);
             self.outbox.forget(id);
+            self.asked.remove(&id);
             self.free.push_back(id.slot);
             self.in_use -= 1;
         }
@@ -264,7 +275,7 @@ impl Mux {
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
         let kind = kind.wire_name().as_bytes();
         ChannelOpen { kind, sender: id.slot, window, max_packet, data: &data }.encode(&mut payload);
-        self.outbox.push(Waiting { channel: None, payload });
+        self.outbox.push(Waiting { channel: None, held: false, payload });
         self.open_deadlines.start(id);
         self.active = true;
         Ok(id)
@@ -328,6 +339,9 @@ impl Mux {
             channel.program = Program::Running;
         }
         channel.forget_refused_program();
+        if channel.owed.undecided() == 0 {
+            self.asked.remove(&id);
+        }
         ticket.settle();
         self.touch(id);
         Ok(())
@@ -359,7 +373,8 @@ impl Mux {
             channel.refused = true;
             return Err(RequestError::Full);
         }
-        if !outbox.has_room(size) {
+        let held = channel.remote.is_none();
+        if !(if held { outbox.has_held_room(size) } else { outbox.has_room(size) }) {
             return Err(RequestError::Full);
         }
         if want_reply {
@@ -372,7 +387,7 @@ impl Mux {
         if let Some(channel) = self.find(id) {
             channel.outboxed += 1;
         }
-        self.outbox.push(Waiting { channel: Some(id), payload });
+        self.outbox.push(Waiting { channel: Some(id), held, payload });
         self.active = true;
         Ok(())
     }
@@ -402,6 +417,7 @@ impl Mux {
     fn abandon(&mut self, id: ChannelId) {
         if let Some(channel) = self.find(id) {
             channel.owed.abandon();
+            self.asked.remove(&id);
         }
     }
 

@@ -11,10 +11,16 @@ use crate::event::ChannelId;
 /// The largest payload taken.
 pub(crate) const MAX_PAYLOAD: usize = 32 * 1024;
 
+/// Messages that wait for the answer to an open have one part in so many of the room, and one of them always has:
+/// a peer that does not answer must not take it from all other channels.
+const HELD_SHARE: usize = 4;
+
 #[derive(Debug)]
 pub(crate) struct Waiting {
     /// Whose recipient number goes into bytes 1 to 5 when it is sent; `None` for messages without one.
     pub(crate) channel: Option<ChannelId>,
+    /// It waits for the answer to its channel's open.
+    pub(crate) held: bool,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -24,13 +30,27 @@ pub(crate) struct Outbox {
     bytes: usize,
     max_bytes: usize,
     max_messages: usize,
+    /// The messages that are held, and their bytes.
+    held: usize,
+    held_bytes: usize,
     /// The size of the last payload for which somebody was told `Full`.
     refused: Option<usize>,
+    /// The same for one that would have been held.
+    refused_held: Option<usize>,
 }
 
 impl Outbox {
     pub(crate) fn new(max_bytes: usize, max_messages: usize) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, max_bytes, max_messages, refused: None }
+        Self {
+            queue: VecDeque::new(),
+            bytes: 0,
+            max_bytes,
+            max_messages,
+            held: 0,
+            held_bytes: 0,
+            refused: None,
+            refused_held: None,
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -45,6 +65,13 @@ impl Outbox {
         self.queue.len() < self.max_messages && self.bytes + size <= self.max_bytes
     }
 
+    /// Whether one that is held fits as well.
+    fn fits_held(&self, size: usize) -> bool {
+        let share = self.held < self.max_messages / HELD_SHARE
+            && self.held_bytes + size <= self.max_bytes / HELD_SHARE;
+        self.fits(size) && (share || self.held == 0)
+    }
+
     /// Whether a payload of this size has room. A no is remembered, for `Ready`.
     pub(crate) fn has_room(&mut self, size: usize) -> bool {
         let fits = self.fits(size);
@@ -54,10 +81,36 @@ impl Outbox {
         fits
     }
 
+    /// Whether a payload that is held has room. A no is remembered, for `Ready`.
+    pub(crate) fn has_held_room(&mut self, size: usize) -> bool {
+        let fits = self.fits_held(size);
+        if !fits {
+            self.refused_held = Some(size);
+        }
+        fits
+    }
+
     /// What was not asked whether it [has room](Self::has_room) is at most one keepalive, beyond the caps.
     pub(crate) fn push(&mut self, waiting: Waiting) {
         self.bytes += waiting.payload.len();
+        if waiting.held {
+            self.held += 1;
+            self.held_bytes += waiting.payload.len();
+        }
         self.queue.push_back(waiting);
+    }
+
+    /// The open of a channel was confirmed: what it has here waits as any other.
+    pub(crate) fn let_go(&mut self, channel: ChannelId) {
+        for waiting in
+            self.queue.iter_mut().filter(|waiting| waiting.held && waiting.channel == Some(channel))
+        {
+            waiting.held = false;
+            self.held -= 1;
+            self.held_bytes -= waiting.payload.len();
+        }
+        // It may be this channel that was refused, and what it asks for now is not held.
+        self.refused = self.refused.max(self.refused_held.take());
     }
 
     /// Takes the first message that `may_leave`.
@@ -65,36 +118,50 @@ impl Outbox {
         let at = self.queue.iter().position(&mut may_leave)?;
         let waiting = self.queue.remove(at)?;
         self.bytes -= waiting.payload.len();
+        if waiting.held {
+            self.held -= 1;
+            self.held_bytes -= waiting.payload.len();
+        }
         Some(waiting)
     }
 
     /// Drops what waits for a channel. Returns how many bytes that were.
     pub(crate) fn forget(&mut self, channel: ChannelId) -> usize {
-        let before = self.bytes;
-        let bytes = &mut self.bytes;
-        self.queue.retain(|waiting| {
+        let Self { queue, bytes, held, held_bytes, .. } = self;
+        let before = *bytes;
+        queue.retain(|waiting| {
             let keep = waiting.channel != Some(channel);
             if !keep {
                 *bytes -= waiting.payload.len();
+                if waiting.held {
+                    *held -= 1;
+                    *held_bytes -= waiting.payload.len();
+                }
             }
             keep
         });
-        before - self.bytes
+        before - *bytes
     }
 
     pub(crate) fn clear(&mut self) {
-        self.queue.clear();
-        self.bytes = 0;
-        self.refused = None;
+        *self = Self::new(self.max_bytes, self.max_messages);
     }
 
     /// Whether somebody who was refused should be told that half of the room is free, and enough of it.
     pub(crate) fn take_ready(&mut self) -> bool {
-        let half = self.bytes <= self.max_bytes / 2 && self.queue.len() <= self.max_messages / 2;
+        // Of what is not held: that may stay for long.
+        let half = self.bytes - self.held_bytes <= self.max_bytes.saturating_sub(self.held_bytes) / 2
+            && self.queue.len() - self.held <= self.max_messages.saturating_sub(self.held) / 2;
         let ready = half && self.refused.is_some_and(|size| self.fits(size));
         if ready {
             self.refused = None;
         }
-        ready
+        let half_held = self.held_bytes <= self.max_bytes / HELD_SHARE / 2
+            && self.held <= self.max_messages / HELD_SHARE / 2;
+        let ready_held = half && half_held && self.refused_held.is_some_and(|size| self.fits_held(size));
+        if ready_held {
+            self.refused_held = None;
+        }
+        ready || ready_held
     }
 }

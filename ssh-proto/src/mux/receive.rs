@@ -10,7 +10,7 @@ use super::window::Window;
 use super::{Effect, Mux, MuxContext, PendingOpen, slot, usable};
 use crate::config::Limits;
 use crate::error::PeerMisbehaved;
-use crate::event::{ChannelEvent, CoreEvent, Flag, Stream};
+use crate::event::{ChannelEvent, ChannelId, CoreEvent, Flag, Stream};
 use crate::msg::channel::{
     ChannelClose, ChannelData, ChannelEof, ChannelExtendedData, ChannelFailure, ChannelOpen,
     ChannelOpenConfirmation, ChannelOpenFailure, ChannelRequest as WireRequest, ChannelSuccess,
@@ -161,6 +161,7 @@ impl Mux {
         if channel.blocked && channel.may_write() {
             self.wait_for_room(id);
         }
+        self.outbox.let_go(id);
         self.touch(id);
         self.active = true;
         Ok(Effect::Useful)
@@ -262,8 +263,13 @@ impl Mux {
         let eof = decode::<ChannelEof>(payload)?;
         let Some(channel) = self.open_target(eof.recipient)? else { return Ok(Effect::Noise) };
         if channel.closing() {
-            // What came before it was dropped, so it is told to nobody; the CLOSE behind it will be.
-            return Ok(channel.drop_eof());
+            // What came before it was dropped, so that it is no event of its own. It is the end of what was received
+            // all the same, and the CLOSE behind it may never come.
+            let (id, effect) = (channel.id, channel.drop_eof());
+            if channel.done && effect == Effect::Late {
+                self.raise_ends(cx, id);
+            }
+            return Ok(effect);
         }
         if channel.eof_in {
             return Err(PeerMisbehaved::DuplicateEof);
@@ -276,7 +282,7 @@ impl Mux {
     }
 
     /// A stream came to its end: whoever waits for data must look.
-    fn raise_ends(&mut self, cx: &mut MuxContext<'_>, id: crate::event::ChannelId) {
+    fn raise_ends(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
         for stream in Stream::BOTH {
             if self.find(id).is_some_and(|channel| channel.parked(stream).is_empty()) {
                 self.raise(id, Flag::readable(stream), cx.events);
@@ -287,20 +293,21 @@ impl Mux {
     fn on_close(&mut self, cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
         let close = decode::<ChannelClose>(payload)?;
         let Some(channel) = self.open_target(close.recipient)? else { return Ok(Effect::Noise) };
+        let had_ended = channel.has_ended();
         channel.close_in = true;
         // The answer to a CLOSE is a CLOSE, at once; what waits for this channel has nowhere to go.
         if channel.close_out == Once::No {
             channel.close_out = Once::Wanted;
         }
         channel.outboxed = 0;
-        let (id, had_eof, released) = (channel.id, channel.eof_in, channel.released);
+        let (id, released) = (channel.id, channel.released);
         while let Some((_, waiting)) = channel.awaited.take() {
             if waiting && !released {
                 cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
             }
         }
         self.outbox.forget(id);
-        if !had_eof {
+        if !had_ended {
             self.raise_ends(cx, id);
         }
         self.raise(id, Flag::Closed, cx.events);
@@ -379,6 +386,9 @@ impl Mux {
         }
         let ticket = asked.map(|(_, ticket)| ticket);
         let request = ChannelRequest { ticket, channel: id, kind, after: channel.arrived };
+        if request.ticket.is_some() {
+            self.asked.insert(id);
+        }
         cx.events.push(CoreEvent::Channel(id, ChannelEvent::Request(request)));
         self.active = true;
         Ok(Effect::Useful)
@@ -403,7 +413,7 @@ fn surfaced(
         ChannelRequestKind::Other { name, .. } => name != super::globals::KEEPALIVE,
         // RFC 4254 §6.5: one program per session.
         kind if kind.starts_program() => channel.rules == Rules::Embedder || channel.program == Program::No,
-        ChannelRequestKind::Env { .. } => {
+        ChannelRequestKind::Env { .. } if channel.rules != Rules::Embedder => {
             channel.env_requests += 1;
             channel.env_requests <= limits.env_requests
         }

@@ -1,7 +1,5 @@
 //! Sending: flags and waiting messages become packets, when a packet may be sent and there is room.
 
-use alloc::vec::Vec;
-
 use super::channel::{Once, RemoteId};
 use super::outbox::Waiting;
 use super::replies::NextReply;
@@ -28,18 +26,15 @@ impl Mux {
             }
         }
         self.globals.sweep(cx);
-        let undecided: Vec<ChannelId> = self
-            .slots
-            .iter_mut()
-            .filter_map(|entry| entry.channel.as_mut())
-            .filter(|channel| channel.owed.undecided() > 0)
-            .map(|channel| {
-                channel.owed.sweep(cx.owed);
-                channel.forget_refused_program();
-                channel.id
-            })
-            .collect();
-        undecided.into_iter().for_each(|id| self.touch(id));
+        for id in core::mem::take(&mut self.asked) {
+            let Some(channel) = self.find(id) else { continue };
+            channel.owed.sweep(cx.owed);
+            channel.forget_refused_program();
+            if channel.owed.undecided() > 0 {
+                self.asked.insert(id);
+            }
+            self.touch(id);
+        }
     }
 
     /// Sends what may be sent: global replies, flags of channels, the outbox. Then tells writers of the room.
@@ -174,7 +169,7 @@ impl Mux {
     ///
     /// Who was told counts until then, so that it makes no difference how often there is a look.
     fn wake_writers(&mut self, cx: &mut MuxContext<'_>) {
-        if self.writers.is_empty() || cx.sender().is_none() {
+        if self.writers.is_empty() || cx.data_sender().is_none() {
             return;
         }
         let turns = match cx.out.pending() {

@@ -211,7 +211,12 @@ impl Outgoing {
 
     /// The bytes of a packet with so many bytes of payload.
     pub(crate) fn packet_len(&self, payload: usize) -> usize {
-        5 + payload + padding_of(&self.shape, payload) + self.shape.tag
+        4 + self.counted_len(payload) + self.shape.tag
+    }
+
+    /// What such a packet counts of the [volume](Self::volume) of its key.
+    pub(crate) fn counted_len(&self, payload: usize) -> usize {
+        1 + payload + padding_of(&self.shape, payload)
     }
 
     /// One packet. `size` is how many payload bytes `write` will append, as far as known.
