@@ -13,8 +13,9 @@ use crate::time::Instant;
 ///
 /// Of what the peer owes after authentication ([`Kex`](Self::Kex), [`OpenReply`](Self::OpenReply),
 /// [`RequestReply`](Self::RequestReply)) none is missed while input stands still because of the embedder: when
-/// the event queue is full or a question about the key exchange is unanswered at the time, the deadline starts
-/// again. [`Keepalive`](Self::Keepalive) counts no silence then. All others run on.
+/// the event queue is full or a question about the key exchange is unanswered at the time, or was so and input
+/// was not offered since, the deadline starts again. [`Keepalive`](Self::Keepalive) counts no silence then. All
+/// others run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeoutReason {
