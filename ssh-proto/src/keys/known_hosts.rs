@@ -27,7 +27,9 @@ const HASH_MAGIC: &str = "|1|";
 
 /// The contents of a `known_hosts` file, in the format of `sshd(8)`, SSH_KNOWN_HOSTS FILE FORMAT.
 ///
-/// Several files are asked one after the other, or concatenated before they are parsed.
+/// Of several files all must be asked, also behind one that knows the key, because a later one may revoke it. Or
+/// their contents are joined by `\n` and parsed as one, which needs the `\n` even where a file ends with one: a
+/// file without a last line end would swallow the first line of the next, and with it a revocation.
 #[derive(Debug, Clone, Default)]
 pub struct KnownHosts {
     entries: Vec<Entry>,

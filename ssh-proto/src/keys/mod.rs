@@ -74,7 +74,6 @@ fn for_each_line(
     mut each: impl FnMut(usize, &[u8]) -> Result<(), SkipReason>,
 ) -> Vec<SkippedLine> {
     let mut skipped = Vec::new();
-    let file = without_bom(file);
     let file = file.strip_suffix(b"\n").unwrap_or(file);
     for (index, line) in file.split(|&byte| byte == b'\n').enumerate() {
         let number = index.saturating_add(1);
@@ -82,6 +81,8 @@ fn for_each_line(
             skipped.push(SkippedLine { line: number, reason: SkipReason::TooManyLines });
             break;
         }
+        // Not only in front of the first: the contents may be those of several files.
+        let line = without_bom(line);
         let text = trim_start(line.strip_suffix(b"\r").unwrap_or(line));
         let result = match text {
             [] | [b'#', ..] => Ok(()),

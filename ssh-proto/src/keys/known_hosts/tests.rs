@@ -124,6 +124,13 @@ fn a_pattern_of_stars_takes_no_time() {
 }
 
 #[test]
+fn files_are_joined_by_a_line_end_and_may_each_begin_with_a_byte_order_mark() {
+    let parts = ["\u{feff}a ED a comment", "\u{feff}@revoked * ED"];
+    let file = hosts(&parts.join("\n"));
+    assert_eq!((file.skipped(), file.check("a", 22, &ed25519())), (&[][..], HostStatus::Revoked));
+}
+
+#[test]
 fn kx_23_a_revocation_wins_wherever_it_stands() {
     for file in ["a ED\n@revoked a ED", "@revoked a ED\na ED", "a ED\n@revoked * ED", "@revoked\ta\tED"] {
         assert_eq!(hosts(file).check("a", 22, &ed25519()), HostStatus::Revoked, "{file}");
