@@ -18,8 +18,8 @@ use crate::key::PublicKey;
 /// The longest host name looked up or written, in bytes (the resolver's `NI_MAXHOST`).
 pub const MAX_HOST: usize = 1025;
 
-/// The longest single pattern that can match. Longer ones make their whole line match nothing.
-const MAX_PATTERN: usize = 1024;
+/// The longest single pattern: a host name with brackets and a port. No name is longer.
+const MAX_PATTERN: usize = MAX_HOST + "[]:65535".len();
 /// The port whose entries are written without a port.
 const DEFAULT_PORT: u16 = 22;
 /// What a hashed host field begins with.
@@ -282,7 +282,12 @@ impl Hosts {
             return None;
         }
         if !text.starts_with('|') {
-            return Some(Self::Patterns(text.to_ascii_lowercase()));
+            // What can never match would revoke nothing, and nobody would be told.
+            let too_long = text
+                .split(',')
+                .any(|pattern| pattern.strip_prefix('!').unwrap_or(pattern).len() > MAX_PATTERN);
+            let positive = text.split(',').any(|pattern| !pattern.is_empty() && !pattern.starts_with('!'));
+            return (positive && !too_long).then(|| Self::Patterns(text.to_ascii_lowercase()));
         }
         let (salt, hash) = text.strip_prefix(HASH_MAGIC)?.split_once('|')?;
         Some(Self::Hashed { salt: decode_20(salt)?, hash: decode_20(hash)? })
@@ -309,9 +314,6 @@ fn matches_list(patterns: &str, name: &str) -> bool {
             Some(pattern) => (true, pattern),
             None => (false, pattern),
         };
-        if pattern.len() > MAX_PATTERN {
-            return false;
-        }
         if matches_pattern(pattern.as_bytes(), name.as_bytes()) {
             if negated {
                 return false;

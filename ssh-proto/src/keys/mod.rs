@@ -42,7 +42,8 @@ pub enum SkipReason {
     TooManyLines,
     /// `known_hosts`: begins with `@`, but not with exactly one of the known markers.
     BadMarker,
-    /// `known_hosts`: the host field is not printable UTF-8, or not a well-formed hash.
+    /// `known_hosts`: the host field is not printable UTF-8, not a well-formed hash, has a pattern longer than any
+    /// name, or none that is not negated.
     BadHosts,
     /// `authorized_keys`: has options in front of the key. They restrict the key and are not implemented, so
     /// the key is not accepted without them.

@@ -116,11 +116,35 @@ fn patterns_are_those_of_ssh_config() {
 
 #[test]
 fn a_pattern_of_stars_takes_no_time() {
-    let patterns = "*a".repeat(MAX_PATTERN / 2);
+    let patterns = "*a".repeat(512);
     assert!(!is_known(&patterns, &"a".repeat(500), 22));
     assert!(is_known(&patterns, &"a".repeat(512), 22));
     // Too long to match, and what is too long to negate must not match either.
     assert!(!is_known(&format!("!{},*", "a".repeat(MAX_PATTERN + 1)), "a", 22));
+}
+
+#[test]
+fn a_revocation_whose_hosts_can_never_match_is_listed() {
+    let long = "b".repeat(MAX_PATTERN + 1);
+    for patterns in [&format!("a,{long}")[..], &format!("a,!{long}"), &long, "!a", "!*,!b", ",", "!", ",,!a"]
+    {
+        let file = hosts(&format!("a ED\n@revoked {patterns} ED"));
+        let expected = SkippedLine { line: 2, reason: SkipReason::BadHosts };
+        assert_eq!(file.skipped(), [expected], "{patterns}");
+    }
+    let longest = "b".repeat(MAX_PATTERN);
+    let file = hosts(&format!("a ED\n@revoked !{longest},{longest},a ED"));
+    assert_eq!((file.skipped(), file.check("a", 22, &ed25519())), (&[][..], HostStatus::Revoked));
+}
+
+#[test]
+fn the_longest_name_is_known_again_by_its_line() {
+    let host = "a".repeat(MAX_HOST);
+    for port in [22, 65535] {
+        let line = KnownHosts::line(&host, port, &ed25519(), LineFormat::Plain).unwrap();
+        let file = KnownHosts::parse(line.as_bytes());
+        assert_eq!(file.check(&host, port, &ed25519()), HostStatus::Known, "{port}");
+    }
 }
 
 #[test]
