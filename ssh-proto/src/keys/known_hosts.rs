@@ -145,6 +145,7 @@ impl KnownHosts {
     /// `host` is the name or address as the user gave it, without brackets; upper case is the same as lower
     /// case. Port 22 (and 0) is looked up as `host`, any other as `[host]:port`, and only so: a key recorded
     /// without a port says nothing about other ports. A revocation wins over any other line.
+    /// A name with brackets is that of no host.
     pub fn check(&self, host: &str, port: u16, key: &PublicKey) -> HostStatus {
         let Some(name) = lookup_name(host, port) else { return HostStatus::Unknown };
         let mut found = false;
@@ -236,7 +237,8 @@ pub(super) fn recordable_name(host: &str, port: u16) -> Result<String, HostNameR
 
 /// The name entries are compared with, or `None` when it can't be a host's.
 fn lookup_name(host: &str, port: u16) -> Option<String> {
-    if host.is_empty() || host.len() > MAX_HOST {
+    // Brackets would make it the name of another host with a port.
+    if host.is_empty() || host.len() > MAX_HOST || host.contains(['[', ']']) {
         return None;
     }
     let host = host.to_ascii_lowercase();

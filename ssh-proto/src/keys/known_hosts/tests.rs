@@ -148,6 +148,18 @@ fn the_longest_name_is_known_again_by_its_line() {
 }
 
 #[test]
+fn a_name_with_brackets_is_no_other_hosts_name() {
+    let file = hosts("[evil]:2222 ED\n* EC");
+    for host in ["[evil]:2222", "[evil]", "evil]", "[evil"] {
+        for key in [ed25519(), ecdsa()] {
+            assert_eq!(file.check(host, 22, &key), HostStatus::Unknown, "{host}");
+        }
+        assert!(file.key_types(host, 22).is_empty(), "{host}");
+    }
+    assert_eq!(file.check("evil", 2222, &ed25519()), HostStatus::Known);
+}
+
+#[test]
 fn files_are_joined_by_a_line_end_and_may_each_begin_with_a_byte_order_mark() {
     let parts = ["\u{feff}a ED a comment", "\u{feff}@revoked * ED"];
     let file = hosts(&parts.join("\n"));
