@@ -167,6 +167,15 @@ fn files_are_joined_by_a_line_end_and_may_each_begin_with_a_byte_order_mark() {
 }
 
 #[test]
+fn a_carriage_return_hides_no_revocation_in_a_comment() {
+    let file = hosts("a ED comment\r@revoked a ED\r\nb ED comment\r\n");
+    let reason = SkipReason::BadKey(PublicKeyLineError::NotOneKey);
+    assert_eq!(file.skipped(), [SkippedLine { line: 1, reason }]);
+    assert_eq!(file.check("a", 22, &ed25519()), HostStatus::Unknown);
+    assert_eq!(file.check("b", 22, &ed25519()), HostStatus::Known);
+}
+
+#[test]
 fn kx_23_a_revocation_wins_wherever_it_stands() {
     for file in ["a ED\n@revoked a ED", "@revoked a ED\na ED", "a ED\n@revoked * ED", "@revoked\ta\tED"] {
         assert_eq!(hosts(file).check("a", 22, &ed25519()), HostStatus::Revoked, "{file}");
