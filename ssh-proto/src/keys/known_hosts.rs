@@ -144,8 +144,8 @@ impl KnownHosts {
     ///
     /// `host` is the name or address as the user gave it, without brackets; upper case is the same as lower
     /// case. Port 22 (and 0) is looked up as `host`, any other as `[host]:port`, and only so: a key recorded
-    /// without a port says nothing about other ports. A revocation wins over any other line.
-    /// A name with brackets is that of no host.
+    /// without a port says nothing about other ports. A revocation wins over any other line, and one of
+    /// `[host]:22` counts for `host` too. A name with brackets is that of no host.
     pub fn check(&self, host: &str, port: u16, key: &PublicKey) -> HostStatus {
         let Some(name) = lookup_name(host, port) else { return HostStatus::Unknown };
         let mut found = false;
@@ -157,7 +157,8 @@ impl KnownHosts {
                 Marker::None => same || entry.key.key_type() == key.key_type(),
                 Marker::CertAuthority => false,
             };
-            if !relevant || !entry.hosts.contain(&name) {
+            let named = relevant && (entry.hosts.contain(&name) || entry.revokes_with_port(host, port));
+            if !named {
                 continue;
             }
             match entry.marker {
@@ -242,7 +243,11 @@ fn lookup_name(host: &str, port: u16) -> Option<String> {
         return None;
     }
     let host = host.to_ascii_lowercase();
-    Some(if port == 0 || port == DEFAULT_PORT { host } else { format!("[{host}]:{port}") })
+    Some(if is_default(port) { host } else { format!("[{host}]:{port}") })
+}
+
+fn is_default(port: u16) -> bool {
+    port == 0 || port == DEFAULT_PORT
 }
 
 fn hash_name(salt: &[u8; 20], name: &str) -> Hmac<Sha1> {
@@ -274,6 +279,15 @@ impl Entry {
         let hosts = Hosts::parse(hosts).ok_or(SkipReason::BadHosts)?;
         let (key, _) = key_fields(text).map_err(SkipReason::BadKey)?;
         Ok(Self { line, marker, hosts, key })
+    }
+
+    /// Whether the line revokes for the host on the default port written out. Nothing writes names that way but
+    /// a person, whose revocation must not be lost over it.
+    fn revokes_with_port(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.marker == Marker::Revoked
+            && is_default(port)
+            && self.hosts.contain(&format!("[{host}]:{DEFAULT_PORT}"))
     }
 }
 

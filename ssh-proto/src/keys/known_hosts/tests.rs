@@ -176,6 +176,24 @@ fn a_carriage_return_hides_no_revocation_in_a_comment() {
 }
 
 #[test]
+fn a_revocation_counts_also_with_the_default_port_written_out() {
+    let salt = LineFormat::Hashed { salt: [7; 20] };
+    let hashed = KnownHosts::line("a", 2222, &ed25519(), salt).unwrap();
+    let explicit = hash_name(&[7; 20], "[a]:22").finalize().into_bytes();
+    let field = format!("|1|{}|{}", Base64::encode_string(&[7; 20]), Base64::encode_string(&explicit));
+    for revoked in ["[a]:22", "[a]:*", "[*]:22", &field] {
+        let file = hosts(&format!("a ED\n@revoked {revoked} ED"));
+        for port in [0, 22] {
+            assert_eq!(file.check("A", port, &ed25519()), HostStatus::Revoked, "{revoked}");
+        }
+    }
+    // Not for another host or port; and no other line has two names.
+    let file = KnownHosts::parse(format!("@revoked {hashed}").as_bytes());
+    assert_eq!(file.check("a", 22, &ed25519()), HostStatus::Unknown);
+    assert_eq!(hosts("a ED\n@revoked [b]:22,[a]:23 ED").check("a", 22, &ed25519()), HostStatus::Known);
+}
+
+#[test]
 fn kx_23_a_revocation_wins_wherever_it_stands() {
     for file in ["a ED\n@revoked a ED", "@revoked a ED\na ED", "a ED\n@revoked * ED", "@revoked\ta\tED"] {
         assert_eq!(hosts(file).check("a", 22, &ed25519()), HostStatus::Revoked, "{file}");
