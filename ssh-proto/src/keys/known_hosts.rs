@@ -11,9 +11,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
 use super::public::key_fields;
-use super::{SkipReason, SkippedLine, for_each_line, split_field};
+use super::{PublicKeyLineError, SkipReason, SkippedLine, for_each_line, split_field};
 use crate::entropy::{Entropy, EntropyError};
-use crate::key::PublicKey;
+use crate::key::{KeyError, PublicKey};
+use crate::wire::decode;
 
 /// The longest host name looked up or written, in bytes (the resolver's `NI_MAXHOST`).
 pub const MAX_HOST: usize = 1025;
@@ -278,6 +279,10 @@ impl Entry {
         let (hosts, text) = split_field(text);
         let hosts = Hosts::parse(hosts).ok_or(SkipReason::BadHosts)?;
         let (key, _) = key_fields(text).map_err(SkipReason::BadKey)?;
+        if marker == Marker::Revoked && !is_whole(&key) {
+            // No host can show such a key: the line would revoke nothing, and nobody would be told.
+            return Err(SkipReason::BadKey(PublicKeyLineError::BadKey(KeyError::Malformed)));
+        }
         Ok(Self { line, marker, hosts, key })
     }
 
@@ -289,6 +294,22 @@ impl Entry {
             && is_default(port)
             && self.hosts.contain(&format!("[{host}]:{DEFAULT_PORT}"))
     }
+}
+
+/// Whether a key is its type and at least one more field, each of its full length. Fields of keys are strings,
+/// or numbers framed like them; certificates have others, and are not looked at.
+fn is_whole(key: &PublicKey) -> bool {
+    let Ok((mut rest, _)) = decode::string(key.as_blob()) else { return false };
+    if key.key_type().ends_with("-cert-v01@openssh.com") {
+        return true;
+    }
+    let mut fields = 0_usize;
+    while !rest.is_empty() {
+        let Ok((behind, _)) = decode::string(rest) else { return false };
+        rest = behind;
+        fields = fields.saturating_add(1);
+    }
+    fields > 0
 }
 
 impl Hosts {

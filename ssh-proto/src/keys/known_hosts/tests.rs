@@ -138,6 +138,22 @@ fn a_revocation_whose_hosts_can_never_match_is_listed() {
 }
 
 #[test]
+fn a_revocation_of_a_key_that_is_not_whole_is_listed() {
+    let malformed = SkipReason::BadKey(PublicKeyLineError::BadKey(KeyError::Malformed));
+    for key in [ed25519(), ecdsa(), rsa()] {
+        let blob = key.as_blob();
+        for end in [4 + key.key_type().len(), blob.len() - 20, blob.len() - 1] {
+            let cut = PublicKey::from_blob(&blob[..end]).unwrap();
+            let file = KnownHosts::parse(format!("@revoked * {}", cut.to_line()).as_bytes());
+            let expected = SkippedLine { line: 1, reason: malformed };
+            assert_eq!(file.skipped(), [expected], "{} {end}", key.key_type());
+        }
+        let file = KnownHosts::parse(format!("@revoked * {}", key.to_line()).as_bytes());
+        assert_eq!(file.check("a", 22, &key), HostStatus::Revoked);
+    }
+}
+
+#[test]
 fn the_longest_name_is_known_again_by_its_line() {
     let host = "a".repeat(MAX_HOST);
     for port in [22, 65535] {
