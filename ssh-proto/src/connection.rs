@@ -60,6 +60,11 @@ impl<R: Role> Connection<R> {
     ///
     /// It stops for an incomplete packet, a question that must be answered first, a full event queue, owed
     /// replies over their cap, and the close. After the close it empties `buf`.
+    ///
+    /// Deadlines that are over at `now` are met before anything is taken, so that no peer can put them off by
+    /// sending on. Who makes no call for as long as a deadline lasts loses the answer it was for, be it in `buf`:
+    /// work that takes long belongs where it does not keep the connection from being driven. Only input that
+    /// events or a question kept back is heard first (see [`TimeoutReason`]).
     pub fn handle_input(&mut self, now: Instant, buf: &mut BytesMut) {
         self.core.handle_input(now, buf);
     }

@@ -13,8 +13,9 @@ use crate::time::Instant;
 ///
 /// Of what the peer owes after authentication ([`Kex`](Self::Kex), [`OpenReply`](Self::OpenReply),
 /// [`RequestReply`](Self::RequestReply)) none is missed while input stands still because of the embedder: when
-/// the event queue is full or a question about the key exchange is unanswered at the time, the deadline starts
-/// again. [`Keepalive`](Self::Keepalive) counts no silence then. All others run on.
+/// the event queue is full or a question about the key exchange is unanswered at the time, or was so and input
+/// was not offered since, the deadline starts again. [`Keepalive`](Self::Keepalive) counts no silence then. All
+/// others run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeoutReason {
@@ -161,13 +162,13 @@ impl Timers {
         points.min_by_key(|(at, _)| *at)
     }
 
-    /// Takes one deadline that is due, turning it off.
+    /// Takes the earliest deadline that is due, turning it off.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<TimeoutReason> {
-        let due = self.deadlines.iter_mut().zip(REASONS).find_map(|(deadline, reason)| match *deadline {
-            Deadline::At(at) if at <= now => Some((deadline, reason)),
+        let due = self.deadlines.iter_mut().zip(REASONS).filter_map(|(deadline, reason)| match *deadline {
+            Deadline::At(at) if at <= now => Some((at, deadline, reason)),
             _ => None,
         });
-        due.map(|(deadline, reason)| {
+        due.min_by_key(|(at, ..)| *at).map(|(_, deadline, reason)| {
             *deadline = Deadline::Off;
             reason
         })
@@ -228,5 +229,20 @@ mod tests {
         assert_eq!(timers.take_due(at(36)), None);
         assert_eq!(timers.take_due(at(37)), Some(TimeoutReason::Kex));
         assert_eq!(timers.next(at(37)), None);
+    }
+
+    #[test]
+    fn what_is_due_is_taken_in_the_order_of_time() {
+        let mut timers = Timers::default();
+        for (reason, secs) in [(TimeoutReason::Kex, 3), (TimeoutReason::Idle, 1), (TimeoutReason::Linger, 2)]
+        {
+            timers.set(reason, at(secs));
+        }
+        timers.set(TimeoutReason::Ident, at(9));
+        for reason in [TimeoutReason::Idle, TimeoutReason::Linger, TimeoutReason::Kex] {
+            assert_eq!(timers.next(at(8)).map(|(_, reason)| reason), Some(reason));
+            assert_eq!(timers.take_due(at(8)), Some(reason));
+        }
+        assert_eq!(timers.take_due(at(8)), None);
     }
 }

@@ -289,3 +289,21 @@ fn there_is_a_case_for_every_reason() {
     let provoked: HashSet<TimeoutReason> = CASES.iter().map(|(reason, ..)| *reason).collect();
     assert_eq!(provoked, TimeoutReason::ALL.iter().copied().collect());
 }
+
+#[test]
+fn of_several_deadlines_that_are_over_the_first_in_time_counts() {
+    for (login, first) in [(29, TimeoutReason::Login), (31, TimeoutReason::Kex)] {
+        let mut pair = pair(Side::Server, |limits| limits.login_timeout = secs(login), None);
+        pair.c2s.edit(|at, bytes| {
+            if at > 0 {
+                bytes.clear();
+            }
+        });
+        pair.drive();
+        assert_eq!(pair.server.conn.timeout_reason(), Some(first));
+        pair.now = pair.now + secs(100);
+        pair.server.conn.handle_timeout(pair.now);
+        pair.drive();
+        assert_eq!(pair.server.closed, timed_out(first));
+    }
+}

@@ -47,19 +47,39 @@ impl Owed {
     }
 }
 
+/// A client that takes nothing, because of events that are not polled, and its channel.
+fn behind_events() -> (Pair, ssh_proto::ChannelId) {
+    let client = null_client().with_limits(|limits| limits.events = 4);
+    let server = null_server().with_limits(|limits| limits.rekey_timeout = secs(100_000));
+    let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
+    pair.login();
+    let (ours, _) = pair.open_session();
+    pair.client.trace.clear();
+    pair.client.frozen = true;
+    (0..6).for_each(|_| _ = pair.server.conn.global_request(&global()).unwrap());
+    pair.drive();
+    assert!(!pair.client.conn.wants_input());
+    (pair, ours)
+}
+
+/// A server with a question about the key exchange, behind which lies the answer to a request of its own.
+fn behind_a_question() -> Pair {
+    let client = null_client().with_limits(|limits| limits.rekey_timeout = secs(100_000));
+    let server = null_server_external();
+    let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
+    pair.login();
+    pair.server.policy.sign = Answer::Keep;
+    pair.client.conn.rekey();
+    pair.server.conn.global_request(&global()).unwrap();
+    pair.drive();
+    assert!(pair.server.conn.awaits_answer());
+    pair
+}
+
 #[test]
 fn an_answer_that_lies_unread_behind_unpolled_events_is_not_missed() {
     for owed in ALL {
-        let client = null_client().with_limits(|limits| limits.events = 4);
-        let server = null_server().with_limits(|limits| limits.rekey_timeout = secs(100_000));
-        let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
-        pair.login();
-        let (ours, _) = pair.open_session();
-        pair.client.trace.clear();
-        pair.client.frozen = true;
-        (0..6).for_each(|_| _ = pair.server.conn.global_request(&global()).unwrap());
-        pair.drive();
-        assert!(!pair.client.conn.wants_input(), "{owed:?}");
+        let (mut pair, ours) = behind_events();
         owed.ask(&mut pair, ours);
         pair.advance(secs(1_005));
         assert!(!pair.client.conn.is_closed(), "{owed:?}");
@@ -82,19 +102,57 @@ fn an_answer_that_lies_unread_behind_unpolled_events_is_not_missed() {
 
 #[test]
 fn an_answer_that_lies_unread_behind_an_unanswered_question_is_not_missed() {
-    let client = null_client().with_limits(|limits| limits.rekey_timeout = secs(100_000));
-    let server = null_server_external();
-    let mut pair = Pair::new(client.build().unwrap(), server.build().unwrap(), 1);
-    pair.login();
-    pair.server.policy.sign = Answer::Keep;
-    pair.client.conn.rekey();
-    pair.server.conn.global_request(&global()).unwrap();
-    pair.drive();
-    assert!(pair.server.conn.awaits_answer());
+    let mut pair = behind_a_question();
     pair.advance(secs(1_005));
     pair.server.answer(&Policy::default());
     pair.drive();
     assert_eq!((pair.server.count("Some(b\"\")"), pair.server.count("None)")), (1, 0));
+}
+
+#[test]
+fn an_answer_that_lay_unread_while_the_embedder_was_away_is_not_missed() {
+    for owed in ALL {
+        for polled in [1, usize::MAX] {
+            for hurried in [false, true] {
+                let (mut pair, ours) = behind_events();
+                owed.ask(&mut pair, ours);
+                pair.drive();
+                // No call at all meanwhile, and what makes room comes before the first that knows the time.
+                pair.now = pair.now + secs(1_005);
+                pair.client.poll(polled);
+                if hurried {
+                    pair.client.conn.handle_timeout(pair.now);
+                }
+                pair.client.frozen = false;
+                pair.drive();
+                let shown = owed.shows().map(|words| pair.client.count(words));
+                assert_eq!(shown, [1, 0], "{owed:?} {polled}: {:?}", pair.client.trace);
+            }
+        }
+    }
+
+    let mut pair = behind_a_question();
+    pair.now = pair.now + secs(130);
+    pair.server.answer(&Policy::default());
+    pair.drive();
+    assert_eq!((pair.server.count("Some(b\"\")"), pair.server.count("None)")), (1, 0));
+}
+
+#[test]
+fn an_embedder_that_was_away_excuses_its_peer_once() {
+    for owed in ALL {
+        let (mut pair, ours) = behind_events();
+        pair.s2c.stalled = true;
+        owed.ask(&mut pair, ours);
+        pair.drive();
+        pair.now = pair.now + secs(1_005);
+        pair.client.frozen = false;
+        pair.drive();
+        pair.advance(secs(if owed == Owed::Exchange { 59 } else { 119 }));
+        assert_eq!(owed.shows().map(|words| pair.client.count(words)), [0, 0], "{owed:?}");
+        pair.advance(secs(1));
+        assert_eq!(owed.shows().map(|words| pair.client.count(words)), [0, 1], "{owed:?}");
+    }
 }
 
 #[test]

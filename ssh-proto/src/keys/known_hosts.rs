@@ -11,15 +11,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
 use super::public::key_fields;
-use super::{SkipReason, SkippedLine, for_each_line, split_field};
+use super::{PublicKeyLineError, SkipReason, SkippedLine, for_each_line, split_field};
 use crate::entropy::{Entropy, EntropyError};
-use crate::key::PublicKey;
+use crate::key::{KeyError, PublicKey};
+use crate::wire::decode;
 
 /// The longest host name looked up or written, in bytes (the resolver's `NI_MAXHOST`).
 pub const MAX_HOST: usize = 1025;
 
-/// The longest single pattern that can match. Longer ones make their whole line match nothing.
-const MAX_PATTERN: usize = 1024;
+/// The longest single pattern: a host name with brackets and a port. No name is longer.
+const MAX_PATTERN: usize = MAX_HOST + "[]:65535".len();
 /// The port whose entries are written without a port.
 const DEFAULT_PORT: u16 = 22;
 /// What a hashed host field begins with.
@@ -27,7 +28,9 @@ const HASH_MAGIC: &str = "|1|";
 
 /// The contents of a `known_hosts` file, in the format of `sshd(8)`, SSH_KNOWN_HOSTS FILE FORMAT.
 ///
-/// Several files are asked one after the other, or concatenated before they are parsed.
+/// Of several files all must be asked, also behind one that knows the key, because a later one may revoke it. Or
+/// their contents are joined by `\n` and parsed as one, which needs the `\n` even where a file ends with one: a
+/// file without a last line end would swallow the first line of the next, and with it a revocation.
 #[derive(Debug, Clone, Default)]
 pub struct KnownHosts {
     entries: Vec<Entry>,
@@ -142,7 +145,8 @@ impl KnownHosts {
     ///
     /// `host` is the name or address as the user gave it, without brackets; upper case is the same as lower
     /// case. Port 22 (and 0) is looked up as `host`, any other as `[host]:port`, and only so: a key recorded
-    /// without a port says nothing about other ports. A revocation wins over any other line.
+    /// without a port says nothing about other ports. A revocation wins over any other line, and one of
+    /// `[host]:22` counts for `host` too. A name with brackets is that of no host.
     pub fn check(&self, host: &str, port: u16, key: &PublicKey) -> HostStatus {
         let Some(name) = lookup_name(host, port) else { return HostStatus::Unknown };
         let mut found = false;
@@ -154,7 +158,8 @@ impl KnownHosts {
                 Marker::None => same || entry.key.key_type() == key.key_type(),
                 Marker::CertAuthority => false,
             };
-            if !relevant || !entry.hosts.contain(&name) {
+            let named = relevant && (entry.hosts.contain(&name) || entry.revokes_with_port(host, port));
+            if !named {
                 continue;
             }
             match entry.marker {
@@ -234,11 +239,16 @@ pub(super) fn recordable_name(host: &str, port: u16) -> Result<String, HostNameR
 
 /// The name entries are compared with, or `None` when it can't be a host's.
 fn lookup_name(host: &str, port: u16) -> Option<String> {
-    if host.is_empty() || host.len() > MAX_HOST {
+    // Brackets would make it the name of another host with a port.
+    if host.is_empty() || host.len() > MAX_HOST || host.contains(['[', ']']) {
         return None;
     }
     let host = host.to_ascii_lowercase();
-    Some(if port == 0 || port == DEFAULT_PORT { host } else { format!("[{host}]:{port}") })
+    Some(if is_default(port) { host } else { format!("[{host}]:{port}") })
+}
+
+fn is_default(port: u16) -> bool {
+    port == 0 || port == DEFAULT_PORT
 }
 
 fn hash_name(salt: &[u8; 20], name: &str) -> Hmac<Sha1> {
@@ -269,8 +279,37 @@ impl Entry {
         let (hosts, text) = split_field(text);
         let hosts = Hosts::parse(hosts).ok_or(SkipReason::BadHosts)?;
         let (key, _) = key_fields(text).map_err(SkipReason::BadKey)?;
+        if marker == Marker::Revoked && !is_whole(&key) {
+            // No host can show such a key: the line would revoke nothing, and nobody would be told.
+            return Err(SkipReason::BadKey(PublicKeyLineError::BadKey(KeyError::Malformed)));
+        }
         Ok(Self { line, marker, hosts, key })
     }
+
+    /// Whether the line revokes for the host on the default port written out. Nothing writes names that way but
+    /// a person, whose revocation must not be lost over it.
+    fn revokes_with_port(&self, host: &str, port: u16) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.marker == Marker::Revoked
+            && is_default(port)
+            && self.hosts.contain(&format!("[{host}]:{DEFAULT_PORT}"))
+    }
+}
+
+/// Whether a key is its type and at least one more field, each of its full length. Fields of keys are strings,
+/// or numbers framed like them; certificates have others, and are not looked at.
+fn is_whole(key: &PublicKey) -> bool {
+    let Ok((mut rest, _)) = decode::string(key.as_blob()) else { return false };
+    if key.key_type().ends_with("-cert-v01@openssh.com") {
+        return true;
+    }
+    let mut fields = 0_usize;
+    while !rest.is_empty() {
+        let Ok((behind, _)) = decode::string(rest) else { return false };
+        rest = behind;
+        fields = fields.saturating_add(1);
+    }
+    fields > 0
 }
 
 impl Hosts {
@@ -280,7 +319,12 @@ impl Hosts {
             return None;
         }
         if !text.starts_with('|') {
-            return Some(Self::Patterns(text.to_ascii_lowercase()));
+            // What can never match would revoke nothing, and nobody would be told.
+            let too_long = text
+                .split(',')
+                .any(|pattern| pattern.strip_prefix('!').unwrap_or(pattern).len() > MAX_PATTERN);
+            let positive = text.split(',').any(|pattern| !pattern.is_empty() && !pattern.starts_with('!'));
+            return (positive && !too_long).then(|| Self::Patterns(text.to_ascii_lowercase()));
         }
         let (salt, hash) = text.strip_prefix(HASH_MAGIC)?.split_once('|')?;
         Some(Self::Hashed { salt: decode_20(salt)?, hash: decode_20(hash)? })
@@ -307,9 +351,6 @@ fn matches_list(patterns: &str, name: &str) -> bool {
             Some(pattern) => (true, pattern),
             None => (false, pattern),
         };
-        if pattern.len() > MAX_PATTERN {
-            return false;
-        }
         if matches_pattern(pattern.as_bytes(), name.as_bytes()) {
             if negated {
                 return false;

@@ -42,7 +42,8 @@ pub enum SkipReason {
     TooManyLines,
     /// `known_hosts`: begins with `@`, but not with exactly one of the known markers.
     BadMarker,
-    /// `known_hosts`: the host field is not printable UTF-8, or not a well-formed hash.
+    /// `known_hosts`: the host field is not printable UTF-8, not a well-formed hash, has a pattern longer than any
+    /// name, or none that is not negated.
     BadHosts,
     /// `authorized_keys`: has options in front of the key. They restrict the key and are not implemented, so
     /// the key is not accepted without them.
@@ -74,7 +75,6 @@ fn for_each_line(
     mut each: impl FnMut(usize, &[u8]) -> Result<(), SkipReason>,
 ) -> Vec<SkippedLine> {
     let mut skipped = Vec::new();
-    let file = without_bom(file);
     let file = file.strip_suffix(b"\n").unwrap_or(file);
     for (index, line) in file.split(|&byte| byte == b'\n').enumerate() {
         let number = index.saturating_add(1);
@@ -82,6 +82,8 @@ fn for_each_line(
             skipped.push(SkippedLine { line: number, reason: SkipReason::TooManyLines });
             break;
         }
+        // Not only in front of the first: the contents may be those of several files.
+        let line = without_bom(line);
         let text = trim_start(line.strip_suffix(b"\r").unwrap_or(line));
         let result = match text {
             [] | [b'#', ..] => Ok(()),

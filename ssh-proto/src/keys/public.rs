@@ -67,7 +67,8 @@ pub fn parse_public_key_line(line: &[u8]) -> Result<(PublicKey, String), PublicK
 pub(super) fn key_fields(text: &[u8]) -> Result<(PublicKey, &[u8]), PublicKeyLineError> {
     let (key_type, text) = split_field(text);
     let (key, rest) = split_field(text);
-    if key_type.is_empty() || key.is_empty() {
+    // Behind a carriage return stands what was meant for a line of its own, and would be taken for a comment.
+    if key_type.is_empty() || key.is_empty() || rest.contains(&b'\r') {
         return Err(PublicKeyLineError::NotOneKey);
     }
     let key = core::str::from_utf8(key).map_err(|_| PublicKeyLineError::BadBase64)?;

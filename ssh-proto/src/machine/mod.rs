@@ -88,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) eof: bool,
     /// The last `handle_input` stopped because bytes were missing.
     starved: bool,
+    /// The embedder held input since the last `handle_input` that was free to take all of it.
+    unheard: bool,
     /// Bytes the last `handle_input` left behind.
     pub(crate) leftover: usize,
     last_input: Instant,
@@ -132,6 +134,7 @@ impl Core {
             rekey_wanted: false,
             eof: false,
             starved: true,
+            unheard: false,
             leftover: 0,
             last_input: now,
             last_active: now,
@@ -276,6 +279,7 @@ impl Core {
         self.pump();
         self.mark_active();
         self.timers.arm(self.now);
+        self.unheard |= self.embedder_holds();
     }
 
     /// Channel traffic since the last look happened now: that of input at the end of its call, that of commands
@@ -304,6 +308,7 @@ impl Core {
                 Err(reason) => self.close_with(reason),
             }
         }
+        self.unheard = false;
         self.finish_eof();
         self.end();
         if self.is_closing() {
@@ -334,8 +339,9 @@ impl Core {
     fn on_timer(&mut self, reason: TimeoutReason) {
         let limits = self.limits().clone();
         let now = self.now;
-        if self.mux.is_some() && self.embedder_holds() {
-            // What the peer owes may be there already, unread. Before authentication nothing is excused: these
+        if self.mux.is_some() && (self.unheard || self.embedder_holds()) {
+            // What the peer owes may be there already, unread; also when the embedder, back from elsewhere, has
+            // just made room and nothing was taken since. Before authentication nothing is excused: these
             // deadlines protect a server then.
             match (reason, &mut self.mux) {
                 (TimeoutReason::Kex, _) => return self.timers.set(reason, now + limits.rekey_timeout),
@@ -382,7 +388,7 @@ impl Core {
                     return self.timers.set(reason, silent_until);
                 }
                 self.timers.set(reason, now + interval);
-                if !self.takes_input() {
+                if self.unheard || !self.takes_input() {
                     // It is we who do not listen: an answer may be there already.
                     self.keepalive_misses = 0;
                     return;

@@ -116,11 +116,97 @@ fn patterns_are_those_of_ssh_config() {
 
 #[test]
 fn a_pattern_of_stars_takes_no_time() {
-    let patterns = "*a".repeat(MAX_PATTERN / 2);
+    let patterns = "*a".repeat(512);
     assert!(!is_known(&patterns, &"a".repeat(500), 22));
     assert!(is_known(&patterns, &"a".repeat(512), 22));
     // Too long to match, and what is too long to negate must not match either.
     assert!(!is_known(&format!("!{},*", "a".repeat(MAX_PATTERN + 1)), "a", 22));
+}
+
+#[test]
+fn a_revocation_whose_hosts_can_never_match_is_listed() {
+    let long = "b".repeat(MAX_PATTERN + 1);
+    for patterns in [&format!("a,{long}")[..], &format!("a,!{long}"), &long, "!a", "!*,!b", ",", "!", ",,!a"]
+    {
+        let file = hosts(&format!("a ED\n@revoked {patterns} ED"));
+        let expected = SkippedLine { line: 2, reason: SkipReason::BadHosts };
+        assert_eq!(file.skipped(), [expected], "{patterns}");
+    }
+    let longest = "b".repeat(MAX_PATTERN);
+    let file = hosts(&format!("a ED\n@revoked !{longest},{longest},a ED"));
+    assert_eq!((file.skipped(), file.check("a", 22, &ed25519())), (&[][..], HostStatus::Revoked));
+}
+
+#[test]
+fn a_revocation_of_a_key_that_is_not_whole_is_listed() {
+    let malformed = SkipReason::BadKey(PublicKeyLineError::BadKey(KeyError::Malformed));
+    for key in [ed25519(), ecdsa(), rsa()] {
+        let blob = key.as_blob();
+        for end in [4 + key.key_type().len(), blob.len() - 20, blob.len() - 1] {
+            let cut = PublicKey::from_blob(&blob[..end]).unwrap();
+            let file = KnownHosts::parse(format!("@revoked * {}", cut.to_line()).as_bytes());
+            let expected = SkippedLine { line: 1, reason: malformed };
+            assert_eq!(file.skipped(), [expected], "{} {end}", key.key_type());
+        }
+        let file = KnownHosts::parse(format!("@revoked * {}", key.to_line()).as_bytes());
+        assert_eq!(file.check("a", 22, &key), HostStatus::Revoked);
+    }
+}
+
+#[test]
+fn the_longest_name_is_known_again_by_its_line() {
+    let host = "a".repeat(MAX_HOST);
+    for port in [22, 65535] {
+        let line = KnownHosts::line(&host, port, &ed25519(), LineFormat::Plain).unwrap();
+        let file = KnownHosts::parse(line.as_bytes());
+        assert_eq!(file.check(&host, port, &ed25519()), HostStatus::Known, "{port}");
+    }
+}
+
+#[test]
+fn a_name_with_brackets_is_no_other_hosts_name() {
+    let file = hosts("[evil]:2222 ED\n* EC");
+    for host in ["[evil]:2222", "[evil]", "evil]", "[evil"] {
+        for key in [ed25519(), ecdsa()] {
+            assert_eq!(file.check(host, 22, &key), HostStatus::Unknown, "{host}");
+        }
+        assert!(file.key_types(host, 22).is_empty(), "{host}");
+    }
+    assert_eq!(file.check("evil", 2222, &ed25519()), HostStatus::Known);
+}
+
+#[test]
+fn files_are_joined_by_a_line_end_and_may_each_begin_with_a_byte_order_mark() {
+    let parts = ["\u{feff}a ED a comment", "\u{feff}@revoked * ED"];
+    let file = hosts(&parts.join("\n"));
+    assert_eq!((file.skipped(), file.check("a", 22, &ed25519())), (&[][..], HostStatus::Revoked));
+}
+
+#[test]
+fn a_carriage_return_hides_no_revocation_in_a_comment() {
+    let file = hosts("a ED comment\r@revoked a ED\r\nb ED comment\r\n");
+    let reason = SkipReason::BadKey(PublicKeyLineError::NotOneKey);
+    assert_eq!(file.skipped(), [SkippedLine { line: 1, reason }]);
+    assert_eq!(file.check("a", 22, &ed25519()), HostStatus::Unknown);
+    assert_eq!(file.check("b", 22, &ed25519()), HostStatus::Known);
+}
+
+#[test]
+fn a_revocation_counts_also_with_the_default_port_written_out() {
+    let salt = LineFormat::Hashed { salt: [7; 20] };
+    let hashed = KnownHosts::line("a", 2222, &ed25519(), salt).unwrap();
+    let explicit = hash_name(&[7; 20], "[a]:22").finalize().into_bytes();
+    let field = format!("|1|{}|{}", Base64::encode_string(&[7; 20]), Base64::encode_string(&explicit));
+    for revoked in ["[a]:22", "[a]:*", "[*]:22", &field] {
+        let file = hosts(&format!("a ED\n@revoked {revoked} ED"));
+        for port in [0, 22] {
+            assert_eq!(file.check("A", port, &ed25519()), HostStatus::Revoked, "{revoked}");
+        }
+    }
+    // Not for another host or port; and no other line has two names.
+    let file = KnownHosts::parse(format!("@revoked {hashed}").as_bytes());
+    assert_eq!(file.check("a", 22, &ed25519()), HostStatus::Unknown);
+    assert_eq!(hosts("a ED\n@revoked [b]:22,[a]:23 ED").check("a", 22, &ed25519()), HostStatus::Known);
 }
 
 #[test]
