@@ -102,7 +102,7 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let role = RoleCalls { look: Box::new(|_, _| {}), let_go: |_| {} };
+        let role = RoleCalls { look: Box::new(|_, _| {}), let_go: Box::new(|_| {}) };
         let shared = Shared::start(conn, transport, ClientKept::default(), role)?;
         let client = Client { handle: Arc::new(Handle { shared, timeout: Mutex::default() }) };
         let shared = &client.handle.shared;

@@ -112,11 +112,14 @@ pub(crate) struct RoleCalls<R: AdapterRole> {
     /// Looks at what its part just took in.
     pub(crate) look: Look<R>,
     /// Gives up what is kept for as long as there are threads and a transport.
-    pub(crate) let_go: fn(&mut R::Kept),
+    pub(crate) let_go: LetGo<R>,
 }
 
 /// Called with the connection whose part it is, and that part.
 pub(crate) type Look<R> = Box<dyn Fn(&Weak<Shared<R>>, &mut <R as AdapterRole>::Kept) + Send + Sync>;
+
+/// Called with that part.
+pub(crate) type LetGo<R> = Box<dyn Fn(&mut <R as AdapterRole>::Kept) + Send + Sync>;
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
 

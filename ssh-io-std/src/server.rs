@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -144,17 +144,26 @@ impl ServerConnection {
     ) -> Result<Self, Error> {
         // First the one that is waited for by nobody: where there is no thread for it, nothing has begun.
         let (give, given) = sync_channel(1);
+        let place = Arc::<Place>::default();
+        let (for_end, for_signers) = (Arc::downgrade(&place), Arc::downgrade(&place));
         let handle = move || {
             if let Ok(shared) = given.recv() {
                 handle(&shared, handler);
             }
+            drop(place);
         };
         thread::Builder::new().name("ssh-handler".into()).spawn(handle)?;
         let conn = Connection::new(Arc::clone(&config.external), Box::new(OsEntropy), now());
         let kept = ServerKept { startup, ..ServerKept::default() };
         // Until its threads and descriptors are gone too, a client takes up the place it had.
-        let let_go = |kept: &mut ServerKept| kept.startup = None;
-        let shared = Shared::start(conn, transport, kept, RoleCalls { look: config.signing(), let_go })?;
+        let let_go = Box::new(move |kept: &mut ServerKept| {
+            let startup = kept.startup.take();
+            if let Some(place) = for_end.upgrade() {
+                *lock(&place.0) = startup;
+            }
+        });
+        let look = config.signing(for_signers);
+        let shared = Shared::start(conn, transport, kept, RoleCalls { look, let_go })?;
         // It waits for this.
         let _ = give.send(Arc::clone(&shared));
         Ok(Self { shared })
@@ -233,6 +242,11 @@ impl ServerConnection {
     }
 }
 
+/// Where the place of a client that did not log in goes when its connection is over: it is free when the last
+/// thread that works for it is done too, which may be one that waits for a directory or a token.
+#[derive(Default)]
+struct Place(Mutex<Option<Startup>>);
+
 /// A server's configuration, and apart from it the keys it signs with: a signer may take its time, and must not
 /// be called while the connection is locked.
 #[derive(Debug, Clone)]
@@ -249,15 +263,17 @@ impl HostConfig {
 
     /// Has our own keys sign, on a thread for it: whoever took the question in may hold the lock, or be needed
     /// elsewhere. Other questions go their way.
-    fn signing(&self) -> Look<ServerRole> {
+    fn signing(&self, place: Weak<Place>) -> Look<ServerRole> {
         let keys = Arc::clone(&self.keys);
         Box::new(move |shared, kept| {
             let Some(ServerEvent::Sign(request)) = kept.questions.back() else { return };
             let Some(pair) = keys.iter().find(|pair| pair.public == *request.to_sign().key()) else { return };
             let (Some(signer), Some(shared)) = (pair.signer.clone(), shared.upgrade()) else { return };
             let Some(event) = kept.questions.pop_back() else { return };
+            let place = place.upgrade();
             // Dropped unanswered, for want of a thread, it ends the connection.
             let sign = move || {
+                let _place = place;
                 if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
                     let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
                     // It may be gone with the connection.
@@ -506,6 +522,10 @@ mod tests {
         connection.join(Duration::MAX);
         assert!(connection.close_reason().is_some());
         assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");
-        assert_eq!(startups.count(), 0);
+        drop(connection);
+        // The handler hears of it, and is done.
+        while startups.count() > 0 {
+            thread::yield_now();
+        }
     }
 }

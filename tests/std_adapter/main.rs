@@ -8,6 +8,7 @@ mod jump;
 mod login;
 mod panics;
 mod pipe;
+mod places;
 mod sessions;
 mod shutdown;
 mod stuck;
