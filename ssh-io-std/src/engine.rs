@@ -256,7 +256,7 @@ impl<R: AdapterRole> State<R> {
 
     /// How long a connection that is closed takes at most until its transport is let go.
     fn time_to_end(&self) -> Duration {
-        self.conn.poll_timeout().map(until).unwrap_or_default() + END_TIME
+        self.conn.poll_timeout().map(until).unwrap_or_default().saturating_add(END_TIME)
     }
 
     /// Whether the connection is closed and its last words are not worth more time.

@@ -20,7 +20,8 @@ use ssh_proto::{
 };
 
 use crate::support::{
-    Echo, PASSWORD, PATIENCE, client_config, comes_back, connect, logged_in, server_config,
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, connect, logged_in, logged_in_over,
+    server_config,
 };
 
 /// Keeps what it is asked, so that nothing is answered until the test says so.
@@ -356,4 +357,14 @@ fn the_signer_of_a_host_key_locks_nobody_out_while_it_signs() {
     go.send(()).unwrap();
     assert_eq!(client.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
     client.close();
+}
+
+#[test]
+fn the_longest_linger_there_is_does_not_end_the_program() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let configs = configs(|limits| limits.linger = Duration::MAX);
+    let (client, server, _closed) = logged_in_over(configs, ours, theirs);
+    comes_back("the close", move || client.close());
+    server.join(PATIENCE);
+    assert!(server.is_finished());
 }
