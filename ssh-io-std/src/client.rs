@@ -209,7 +209,8 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called on this thread, with nothing locked. After [`Error::TimedOut`] the attempt goes on
+    /// A signer is called on this thread, with nothing locked, and the [timeout](Self::set_timeout) begins anew
+    /// behind it. After [`Error::TimedOut`] the attempt goes on
     /// unseen; the next call waits for its end, and is told [`AuthError::Done`](ssh_proto::AuthError) if that
     /// was a success.
     ///
@@ -236,12 +237,12 @@ impl Client {
     ) -> Result<(), Error> {
         let mut sign = Some(sign);
         let shared = self.shared();
-        let deadline = self.timeout().and_then(after);
-        let wait = |guard| shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error);
+        let mut deadline = self.timeout().and_then(after);
+        let wait = |guard, until| shared.wait(guard, &shared.changed, until).map_err(|(_, error)| error);
         let mut guard = shared.lock();
         // What comes of an attempt that was given up must not be taken for what comes of this one.
         while !guard.is_mute() && !guard.kept.login.is_free() {
-            guard = wait(guard)?;
+            guard = wait(guard, deadline)?;
         }
         if guard.is_mute() {
             return Err(guard.gone());
@@ -259,13 +260,15 @@ impl Client {
                     drop(guard);
                     let refused = Err(SignRefused);
                     let signature = sign.take().map_or(refused, |sign| sign(request.to_sign()));
+                    // What a person took is not what the server takes.
+                    deadline = self.timeout().and_then(after);
                     guard = shared.lock();
                     // The question may be gone with the connection; the loop then says so.
                     let _ = guard.conn.provide_signature(request, signature);
                     shared.poke(&mut guard);
                 }
                 None if guard.closed.is_some() => return Err(guard.gone()),
-                None => guard = wait(guard)?,
+                None => guard = wait(guard, deadline)?,
             }
         }
     }
