@@ -328,8 +328,8 @@ pub struct Server {
 struct Running {
     /// Set once, and nothing is added from then on.
     stopped: bool,
-    /// Where listeners are, to wake those that wait for clients.
-    listeners: Vec<SocketAddr>,
+    /// Where listeners are that wait for clients now, each in a call that is to be woken.
+    waiting: Vec<SocketAddr>,
     /// Those that are not finished, and some that are.
     connections: Vec<ServerConnection>,
 }
@@ -359,18 +359,24 @@ impl Server {
         mut handler: impl FnMut(SocketAddr) -> H,
     ) -> io::Result<()> {
         let address = listener.local_addr()?;
-        {
-            // Under one lock: a shutdown finds the address, or is found here.
-            let mut running = lock(&self.running);
-            if running.stopped {
-                return Ok(());
-            }
-            running.listeners.push(address);
-        }
         loop {
+            {
+                // Under one lock: a shutdown finds the address, or is found here.
+                let mut running = lock(&self.running);
+                if running.stopped {
+                    return Ok(());
+                }
+                running.waiting.push(address);
+            }
             let accepted = listener.accept();
-            if lock(&self.running).stopped {
-                return Ok(());
+            {
+                let mut running = lock(&self.running);
+                if let Some(at) = running.waiting.iter().position(|waiting| *waiting == address) {
+                    running.waiting.swap_remove(at);
+                }
+                if running.stopped {
+                    return Ok(());
+                }
             }
             match accepted {
                 Ok((stream, from)) => {
@@ -409,25 +415,33 @@ impl Server {
     /// connections; they read why. When this returns, all are over. Of two calls at once the shorter grace counts.
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
-        let listeners = {
-            let mut running = lock(&self.running);
-            running.stopped = true;
-            std::mem::take(&mut running.listeners)
-        };
-        listeners.into_iter().for_each(wake);
+        lock(&self.running).stopped = true;
+        let mut woken = self.wake_listeners();
         // They stay in the list until they are finished: another call waits for them too, and may end them earlier.
         while let Some(connection) = self.unfinished() {
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }
-            connection.join(left);
+            connection.join(if woken { left } else { left.min(BACK_OFF) });
+            woken = woken || self.wake_listeners();
         }
         let rest = lock(&self.running).connections.clone();
         rest.iter().for_each(ServerConnection::close);
         while let Some(connection) = self.unfinished() {
             connection.join(Duration::MAX);
         }
+        while !woken {
+            thread::sleep(BACK_OFF);
+            woken = self.wake_listeners();
+        }
+    }
+
+    /// Has those that wait for clients see that this is over; false when it is to be tried again.
+    fn wake_listeners(&self) -> bool {
+        let waiting = lock(&self.running).waiting.clone();
+        // All of them, also behind one that failed.
+        waiting.into_iter().filter(|at| !wake(*at)).count() == 0
     }
 }
 
@@ -435,14 +449,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has a listener's `accept` return: nothing else does so everywhere.
-fn wake(listener: SocketAddr) {
+/// Has a listener's `accept` return: nothing else does so everywhere. False when this failed for a reason that
+/// passes, such as a want of descriptors.
+fn wake(listener: SocketAddr) -> bool {
     let here = match listener.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let _ = TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF);
+    match TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF) {
+        Ok(_) => true,
+        Err(error) => is_unreachable(&error),
+    }
+}
+
+/// Whether an error to connect is about the way to the listener, so that another try would fail too.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+    )
 }
 
 /// How long to let others finish when accepting fails.
