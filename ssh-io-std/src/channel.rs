@@ -35,12 +35,13 @@ impl<R: AdapterRole> Drop for ChannelCore<R> {
     fn drop(&mut self) {
         let mut guard = self.shared.lock();
         guard.channels.remove(&self.id);
-        if let Ok(mut channel) = guard.conn.channel(self.id) {
-            // What was written leaves first; what the peer still sends is nobody's.
-            channel.close();
-            channel.release();
-        }
-        self.shared.poke(&mut guard);
+        guard.contain(&self.shared, |state| {
+            if let Ok(mut channel) = state.conn.channel(self.id) {
+                // What was written leaves first; what the peer still sends is nobody's.
+                channel.close();
+                channel.release();
+            }
+        });
     }
 }
 
@@ -115,6 +116,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     ) -> Result<T, Error> {
         let deadline = timeout.and_then(after);
         let core = &*self.core;
+        let _watch = core.shared.watch();
         let mut guard = core.shared.lock();
         loop {
             if let Some(found) = take(&mut guard, core.id) {
@@ -157,6 +159,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     pub(crate) fn write_stream(&self, stream: Stream, src: &[u8]) -> Result<usize, Error> {
         let deadline = self.timeouts().write.and_then(after);
         let core = &*self.core;
+        let _watch = core.shared.watch();
         let mut guard = core.shared.lock();
         loop {
             if guard.is_mute() {
@@ -326,20 +329,22 @@ impl<R: AdapterRole> ChannelOf<R> {
         if guard.is_mute() {
             return Err(guard.gone());
         }
-        if let Ok(mut channel) = guard.conn.channel(self.core.id) {
-            let _ = channel.eof();
-        }
-        self.core.shared.poke(&mut guard);
+        guard.contain(&self.core.shared, |state| {
+            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                let _ = channel.eof();
+            }
+        });
         Ok(())
     }
 
     /// Closes the channel: nothing more is sent, and what was not read can still be.
     pub fn close(&self) {
         let mut guard = self.core.shared.lock();
-        if let Ok(mut channel) = guard.conn.channel(self.core.id) {
-            channel.close();
-        }
-        self.core.shared.poke(&mut guard);
+        guard.contain(&self.core.shared, |state| {
+            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                channel.close();
+            }
+        });
     }
 
     /// Closes the channel under whoever uses it: a read ends, a write fails.

@@ -155,9 +155,8 @@ struct Attempt<'a>(&'a Shared<ClientRole>);
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let mut guard = self.0.lock();
-        guard.kept.login.give_up();
         // A question that was dropped must be seen, and the next one in turn.
-        self.0.poke(&mut guard);
+        guard.contain(self.0, |state| state.kept.login.give_up());
         self.0.changed.notify_all();
     }
 }
@@ -239,6 +238,7 @@ impl Client {
         let shared = self.shared();
         let mut deadline = self.timeout().and_then(after);
         let wait = |guard, until| shared.wait(guard, &shared.changed, until).map_err(|(_, error)| error);
+        let _watch = shared.watch();
         let mut guard = shared.lock();
         // What comes of an attempt that was given up must not be taken for what comes of this one.
         while !guard.is_mute() && !guard.kept.login.is_free() {
@@ -342,6 +342,7 @@ impl Client {
     /// As [`open_session`](Self::open_session).
     pub fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
+        let _watch = shared.watch();
         let mut guard = shared.lock();
         if guard.is_mute() {
             return Err(guard.gone());
@@ -369,6 +370,7 @@ impl Client {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
+        let _watch = self.shared().watch();
         let mut guard = self.shared().lock();
         guard.conn.rekey();
         self.shared().poke(&mut guard);

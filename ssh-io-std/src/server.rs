@@ -38,6 +38,7 @@ impl Answering for Back {
     type Channel = ServerChannel;
 
     fn answer<T>(&self, answer: impl FnOnce(&mut Connection<ServerRole>) -> T) -> T {
+        let _watch = self.0.watch();
         let mut guard = self.0.lock();
         let result = answer(&mut guard.conn);
         self.0.poke(&mut guard);
@@ -45,6 +46,7 @@ impl Answering for Back {
     }
 
     fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
+        let _watch = self.0.watch();
         let mut guard = self.0.lock();
         let id = guard.conn.accept_channel(request, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
@@ -195,6 +197,7 @@ impl ServerConnection {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
+        let _watch = self.shared.watch();
         let mut guard = self.shared.lock();
         guard.conn.rekey();
         self.shared.poke(&mut guard);

@@ -9,6 +9,7 @@ mod login;
 mod panics;
 mod pipe;
 mod places;
+mod sealer;
 mod sessions;
 mod shutdown;
 mod stuck;

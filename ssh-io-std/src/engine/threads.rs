@@ -8,8 +8,8 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
+use ssh_proto::InputPool;
 use ssh_proto::adapter::AdapterRole;
-use ssh_proto::{Disconnect, InputPool};
 
 use super::{Guard, Shared, State, Writer};
 use crate::os::{now, until};
@@ -49,6 +49,9 @@ impl<R: AdapterRole> State<R> {
 impl<R: AdapterRole> Shared<R> {
     /// Writes until nothing is left, at most so many outputs, unless another thread does so already.
     pub(super) fn write_out<'a>(&'a self, mut guard: Guard<'a, R>, outputs: usize) -> Guard<'a, R> {
+        if guard.dead {
+            return guard;
+        }
         if guard.broken.is_some() {
             guard.discard_output();
             return guard;
@@ -103,6 +106,7 @@ impl<R: AdapterRole> Shared<R> {
 
     /// The writer thread.
     pub(super) fn run_writer(&self) {
+        let _finished = Finished(self);
         let ran = catch_unwind(AssertUnwindSafe(|| self.write_loop()));
         if ran.is_err() {
             self.end_after_panic();
@@ -131,8 +135,8 @@ impl<R: AdapterRole> Shared<R> {
     /// A thread that panics takes its connection along, and nobody waits for it.
     fn end_after_panic(&self) {
         let mut guard = self.lock();
-        guard.conn.close(Disconnect::by_application());
-        self.poke(&mut guard);
+        guard.end_after_panic(self);
+        self.work.notify_one();
     }
 
     fn write_loop(&self) {
@@ -141,10 +145,12 @@ impl<R: AdapterRole> Shared<R> {
         loop {
             // A user's thread lost it in a panic, and left the rest to this one.
             if matches!(guard.writer, Writer::Gone) && !guard.conn.is_closed() {
-                guard.conn.close(Disconnect::by_application());
-                guard.process(self);
+                guard.end(self);
             }
             guard = self.write_out(guard, usize::MAX);
+            if guard.dead && !matches!(guard.writer, Writer::Away) {
+                return;
+            }
             let closed = guard.conn.is_closed();
             if closed && guard.is_written_out() {
                 return;
@@ -186,11 +192,6 @@ impl<R: AdapterRole> Shared<R> {
         }
         self.unblock(Shutdown::Both);
         self.wait_until(DRAIN_TIME, |state| state.reader_done);
-        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let mut guard = self.lock();
-        (self.role.let_go)(&mut guard.kept);
-        guard.finished = true;
-        self.changed.notify_all();
     }
 
     fn read_loop(&self, mut reader: impl Read) {
@@ -247,6 +248,19 @@ impl<R: AdapterRole> Shared<R> {
                 }
             }
         }
+    }
+}
+
+/// Dropped when the writer thread is done, in whatever way: nobody waits for the connection any more.
+struct Finished<'a, R: AdapterRole>(&'a Shared<R>);
+
+impl<R: AdapterRole> Drop for Finished<'_, R> {
+    fn drop(&mut self) {
+        *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut guard = self.0.lock();
+        (self.0.role.let_go)(&mut guard.kept);
+        guard.finished = true;
+        self.0.changed.notify_all();
     }
 }
 
