@@ -23,6 +23,8 @@ pub(super) const END_TIME: Duration = Duration::from_secs(3);
 pub(super) const IDLE_BUFFER: usize = 4 * 1024;
 /// What a read takes at most.
 pub(super) const MAX_CHUNK: usize = 256 * 1024;
+/// Between two reads of which the first had nothing to give, for a reader that does not wait by itself.
+const READ_PAUSE: Duration = Duration::from_millis(10);
 /// After so much time without a byte, and at most twice as much, large buffers are given back.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
@@ -210,6 +212,14 @@ impl<R: AdapterRole> Shared<R> {
             drop(guard);
             match chunk.read(&mut reader, max) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A reader's own timeout says nothing of the peer.
+                Err(error) if is_timeout(&error) => {
+                    let guard = self.lock();
+                    if guard.finished {
+                        break;
+                    }
+                    drop(self.wait_for(guard, &self.wanted, Some(READ_PAUSE)));
+                }
                 Ok(bytes) if closing => {
                     drained += bytes.len();
                     if bytes.is_empty() || drained > DRAIN_BYTES {
@@ -332,7 +342,7 @@ fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8], unflushed: &mut 
     }
 }
 
-/// Whether a write only took too long for its socket's timeout.
+/// Whether a read or a write only took too long for its socket's timeout.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
