@@ -382,3 +382,37 @@ fn a_reader_that_times_out_is_asked_again() {
     server.join(PATIENCE);
     assert!(server.is_finished());
 }
+
+/// A writer that looks at its own connection when it is dropped.
+struct LooksBack<W>(W, Arc<Mutex<Option<Client>>>);
+
+impl<W: Write> Write for LooksBack<W> {
+    fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
+        self.0.write(src)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W> Drop for LooksBack<W> {
+    fn drop(&mut self) {
+        if let Some(client) = self.1.lock().unwrap().take() {
+            assert!(client.is_closed());
+        }
+    }
+}
+
+#[test]
+fn a_writer_is_dropped_with_nothing_locked() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Split { reader, writer, unblock } = ours.split().unwrap();
+    let own = Arc::<Mutex<Option<Client>>>::default();
+    let split = Split { reader, writer: LooksBack(writer, Arc::clone(&own)), unblock };
+    let (client, server, _closed) = logged_in_over(configs(|_| {}), split, theirs);
+    *own.lock().unwrap() = Some(client.clone());
+    server.close();
+    comes_back("the end", move || client.closed());
+    assert!(own.lock().unwrap().is_none(), "it was dropped");
+}

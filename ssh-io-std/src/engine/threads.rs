@@ -183,11 +183,13 @@ impl<R: AdapterRole> Shared<R> {
     /// reset it.
     fn finish(&self) {
         let mut guard = self.lock();
-        guard.writer = Writer::Gone;
+        let writer = mem::replace(&mut guard.writer, Writer::Gone);
         self.wanted.notify_all();
         // A peer that takes nothing any more has no words of ours to read.
         let said = guard.broken.is_none();
         drop(guard);
+        // It is the embedder's: it may look back at its connection, and panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(writer)));
         if said {
             self.unblock(Shutdown::Write);
             self.wait_until(DRAIN_TIME, |state| state.reader_done);
