@@ -10,8 +10,9 @@ pub use ssh_proto::adapter::Output;
 use ssh_proto::adapter::{ClientKept, LoginStep};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
-    ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection, Credential,
-    KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
+    AnswerError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection,
+    Credential, KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SignRefused, Signature,
+    ToSign,
 };
 
 use crate::channel::{Channel, wait_opened};
@@ -121,7 +122,19 @@ impl ClientBuilder {
         let verdict = self.host_keys.judge(HostKeyQuestion { host, port, key: check.key() });
         let mut guard = shared.lock();
         match verdict {
-            Ok(()) => guard.conn.accept_host_key(check)?,
+            Ok(()) => match guard.conn.accept_host_key(check) {
+                Ok(()) => {}
+                // The connection ended meanwhile; the reason is there, or on its way.
+                Err(AnswerError::Gone) => {
+                    shared.poke(&mut guard);
+                    while guard.closed.is_none() {
+                        let waited = shared.wait(guard, &shared.changed, deadline);
+                        guard = waited.map_err(|(_, error)| error)?;
+                    }
+                    return Err(guard.gone());
+                }
+                Err(error) => return Err(error.into()),
+            },
             Err(error) => {
                 let _ = guard.conn.reject_host_key(check);
                 shared.poke(&mut guard);
