@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ssh_proto::adapter::{AdapterRole, Replies};
 use ssh_proto::{
@@ -35,12 +35,13 @@ impl<R: AdapterRole> Drop for ChannelCore<R> {
     fn drop(&mut self) {
         let mut guard = self.shared.lock();
         guard.channels.remove(&self.id);
-        if let Ok(mut channel) = guard.conn.channel(self.id) {
-            // What was written leaves first; what the peer still sends is nobody's.
-            channel.close();
-            channel.release();
-        }
-        self.shared.poke(&mut guard);
+        guard.contain(&self.shared, |state| {
+            if let Ok(mut channel) = state.conn.channel(self.id) {
+                // What was written leaves first; what the peer still sends is nobody's.
+                channel.close();
+                channel.release();
+            }
+        });
     }
 }
 
@@ -91,12 +92,12 @@ impl<R: AdapterRole> ChannelOf<R> {
         *self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets how long a read may wait, here and for stderr.
+    /// Sets how long a read may wait, here and for stderr, and a [`wait`](Self::wait) for the program's end.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner).read = timeout;
     }
 
-    /// Sets how long a write or a request may wait.
+    /// Sets how long a write may wait, and a request: for room, and together with that for its answer.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner).write = timeout;
     }
@@ -111,10 +112,19 @@ impl<R: AdapterRole> ChannelOf<R> {
     fn wait_for<T>(
         &self,
         timeout: Option<Duration>,
+        take: impl FnMut(&mut Guard<'_, R>, ChannelId) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.wait_until(timeout.and_then(after), take)
+    }
+
+    /// The same, at most until `deadline`.
+    fn wait_until<T>(
+        &self,
+        deadline: Option<Instant>,
         mut take: impl FnMut(&mut Guard<'_, R>, ChannelId) -> Option<T>,
     ) -> Result<T, Error> {
-        let deadline = timeout.and_then(after);
         let core = &*self.core;
+        let _watch = core.shared.watch();
         let mut guard = core.shared.lock();
         loop {
             if let Some(found) = take(&mut guard, core.id) {
@@ -157,6 +167,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     pub(crate) fn write_stream(&self, stream: Stream, src: &[u8]) -> Result<usize, Error> {
         let deadline = self.timeouts().write.and_then(after);
         let core = &*self.core;
+        let _watch = core.shared.watch();
         let mut guard = core.shared.lock();
         loop {
             if guard.is_mute() {
@@ -195,7 +206,7 @@ impl<R: AdapterRole> ChannelOf<R> {
                 replies.expect_unseen()
             }
         };
-        self.ask(kind, want_reply, unseen)
+        self.ask(kind, want_reply, self.timeouts().write.and_then(after), unseen)
     }
 
     /// Makes a request, waiting for room, and says who waits for the answer.
@@ -203,10 +214,11 @@ impl<R: AdapterRole> ChannelOf<R> {
         &self,
         kind: &ChannelRequestKind,
         want_reply: bool,
+        deadline: Option<Instant>,
         expect: impl Fn(&mut Replies) -> T,
     ) -> Result<T, Error> {
         let shared = &self.core.shared;
-        self.wait_for(self.timeouts().write, |guard, id| {
+        self.wait_until(deadline, |guard, id| {
             if guard.is_mute() {
                 return Some(Err(guard.gone()));
             }
@@ -232,8 +244,9 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// As [`send_request`](Self::send_request), and [`Error::RequestRefused`].
     pub fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
-        let asker = self.ask(kind, true, Replies::expect)?;
-        let answer = self.wait_for(self.timeouts().read, |guard, id| {
+        let deadline = self.timeouts().write.and_then(after);
+        let asker = self.ask(kind, true, deadline, Replies::expect)?;
+        let answer = self.wait_until(deadline, |guard, id| {
             let news = guard.channels.get_mut(&id)?;
             news.replies.take(asker).or_else(|| news.closed.then_some(false))
         });
@@ -326,20 +339,22 @@ impl<R: AdapterRole> ChannelOf<R> {
         if guard.is_mute() {
             return Err(guard.gone());
         }
-        if let Ok(mut channel) = guard.conn.channel(self.core.id) {
-            let _ = channel.eof();
-        }
-        self.core.shared.poke(&mut guard);
+        guard.contain(&self.core.shared, |state| {
+            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                let _ = channel.eof();
+            }
+        });
         Ok(())
     }
 
     /// Closes the channel: nothing more is sent, and what was not read can still be.
     pub fn close(&self) {
         let mut guard = self.core.shared.lock();
-        if let Ok(mut channel) = guard.conn.channel(self.core.id) {
-            channel.close();
-        }
-        self.core.shared.poke(&mut guard);
+        guard.contain(&self.core.shared, |state| {
+            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                channel.close();
+            }
+        });
     }
 
     /// Closes the channel under whoever uses it: a read ends, a write fails.

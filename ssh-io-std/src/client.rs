@@ -10,8 +10,9 @@ pub use ssh_proto::adapter::Output;
 use ssh_proto::adapter::{ClientKept, LoginStep};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
-    ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection, Credential,
-    KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SignRefused, Signature, ToSign,
+    AnswerError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection,
+    Credential, KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SignRefused, Signature,
+    ToSign,
 };
 
 use crate::channel::{Channel, wait_opened};
@@ -102,7 +103,7 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let conn = Connection::new(config, Box::new(OsEntropy), now());
-        let role = RoleCalls { look: Box::new(|_, _| {}), let_go: |_| {} };
+        let role = RoleCalls { look: Box::new(|_, _| {}), let_go: Box::new(|_| {}) };
         let shared = Shared::start(conn, transport, ClientKept::default(), role)?;
         let client = Client { handle: Arc::new(Handle { shared, timeout: Mutex::default() }) };
         let shared = &client.handle.shared;
@@ -121,7 +122,19 @@ impl ClientBuilder {
         let verdict = self.host_keys.judge(HostKeyQuestion { host, port, key: check.key() });
         let mut guard = shared.lock();
         match verdict {
-            Ok(()) => guard.conn.accept_host_key(check)?,
+            Ok(()) => match guard.conn.accept_host_key(check) {
+                Ok(()) => {}
+                // The connection ended meanwhile; the reason is there, or on its way.
+                Err(AnswerError::Gone) => {
+                    shared.poke(&mut guard);
+                    while guard.closed.is_none() {
+                        let waited = shared.wait(guard, &shared.changed, deadline);
+                        guard = waited.map_err(|(_, error)| error)?;
+                    }
+                    return Err(guard.gone());
+                }
+                Err(error) => return Err(error.into()),
+            },
             Err(error) => {
                 let _ = guard.conn.reject_host_key(check);
                 shared.poke(&mut guard);
@@ -155,9 +168,8 @@ struct Attempt<'a>(&'a Shared<ClientRole>);
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let mut guard = self.0.lock();
-        guard.kept.login.give_up();
         // A question that was dropped must be seen, and the next one in turn.
-        self.0.poke(&mut guard);
+        guard.contain(self.0, |state| state.kept.login.give_up());
         self.0.changed.notify_all();
     }
 }
@@ -209,7 +221,8 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called on this thread, with nothing locked. After [`Error::TimedOut`] the attempt goes on
+    /// A signer is called on this thread, with nothing locked, and the [timeout](Self::set_timeout) begins anew
+    /// behind it. After [`Error::TimedOut`] the attempt goes on
     /// unseen; the next call waits for its end, and is told [`AuthError::Done`](ssh_proto::AuthError) if that
     /// was a success.
     ///
@@ -236,12 +249,13 @@ impl Client {
     ) -> Result<(), Error> {
         let mut sign = Some(sign);
         let shared = self.shared();
-        let deadline = self.timeout().and_then(after);
-        let wait = |guard| shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error);
+        let mut deadline = self.timeout().and_then(after);
+        let wait = |guard, until| shared.wait(guard, &shared.changed, until).map_err(|(_, error)| error);
+        let _watch = shared.watch();
         let mut guard = shared.lock();
         // What comes of an attempt that was given up must not be taken for what comes of this one.
         while !guard.is_mute() && !guard.kept.login.is_free() {
-            guard = wait(guard)?;
+            guard = wait(guard, deadline)?;
         }
         if guard.is_mute() {
             return Err(guard.gone());
@@ -259,13 +273,15 @@ impl Client {
                     drop(guard);
                     let refused = Err(SignRefused);
                     let signature = sign.take().map_or(refused, |sign| sign(request.to_sign()));
+                    // What a person took is not what the server takes.
+                    deadline = self.timeout().and_then(after);
                     guard = shared.lock();
                     // The question may be gone with the connection; the loop then says so.
                     let _ = guard.conn.provide_signature(request, signature);
                     shared.poke(&mut guard);
                 }
                 None if guard.closed.is_some() => return Err(guard.gone()),
-                None => guard = wait(guard)?,
+                None => guard = wait(guard, deadline)?,
             }
         }
     }
@@ -339,6 +355,7 @@ impl Client {
     /// As [`open_session`](Self::open_session).
     pub fn open(&self, kind: &ChannelKind, config: ChannelConfig) -> Result<Channel, Error> {
         let shared = self.shared();
+        let _watch = shared.watch();
         let mut guard = shared.lock();
         if guard.is_mute() {
             return Err(guard.gone());
@@ -366,6 +383,7 @@ impl Client {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
+        let _watch = self.shared().watch();
         let mut guard = self.shared().lock();
         guard.conn.rekey();
         self.shared().poke(&mut guard);

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::mem;
 use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
@@ -91,6 +92,10 @@ pub(crate) struct State<R: AdapterRole> {
     /// Somebody sees to it that a closed connection ends.
     watched: bool,
     finished: bool,
+    /// A call panicked, and the connection was ended for it.
+    panicked: bool,
+    /// One more did, or that end. The machine is not called by itself any more.
+    dead: bool,
 }
 
 pub(crate) struct Shared<R: AdapterRole> {
@@ -112,17 +117,23 @@ pub(crate) struct RoleCalls<R: AdapterRole> {
     /// Looks at what its part just took in.
     pub(crate) look: Look<R>,
     /// Gives up what is kept for as long as there are threads and a transport.
-    pub(crate) let_go: fn(&mut R::Kept),
+    pub(crate) let_go: LetGo<R>,
 }
 
 /// Called with the connection whose part it is, and that part.
 pub(crate) type Look<R> = Box<dyn Fn(&Weak<Shared<R>>, &mut <R as AdapterRole>::Kept) + Send + Sync>;
+
+/// Called with that part.
+pub(crate) type LetGo<R> = Box<dyn Fn(&mut <R as AdapterRole>::Kept) + Send + Sync>;
 
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
 
 impl<R: AdapterRole> State<R> {
     /// Takes in what is there, and hands out what happened, until both are exhausted.
     fn process(&mut self, shared: &Shared<R>) {
+        if self.dead {
+            return;
+        }
         let _wake = WakeOnPanic(shared);
         loop {
             self.conn.handle_input(now(), self.pool.buffer());
@@ -179,7 +190,7 @@ impl<R: AdapterRole> State<R> {
 
     /// Does what is due.
     fn tick(&mut self, shared: &Shared<R>) {
-        if self.conn.poll_timeout().is_some_and(|at| until(at).is_zero()) {
+        if !self.dead && self.conn.poll_timeout().is_some_and(|at| until(at).is_zero()) {
             self.conn.handle_timeout(now());
         }
         self.process(shared);
@@ -253,12 +264,61 @@ impl<R: AdapterRole> State<R> {
 
     /// How long a connection that is closed takes at most until its transport is let go.
     fn time_to_end(&self) -> Duration {
-        self.conn.poll_timeout().map(until).unwrap_or_default() + END_TIME
+        self.conn.poll_timeout().map(until).unwrap_or_default().saturating_add(END_TIME)
     }
 
     /// Whether the connection is closed and its last words are not worth more time.
     fn gave_up_output(&self) -> bool {
-        self.conn.is_closed() && self.conn.memory_usage().output == 0
+        self.dead || (self.conn.is_closed() && self.conn.memory_usage().output == 0)
+    }
+
+    /// Ends the connection, whatever comes of that: what seals the last words is the embedder's, and may panic.
+    fn end(&mut self, shared: &Shared<R>) {
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            if !self.dead {
+                self.conn.close(Disconnect::by_application());
+                self.process(shared);
+            }
+        }));
+        if ended.is_err() {
+            self.die(shared);
+        }
+    }
+
+    /// Does what a handle that is dropped has to do: a panic ends the connection, not the thread, which may be
+    /// one that panics already.
+    pub(crate) fn contain(&mut self, shared: &Shared<R>, act: impl FnOnce(&mut Self)) {
+        if self.dead {
+            return;
+        }
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            act(self);
+            self.process(shared);
+        }));
+        if done.is_err() {
+            self.end_after_panic(shared);
+        }
+        if self.has_work() {
+            shared.work.notify_one();
+        }
+    }
+
+    /// As [`end`](Self::end) after a panic. Where it is not the first one, the machine is left alone.
+    fn end_after_panic(&mut self, shared: &Shared<R>) {
+        match mem::replace(&mut self.panicked, true) {
+            false => self.end(shared),
+            true => self.die(shared),
+        }
+    }
+
+    /// Ends the connection without the machine.
+    fn die(&mut self, shared: &Shared<R>) {
+        self.dead = true;
+        self.break_off(io::Error::other("the connection panicked"));
+        self.closed.get_or_insert(CloseReason::Local(Disconnect::by_application().code));
+        shared.work.notify_all();
+        shared.wanted.notify_all();
+        shared.changed.notify_all();
     }
 
     /// Why nothing works any more.
@@ -304,6 +364,8 @@ impl<R: AdapterRole> Shared<R> {
             reader_done: false,
             watched: false,
             finished: false,
+            panicked: false,
+            dead: false,
         };
         let shared = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
@@ -330,12 +392,19 @@ impl<R: AdapterRole> Shared<R> {
         self.recover(self.state.lock())
     }
 
+    /// To be held, by who calls what may panic, from before it locks: others then hear of it.
+    pub(crate) fn watch(&self) -> impl Drop + '_ {
+        WakeOnPanic(self)
+    }
+
     /// A panic of another thread while it held the lock ends the connection, not this thread.
     fn recover<'a>(&'a self, result: LockResult<Guard<'a, R>>) -> Guard<'a, R> {
         result.unwrap_or_else(|poisoned| {
             self.state.clear_poison();
             let mut guard = poisoned.into_inner();
-            guard.conn.close(Disconnect::by_application());
+            guard.end_after_panic(self);
+            // Whoever panicked may have left without a word.
+            self.work.notify_one();
             guard
         })
     }
@@ -406,8 +475,8 @@ impl<R: AdapterRole> Shared<R> {
     /// Ends the connection, and makes sure that the transport ends too. Says how long that takes at most.
     pub(crate) fn close(self: &Arc<Self>) -> Duration {
         let mut guard = self.lock();
-        guard.conn.close(Disconnect::by_application());
-        self.poke(&mut guard);
+        guard.end(self);
+        self.wake_writer(&guard);
         let limit = guard.time_to_end();
         // While a write does not come back, nobody keeps time.
         let watch = matches!(guard.writer, Writer::Away) && !mem::replace(&mut guard.watched, true);
@@ -432,7 +501,8 @@ impl<R: AdapterRole> Shared<R> {
     fn unblock(&self, how: Shutdown) {
         let unblock = self.control.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(unblock) = unblock {
-            unblock(how);
+            // It is the embedder's, and the threads have more to do.
+            let _ = catch_unwind(AssertUnwindSafe(|| unblock(how)));
         }
     }
 

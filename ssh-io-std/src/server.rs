@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,7 @@ impl Answering for Back {
     type Channel = ServerChannel;
 
     fn answer<T>(&self, answer: impl FnOnce(&mut Connection<ServerRole>) -> T) -> T {
+        let _watch = self.0.watch();
         let mut guard = self.0.lock();
         let result = answer(&mut guard.conn);
         self.0.poke(&mut guard);
@@ -45,6 +46,7 @@ impl Answering for Back {
     }
 
     fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
+        let _watch = self.0.watch();
         let mut guard = self.0.lock();
         let id = guard.conn.accept_channel(request, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
@@ -144,17 +146,26 @@ impl ServerConnection {
     ) -> Result<Self, Error> {
         // First the one that is waited for by nobody: where there is no thread for it, nothing has begun.
         let (give, given) = sync_channel(1);
+        let place = Arc::<Place>::default();
+        let (for_end, for_signers) = (Arc::downgrade(&place), Arc::downgrade(&place));
         let handle = move || {
             if let Ok(shared) = given.recv() {
                 handle(&shared, handler);
             }
+            drop(place);
         };
         thread::Builder::new().name("ssh-handler".into()).spawn(handle)?;
         let conn = Connection::new(Arc::clone(&config.external), Box::new(OsEntropy), now());
         let kept = ServerKept { startup, ..ServerKept::default() };
         // Until its threads and descriptors are gone too, a client takes up the place it had.
-        let let_go = |kept: &mut ServerKept| kept.startup = None;
-        let shared = Shared::start(conn, transport, kept, RoleCalls { look: config.signing(), let_go })?;
+        let let_go = Box::new(move |kept: &mut ServerKept| {
+            let startup = kept.startup.take();
+            if let Some(place) = for_end.upgrade() {
+                *lock(&place.0) = startup;
+            }
+        });
+        let look = config.signing(for_signers);
+        let shared = Shared::start(conn, transport, kept, RoleCalls { look, let_go })?;
         // It waits for this.
         let _ = give.send(Arc::clone(&shared));
         Ok(Self { shared })
@@ -186,6 +197,7 @@ impl ServerConnection {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
+        let _watch = self.shared.watch();
         let mut guard = self.shared.lock();
         guard.conn.rekey();
         self.shared.poke(&mut guard);
@@ -233,6 +245,11 @@ impl ServerConnection {
     }
 }
 
+/// Where the place of a client that did not log in goes when its connection is over: it is free when the last
+/// thread that works for it is done too, which may be one that waits for a directory or a token.
+#[derive(Default)]
+struct Place(Mutex<Option<Startup>>);
+
 /// A server's configuration, and apart from it the keys it signs with: a signer may take its time, and must not
 /// be called while the connection is locked.
 #[derive(Debug, Clone)]
@@ -249,15 +266,17 @@ impl HostConfig {
 
     /// Has our own keys sign, on a thread for it: whoever took the question in may hold the lock, or be needed
     /// elsewhere. Other questions go their way.
-    fn signing(&self) -> Look<ServerRole> {
+    fn signing(&self, place: Weak<Place>) -> Look<ServerRole> {
         let keys = Arc::clone(&self.keys);
         Box::new(move |shared, kept| {
             let Some(ServerEvent::Sign(request)) = kept.questions.back() else { return };
             let Some(pair) = keys.iter().find(|pair| pair.public == *request.to_sign().key()) else { return };
             let (Some(signer), Some(shared)) = (pair.signer.clone(), shared.upgrade()) else { return };
             let Some(event) = kept.questions.pop_back() else { return };
+            let place = place.upgrade();
             // Dropped unanswered, for want of a thread, it ends the connection.
             let sign = move || {
+                let _place = place;
                 if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
                     let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
                     // It may be gone with the connection.
@@ -312,8 +331,8 @@ pub struct Server {
 struct Running {
     /// Set once, and nothing is added from then on.
     stopped: bool,
-    /// Where listeners are, to wake those that wait for clients.
-    listeners: Vec<SocketAddr>,
+    /// Where listeners are that wait for clients now, each in a call that is to be woken.
+    waiting: Vec<SocketAddr>,
     /// Those that are not finished, and some that are.
     connections: Vec<ServerConnection>,
 }
@@ -343,18 +362,24 @@ impl Server {
         mut handler: impl FnMut(SocketAddr) -> H,
     ) -> io::Result<()> {
         let address = listener.local_addr()?;
-        {
-            // Under one lock: a shutdown finds the address, or is found here.
-            let mut running = lock(&self.running);
-            if running.stopped {
-                return Ok(());
-            }
-            running.listeners.push(address);
-        }
         loop {
+            {
+                // Under one lock: a shutdown finds the address, or is found here.
+                let mut running = lock(&self.running);
+                if running.stopped {
+                    return Ok(());
+                }
+                running.waiting.push(address);
+            }
             let accepted = listener.accept();
-            if lock(&self.running).stopped {
-                return Ok(());
+            {
+                let mut running = lock(&self.running);
+                if let Some(at) = running.waiting.iter().position(|waiting| *waiting == address) {
+                    running.waiting.swap_remove(at);
+                }
+                if running.stopped {
+                    return Ok(());
+                }
             }
             match accepted {
                 Ok((stream, from)) => {
@@ -393,25 +418,33 @@ impl Server {
     /// connections; they read why. When this returns, all are over. Of two calls at once the shorter grace counts.
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
-        let listeners = {
-            let mut running = lock(&self.running);
-            running.stopped = true;
-            std::mem::take(&mut running.listeners)
-        };
-        listeners.into_iter().for_each(wake);
+        lock(&self.running).stopped = true;
+        let mut woken = self.wake_listeners();
         // They stay in the list until they are finished: another call waits for them too, and may end them earlier.
         while let Some(connection) = self.unfinished() {
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }
-            connection.join(left);
+            connection.join(if woken { left } else { left.min(BACK_OFF) });
+            woken = woken || self.wake_listeners();
         }
         let rest = lock(&self.running).connections.clone();
         rest.iter().for_each(ServerConnection::close);
         while let Some(connection) = self.unfinished() {
             connection.join(Duration::MAX);
         }
+        while !woken {
+            thread::sleep(BACK_OFF);
+            woken = self.wake_listeners();
+        }
+    }
+
+    /// Has those that wait for clients see that this is over; false when it is to be tried again.
+    fn wake_listeners(&self) -> bool {
+        let waiting = lock(&self.running).waiting.clone();
+        // All of them, also behind one that failed.
+        waiting.into_iter().filter(|at| !wake(*at)).count() == 0
     }
 }
 
@@ -419,14 +452,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has a listener's `accept` return: nothing else does so everywhere.
-fn wake(listener: SocketAddr) {
+/// Has a listener's `accept` return: nothing else does so everywhere. False when this failed for a reason that
+/// passes, such as a want of descriptors.
+fn wake(listener: SocketAddr) -> bool {
     let here = match listener.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let _ = TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF);
+    match TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF) {
+        Ok(_) => true,
+        Err(error) => is_unreachable(&error),
+    }
+}
+
+/// Whether an error to connect is about the way to the listener, so that another try would fail too.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+    )
 }
 
 /// How long to let others finish when accepting fails.
@@ -506,6 +560,10 @@ mod tests {
         connection.join(Duration::MAX);
         assert!(connection.close_reason().is_some());
         assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");
-        assert_eq!(startups.count(), 0);
+        drop(connection);
+        // The handler hears of it, and is done.
+        while startups.count() > 0 {
+            thread::yield_now();
+        }
     }
 }

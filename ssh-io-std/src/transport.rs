@@ -17,7 +17,8 @@ pub type Unblock = Box<dyn Fn(Shutdown) + Send + Sync>;
 
 /// A transport taken apart.
 pub struct Split<R, W> {
-    /// Where the peer's bytes come from. Used by one thread only.
+    /// Where the peer's bytes come from. Used by one thread only. It should wait for as long as it takes: a read
+    /// that fails with `TimedOut` or `WouldBlock` is tried again a moment later.
     pub reader: R,
     /// Where ours go. Used by one thread at a time. A write that cannot go on should fail with `TimedOut` or
     /// `WouldBlock` after a second or so, as a socket with a write timeout does: deadlines run only in between.

@@ -20,7 +20,8 @@ use ssh_proto::{
 };
 
 use crate::support::{
-    Echo, PASSWORD, PATIENCE, client_config, comes_back, connect, logged_in, server_config,
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, connect, logged_in, logged_in_over,
+    server_config,
 };
 
 /// Keeps what it is asked, so that nothing is answered until the test says so.
@@ -356,4 +357,47 @@ fn the_signer_of_a_host_key_locks_nobody_out_while_it_signs() {
     go.send(()).unwrap();
     assert_eq!(client.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
     client.close();
+}
+
+#[test]
+fn the_longest_linger_there_is_does_not_end_the_program() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let configs = configs(|limits| limits.linger = Duration::MAX);
+    let (client, server, _closed) = logged_in_over(configs, ours, theirs);
+    comes_back("the close", move || client.close());
+    server.join(PATIENCE);
+    assert!(server.is_finished());
+}
+
+/// Answers no request.
+#[derive(Default)]
+struct Unanswered(Vec<ServerChannel>, Vec<Question<ChannelRequest>>);
+
+impl Handler for Unanswered {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        request.reply(AuthVerdict::Accept).unwrap();
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        self.0.push(request.accept(ChannelConfig::default()).unwrap());
+    }
+
+    fn request(&mut self, request: Question<ChannelRequest>) {
+        self.1.push(request);
+    }
+}
+
+#[test]
+fn the_write_timeout_bounds_a_request_with_its_answer() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let _server = ServerConnection::start(server_config().0, theirs, Unanswered::default()).unwrap();
+    let client = Client::with_config(client_config(|_| {}))
+        .host_keys(HostKeys::DangerousAcceptAny)
+        .connect_over("test", 22, ours)
+        .unwrap();
+    client.auth_password("me", PASSWORD).unwrap();
+    let channel = client.open_session().unwrap();
+    channel.set_write_timeout(Some(Duration::from_millis(20)));
+    let asked = comes_back("the request", move || channel.exec("x"));
+    assert!(matches!(asked, Err(Error::TimedOut)), "{asked:?}");
 }

@@ -185,7 +185,7 @@ fn held() -> [usize; 2] {
 }
 
 /// Says who the second run of a test is.
-const ALONE: &str = "SSH_TESTS_ALONE";
+pub(crate) const ALONE: &str = "SSH_TESTS_ALONE";
 
 #[test]
 fn connections_however_they_end_leave_no_thread_and_no_descriptor() {

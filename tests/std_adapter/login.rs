@@ -236,3 +236,21 @@ fn a_signature_that_takes_time_is_asked_for_when_its_key_would_do_and_the_connec
     let ended = comes_back("the server's end", move || server.closed());
     assert_eq!(ended, CloseReason::Local(DisconnectCode::BY_APPLICATION));
 }
+
+#[test]
+fn the_time_of_a_signer_is_not_taken_from_the_waits_behind_it() {
+    let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let (near, far) = UnixStream::pair().unwrap();
+    let _server = ServerConnection::start(server_config().0, far, OneKey(key.public.clone())).unwrap();
+    let builder = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);
+    let client = builder.connect_over("test", 22, near).unwrap();
+    let timeout = Duration::from_secs(1);
+    client.set_timeout(Some(timeout));
+    let (signer, (_person, thinks)) = (key.signer.unwrap(), channel::<()>());
+    let signed = client.auth_key_with("me", key.public, |what| {
+        assert!(thinks.recv_timeout(timeout).is_err());
+        client.set_timeout(Some(PATIENCE));
+        signer.sign(&what, &mut OsEntropy)
+    });
+    assert!(signed.is_ok(), "{signed:?}");
+}

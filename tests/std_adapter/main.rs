@@ -8,6 +8,8 @@ mod jump;
 mod login;
 mod panics;
 mod pipe;
+mod places;
+mod sealer;
 mod sessions;
 mod shutdown;
 mod stuck;

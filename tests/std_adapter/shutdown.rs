@@ -1,14 +1,18 @@
 //! How a server that listens comes to its end.
 
+use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use ssh_io_std::{Client, Error, HostKeys, Server};
 use ssh_proto::{CloseReason, DisconnectCode, ExitStatus};
 
+use crate::handles::ALONE;
 use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, server_config};
 
 fn serve(server: &Server) -> (SocketAddr, JoinHandle<()>) {
@@ -93,4 +97,29 @@ fn a_shutdown_without_grace_tells_clients_also_when_another_one_waits() {
             comes_back("the other shutdown", move || patient.join().unwrap());
         }
     }
+}
+
+#[test]
+fn a_shutdown_that_begins_without_descriptors_ends_serve() {
+    if std::env::var_os(ALONE).is_none() {
+        // The limit is one of the whole process.
+        let this = "shutdown::a_shutdown_that_begins_without_descriptors_ends_serve";
+        let mut run = Command::new(std::env::current_exe().unwrap());
+        let ran = run.args(["--exact", this]).env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let server = Server::new(server_config().0);
+    let (at, serving) = serve(&server);
+    let mut client = TcpStream::connect(at).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    // It is served: the listener waits for the next one.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+    let files: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let ending = thread::spawn(move || server.shutdown(Duration::ZERO));
+    // What the client took up is free again.
+    comes_back("serve", move || serving.join().unwrap());
+    comes_back("the shutdown", move || ending.join().unwrap());
+    drop(files);
 }

@@ -364,3 +364,55 @@ fn a_write_comes_back_though_others_go_on_writing() {
     another.read_exact(&mut [0; 1000]).unwrap();
     drop(session);
 }
+
+#[test]
+fn a_reader_that_times_out_is_asked_again() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let split = ours.split().unwrap();
+    split.reader.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let (client, server, _closed) = logged_in_over(configs(|_| {}), split, theirs);
+    let session = client.open_session().unwrap();
+    session.exec("echo").unwrap();
+    // The server has nothing to say, for many times as long.
+    session.set_read_timeout(Some(Duration::from_millis(100)));
+    let error = (&session).read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(client.exec("both").unwrap().stdout, b"out 0\nout 1\nout 2\n");
+    comes_back("the close", move || client.close());
+    server.join(PATIENCE);
+    assert!(server.is_finished());
+}
+
+/// A writer that looks at its own connection when it is dropped.
+struct LooksBack<W>(W, Arc<Mutex<Option<Client>>>);
+
+impl<W: Write> Write for LooksBack<W> {
+    fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
+        self.0.write(src)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<W> Drop for LooksBack<W> {
+    fn drop(&mut self) {
+        if let Some(client) = self.1.lock().unwrap().take() {
+            assert!(client.is_closed());
+        }
+    }
+}
+
+#[test]
+fn a_writer_is_dropped_with_nothing_locked() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Split { reader, writer, unblock } = ours.split().unwrap();
+    let own = Arc::<Mutex<Option<Client>>>::default();
+    let split = Split { reader, writer: LooksBack(writer, Arc::clone(&own)), unblock };
+    let (client, server, _closed) = logged_in_over(configs(|_| {}), split, theirs);
+    *own.lock().unwrap() = Some(client.clone());
+    server.close();
+    comes_back("the end", move || client.closed());
+    assert!(own.lock().unwrap().is_none(), "it was dropped");
+}

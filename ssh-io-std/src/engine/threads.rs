@@ -8,8 +8,8 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
+use ssh_proto::InputPool;
 use ssh_proto::adapter::AdapterRole;
-use ssh_proto::{Disconnect, InputPool};
 
 use super::{Guard, Shared, State, Writer};
 use crate::os::{now, until};
@@ -23,6 +23,8 @@ pub(super) const END_TIME: Duration = Duration::from_secs(3);
 pub(super) const IDLE_BUFFER: usize = 4 * 1024;
 /// What a read takes at most.
 pub(super) const MAX_CHUNK: usize = 256 * 1024;
+/// Between two reads of which the first had nothing to give, for a reader that does not wait by itself.
+const READ_PAUSE: Duration = Duration::from_millis(10);
 /// After so much time without a byte, and at most twice as much, large buffers are given back.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,9 @@ impl<R: AdapterRole> State<R> {
 impl<R: AdapterRole> Shared<R> {
     /// Writes until nothing is left, at most so many outputs, unless another thread does so already.
     pub(super) fn write_out<'a>(&'a self, mut guard: Guard<'a, R>, outputs: usize) -> Guard<'a, R> {
+        if guard.dead {
+            return guard;
+        }
         if guard.broken.is_some() {
             guard.discard_output();
             return guard;
@@ -103,6 +108,7 @@ impl<R: AdapterRole> Shared<R> {
 
     /// The writer thread.
     pub(super) fn run_writer(&self) {
+        let _finished = Finished(self);
         let ran = catch_unwind(AssertUnwindSafe(|| self.write_loop()));
         if ran.is_err() {
             self.end_after_panic();
@@ -131,8 +137,8 @@ impl<R: AdapterRole> Shared<R> {
     /// A thread that panics takes its connection along, and nobody waits for it.
     fn end_after_panic(&self) {
         let mut guard = self.lock();
-        guard.conn.close(Disconnect::by_application());
-        self.poke(&mut guard);
+        guard.end_after_panic(self);
+        self.work.notify_one();
     }
 
     fn write_loop(&self) {
@@ -141,10 +147,12 @@ impl<R: AdapterRole> Shared<R> {
         loop {
             // A user's thread lost it in a panic, and left the rest to this one.
             if matches!(guard.writer, Writer::Gone) && !guard.conn.is_closed() {
-                guard.conn.close(Disconnect::by_application());
-                guard.process(self);
+                guard.end(self);
             }
             guard = self.write_out(guard, usize::MAX);
+            if guard.dead && !matches!(guard.writer, Writer::Away) {
+                return;
+            }
             let closed = guard.conn.is_closed();
             if closed && guard.is_written_out() {
                 return;
@@ -175,22 +183,19 @@ impl<R: AdapterRole> Shared<R> {
     /// reset it.
     fn finish(&self) {
         let mut guard = self.lock();
-        guard.writer = Writer::Gone;
+        let writer = mem::replace(&mut guard.writer, Writer::Gone);
         self.wanted.notify_all();
         // A peer that takes nothing any more has no words of ours to read.
         let said = guard.broken.is_none();
         drop(guard);
+        // It is the embedder's: it may look back at its connection, and panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(writer)));
         if said {
             self.unblock(Shutdown::Write);
             self.wait_until(DRAIN_TIME, |state| state.reader_done);
         }
         self.unblock(Shutdown::Both);
         self.wait_until(DRAIN_TIME, |state| state.reader_done);
-        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let mut guard = self.lock();
-        (self.role.let_go)(&mut guard.kept);
-        guard.finished = true;
-        self.changed.notify_all();
     }
 
     fn read_loop(&self, mut reader: impl Read) {
@@ -209,6 +214,14 @@ impl<R: AdapterRole> Shared<R> {
             drop(guard);
             match chunk.read(&mut reader, max) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A reader's own timeout says nothing of the peer.
+                Err(error) if is_timeout(&error) => {
+                    let guard = self.lock();
+                    if guard.finished {
+                        break;
+                    }
+                    drop(self.wait_for(guard, &self.wanted, Some(READ_PAUSE)));
+                }
                 Ok(bytes) if closing => {
                     drained += bytes.len();
                     if bytes.is_empty() || drained > DRAIN_BYTES {
@@ -247,6 +260,19 @@ impl<R: AdapterRole> Shared<R> {
                 }
             }
         }
+    }
+}
+
+/// Dropped when the writer thread is done, in whatever way: nobody waits for the connection any more.
+struct Finished<'a, R: AdapterRole>(&'a Shared<R>);
+
+impl<R: AdapterRole> Drop for Finished<'_, R> {
+    fn drop(&mut self) {
+        *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut guard = self.0.lock();
+        (self.0.role.let_go)(&mut guard.kept);
+        guard.finished = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -318,7 +344,7 @@ fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8], unflushed: &mut 
     }
 }
 
-/// Whether a write only took too long for its socket's timeout.
+/// Whether a read or a write only took too long for its socket's timeout.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
