@@ -1,5 +1,6 @@
 //! `ssh-io-std`: its own client against its own server, over sockets and over transports that misbehave.
 
+mod answers;
 mod calls;
 mod channels;
 mod handles;

@@ -1,5 +1,6 @@
 //! `ssh-io-tokio` against a server of the simulator, mostly in paused time.
 
+mod answers;
 mod dropped;
 mod ending;
 mod gate;
