@@ -7,6 +7,7 @@ mod handles;
 mod host_keys;
 mod jump;
 mod login;
+mod new_hosts;
 mod panics;
 mod pipe;
 mod sessions;
