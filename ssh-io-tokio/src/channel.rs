@@ -29,7 +29,9 @@ impl<R: AdapterRole> Drop for Core<R> {
         let _news;
         let mut state = self.shared.lock();
         _news = state.channels.remove(&self.id);
-        if let Ok(mut channel) = state.conn.channel(self.id) {
+        if !state.collapsed
+            && let Ok(mut channel) = state.conn.channel(self.id)
+        {
             // What was written leaves first; what the peer still sends is nobody's.
             channel.close();
             channel.release();

@@ -6,6 +6,7 @@ mod ending;
 mod gate;
 mod host_keys;
 mod login;
+mod panics;
 mod remote;
 mod requests;
 mod rig;
