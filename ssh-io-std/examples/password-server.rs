@@ -134,8 +134,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [port, user, keys] = &args[..] else {
         return if args.is_empty() { demo() } else { Err("usage: password-server PORT USER KEYS".into()) };
     };
+    let password = env::var("PASSWORD").ok();
+    if password.as_deref() == Some("") {
+        return Err("PASSWORD is empty: unset, there is none".into());
+    }
+    let password = password.map(|password| digest(&Secret::from(&password[..])));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse()?))?;
-    let password = env::var("PASSWORD").ok().map(|password| digest(&Secret::from(&password[..])));
     let account = Account { user: user.clone(), password, keys: AuthorizedKeys::parse(&fs::read(keys)?) };
     let (fingerprint, _server) = server(account, listener)?;
     println!("host key {fingerprint}");

@@ -371,11 +371,13 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// the channel open: [`wait_exit`](Self::wait_exit) does not wait for that.
     ///
     /// # Errors
-    /// [`Error::TimedOut`], [`Error::Closed`] for a lost connection.
+    /// [`Error::TimedOut`], [`Error::Closed`] for a connection lost before either was said.
     pub fn wait(&self) -> Result<Option<ExitStatus>, Error> {
         self.wait_for(self.timeouts().read, |guard, id| {
             let news = guard.channels.get(&id)?;
-            news.closed.then(|| news.exit.clone())
+            // Of a connection that is over nothing else is to come.
+            let over = guard.closed.is_some() && news.exit.is_some();
+            (news.closed || over).then(|| news.exit.clone())
         })
     }
 

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ssh_proto::PublicKey;
-use ssh_proto::adapter::{judge_host_key, line_to_append, read_known_hosts};
+use ssh_proto::adapter::{about_file, accept_new_host, judge_host_key, read_known_hosts};
 use ssh_proto::keys::{HostKeyPolicy, KnownHosts};
 
 use crate::error::Error;
@@ -76,20 +76,14 @@ impl HostKeys {
             return if judge(question) { Ok(()) } else { Err(Error::HostKeyRefused) };
         }
         // Read again: another connection may have recorded the host meanwhile.
+        if let Self::AcceptNew { file, hash } = self {
+            let hash = hash.then_some(OsEntropy);
+            return accept_new_host(file, (host, port, key), hash, || read(file), |line| append(file, line));
+        }
         match self.policy()? {
-            Some(policy) => judge_host_key(&policy, host, port, key, || self.record(question)),
+            Some(policy) => judge_host_key(&policy, host, port, key, || Err(Error::HostKeyRefused)),
             None => Err(Error::HostKeyRefused),
         }
-    }
-
-    fn record(&self, HostKeyQuestion { host, port, key }: HostKeyQuestion<'_>) -> Result<(), Error> {
-        let Self::AcceptNew { file, hash } = self else { return Err(Error::HostKeyRefused) };
-        let old = read(file)?;
-        let line = line_to_append(&old, host, port, key, hash.then_some(&mut OsEntropy))?;
-        // One write, so that two processes do not mix their lines.
-        let mut out = OpenOptions::new().append(true).create(true).open(file)?;
-        out.write_all(line.as_bytes())?;
-        Ok(())
     }
 }
 
@@ -97,11 +91,18 @@ fn known_hosts(file: &Path) -> Result<KnownHosts, Error> {
     read_known_hosts(file, &read(file)?)
 }
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
     match fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        read => Ok(read.map_err(|error| about_file(file, &error))?),
     }
+}
+
+fn append(file: &Path, line: &[u8]) -> Result<(), Error> {
+    // One write, so that two processes do not mix their lines.
+    let written =
+        OpenOptions::new().append(true).create(true).open(file).and_then(|mut out| out.write_all(line));
+    Ok(written.map_err(|error| about_file(file, &error))?)
 }
 
 impl fmt::Debug for HostKeys {

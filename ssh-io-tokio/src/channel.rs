@@ -29,7 +29,9 @@ impl<R: AdapterRole> Drop for Core<R> {
         let _news;
         let mut state = self.shared.lock();
         _news = state.channels.remove(&self.id);
-        if let Ok(mut channel) = state.conn.channel(self.id) {
+        if !state.collapsed
+            && let Ok(mut channel) = state.conn.channel(self.id)
+        {
             // What was written leaves first; what the peer still sends is nobody's.
             channel.close();
             channel.release();
@@ -301,11 +303,13 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Cancel-safe.
     ///
     /// # Errors
-    /// [`Error::Closed`] for a lost connection.
+    /// [`Error::Closed`] for a connection lost before either was said.
     pub async fn wait(&self) -> Result<Option<ExitStatus>, Error> {
         let ended = |state: &mut State<R>| {
             let news = state.channels.get(&self.core.id)?;
-            news.closed.then(|| news.exit.clone())
+            // Of a connection that is over nothing else is to come.
+            let over = state.closed.is_some() && news.exit.is_some();
+            (news.closed || over).then(|| news.exit.clone())
         };
         self.core.shared.wait_for_channel(self.core.id, ended).await
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -13,8 +15,8 @@ use ssh_proto::{
     Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
 
 use crate::channel::Channel;
 use crate::driver::Driver;
@@ -50,7 +52,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects over TCP, and spawns the driver onto the current runtime.
+    /// Connects over TCP, to the first address of the host that answers, and spawns the driver onto the current runtime.
     ///
     /// Cancel-safe: dropped, it leaves no connection behind.
     ///
@@ -59,8 +61,10 @@ impl ClientBuilder {
     /// [`Error::TimedOut`].
     pub async fn connect(mut self, host: &str, port: u16) -> Result<Client, Error> {
         let timeout = self.timeout.take();
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         within(timeout, async {
-            let stream = TcpStream::connect((host, port)).await?;
+            let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+            let stream = first_that_answers(&addresses, deadline, TcpStream::connect).await?;
             // Packets are already coalesced; Nagle's delay would only cost time.
             stream.set_nodelay(true)?;
             self.connect_over(host, port, stream).await
@@ -113,6 +117,25 @@ impl ClientBuilder {
         let handle = Arc::new(Handle { shared });
         Ok((Connecting { handle, host_keys: self.host_keys, host: host.to_owned(), port }, driver))
     }
+}
+
+/// Tries addresses one after the other. Each gets its share of what is left of the time, so that one that is silent
+/// leaves some to the next.
+async fn first_that_answers<T, F: Future<Output = io::Result<T>>>(
+    addresses: &[SocketAddr],
+    deadline: Option<Instant>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<T, Error> {
+    let mut last = None;
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        let share = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()) / left);
+        match within(share, async { Ok(connect(*address).await?) }).await {
+            Err(error) => last = Some(error),
+            stream => return stream,
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::other("the host has no address").into()))
 }
 
 async fn within<T>(
@@ -404,9 +427,13 @@ impl Client {
     pub async fn exec(&self, command: impl AsRef<[u8]>) -> Result<Output, Error> {
         let channel = self.open_session().await?;
         channel.exec(command).await?;
-        channel.finish_input()?;
+        // A server that has said all may be gone by now: what it said counts.
+        let _ = channel.finish_input();
         let (stdout, stderr) = channel.read_both().await?;
-        let status = channel.wait().await?;
+        let status = match channel.wait().await {
+            Err(Error::Closed(_) | Error::Io(_)) => None,
+            status => status?,
+        };
         Ok(Output { stdout, stderr, status })
     }
 
@@ -458,5 +485,44 @@ impl Client {
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
         self.shared().lock().conn.memory_usage()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(12);
+
+    /// Tries so many addresses, of which only the last answers if any; what came of it, and after how long.
+    async fn attempt(silent: u16, answers: bool) -> (Result<u16, Error>, Duration) {
+        let last = silent + u16::from(answers);
+        let addresses: Vec<_> = (1..=last).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let connect = async |address: SocketAddr| match address.port() > silent {
+            true => Ok(address.port()),
+            false => pending().await,
+        };
+        let began = Instant::now();
+        let result = first_that_answers(&addresses, Some(began + LIMIT), connect).await;
+        (result, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_address_leaves_time_for_the_next() {
+        for (silent, share) in [(0, 0), (1, 6), (2, 8), (3, 9)] {
+            let (result, took) = attempt(silent, true).await;
+            assert_eq!(result.unwrap(), silent + 1);
+            assert_eq!(took.as_millis().div_ceil(100), u128::from(share * 10u32), "{silent}: {took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_are_silent_the_whole_time_has_passed() {
+        let (result, took) = attempt(3, false).await;
+        assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+        assert!(took >= LIMIT, "{took:?}");
+        assert!(matches!(attempt(0, false).await.0, Err(Error::Io(_))));
     }
 }

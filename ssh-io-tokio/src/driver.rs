@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
+use std::thread::panicking;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -145,6 +146,9 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
     /// Lets the machine go on, and says until when and for what to wait; `None` at the end.
     fn turn(&mut self) -> Option<(Option<Instant>, bool)> {
         let mut state = self.shared.lock();
+        if state.collapsed {
+            return None;
+        }
         let before = state.authenticated;
         state.process(self.pool.buffer(), &mut self.woken);
         if state.authenticated && !before {
@@ -220,7 +224,9 @@ impl<R: AdapterRole> Drop for EndOnDrop<R> {
     fn drop(&mut self) {
         let mut woken = Vec::new();
         let mut state = self.0.lock();
-        if state.closed.is_none() {
+        if panicking() {
+            state.collapse(&mut woken);
+        } else if state.closed.is_none() {
             state.conn.close(Disconnect::by_application());
             state.process(&mut BytesMut::new(), &mut woken);
         }

@@ -1,14 +1,14 @@
 //! Which host keys a client accepts.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use ssh_proto::PublicKey;
-use ssh_proto::adapter::{Error, judge_host_key, line_to_append, read_known_hosts};
+use ssh_proto::adapter::{Error, about_file, accept_new_host, judge_host_key, read_known_hosts};
 use ssh_proto::keys::HostKeyPolicy;
 use tokio::task::spawn_blocking;
 
@@ -96,10 +96,10 @@ impl HostKeys {
             }
             Self::AcceptNew { file, hash } => {
                 blocking(move || {
-                    let old = read(&file)?;
-                    let policy = HostKeyPolicy::AcceptNew(read_known_hosts(&file, &old)?);
                     let HostKeyQuestion { host, port, key } = &question;
-                    judge_host_key(&policy, host, *port, key, || record(&file, &old, &question, hash))
+                    let who = (&host[..], *port, key);
+                    let hash = hash.then_some(OsEntropy);
+                    accept_new_host(&file, who, hash, || read(&file), |line| append(&file, line))
                 })
                 .await
             }
@@ -115,19 +115,18 @@ fn decide(
     judge_host_key(policy, host, *port, key, || Err(Error::HostKeyRefused))
 }
 
-fn record(file: &Path, old: &[u8], question: &HostKeyQuestion, hash: bool) -> Result<(), Error> {
-    let HostKeyQuestion { host, port, key } = question;
-    let line = line_to_append(old, host, *port, key, hash.then_some(&mut OsEntropy))?;
-    // One write, so that two processes do not mix their lines.
-    let mut out = fs::OpenOptions::new().append(true).create(true).open(file)?;
-    Ok(out.write_all(line.as_bytes())?)
+fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    match fs::read(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        read => Ok(read.map_err(|error| about_file(file, &error))?),
+    }
 }
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    match fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
-    }
+fn append(file: &Path, line: &[u8]) -> Result<(), Error> {
+    // One write, so that two processes do not mix their lines.
+    let written =
+        OpenOptions::new().append(true).create(true).open(file).and_then(|mut out| out.write_all(line));
+    Ok(written.map_err(|error| about_file(file, &error))?)
 }
 
 /// Files are read and written where that holds nobody up.

@@ -209,12 +209,12 @@ impl Server {
                         let Ok(startup) = self.startups.begin(Some(from.ip())) else { continue };
                         // Packets are already coalesced; Nagle's delay would only cost time.
                         let _ = stream.set_nodelay(true);
-                        let connection = connections.begin(&self.config, stream, startup);
+                        let (connection, place) = connections.begin(&self.config, stream, startup);
                         // Also when clones of the connection live on.
                         let end = CloseOnDrop(Arc::clone(connection.shared()));
                         let answering = serve(connection, from);
                         connections.tasks.spawn(async move {
-                            let _end = end;
+                            let _held = (place, end);
                             answering.await;
                         });
                     }
@@ -258,7 +258,8 @@ impl Server {
     }
 }
 
-/// Frees a client's place among those that have not logged in.
+/// Frees a client's place among those that have not logged in. Its driver and who answers it share this: while either
+/// is left, the client costs what the place stands for.
 struct FreeOnDrop(Arc<Shared<ServerRole>>);
 
 impl Drop for FreeOnDrop {
@@ -295,17 +296,17 @@ impl Connections {
         config: &Arc<ServerConfig>,
         transport: impl AsyncRead + AsyncWrite + Send + 'static,
         startup: Startup,
-    ) -> ServerConnection {
+    ) -> (ServerConnection, Arc<FreeOnDrop>) {
         let (connection, driver) = ServerConnection::start(Arc::clone(config), transport);
         connection.shared().lock().kept.startup = Some(startup);
         self.live.push(Arc::downgrade(&connection.handle));
-        // Its place is free when the transport is let go, however the driver ends.
-        let place = FreeOnDrop(Arc::clone(connection.shared()));
+        let place = Arc::new(FreeOnDrop(Arc::clone(connection.shared())));
+        let held = Arc::clone(&place);
         self.tasks.spawn(async {
-            let _place = place;
+            let _held = held;
             drop(driver.run().await);
         });
-        connection
+        (connection, place)
     }
 
     /// Forgets those that are gone, now and then.
@@ -374,7 +375,7 @@ mod tests {
         // It takes one byte of our first line, and no more.
         let (ours, _theirs) = duplex(1);
         let startup = Startups::default().begin(None).unwrap();
-        let _connection = connections.begin(&server.config, ours, startup);
+        let _held = connections.begin(&server.config, ours, startup);
         tokio::task::yield_now().await;
         let stop = server.stop.subscribe();
         server.stop.send_replace(Some(Instant::now()));

@@ -4,14 +4,17 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::thread::panicking;
 
 use bytes::BytesMut;
 use ssh_proto::adapter::{AdapterRole, Error, News, Replies};
 use ssh_proto::{
-    ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, OpenFailure, Stream,
+    ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, DisconnectCode, ExitStatus, OpenFailure,
+    Stream,
 };
 use tokio::sync::Notify;
 
@@ -37,6 +40,8 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) authenticated: bool,
     /// The driver is gone: nothing happens any more.
     pub(crate) finished: bool,
+    /// Somebody's code panicked in the middle of the machine, which is not called any more.
+    pub(crate) collapsed: bool,
     /// How many bytes the transport took.
     sent: u64,
     /// The transport failed: nothing can be sent any more, and what the machine will say is only `Eof`.
@@ -57,6 +62,7 @@ impl<R: AdapterRole> State<R> {
             closed: None,
             authenticated: false,
             finished: false,
+            collapsed: false,
             sent: 0,
             io_error: None,
             waiters: Waiters::default(),
@@ -94,9 +100,7 @@ impl<R: AdapterRole> State<R> {
             News::Ready => self.channels.values_mut().for_each(|news| news.waiters.wake(woken)),
             News::Closed(reason) => {
                 self.closed = Some(reason);
-                self.channels.values_mut().for_each(|news| news.waiters.wake(woken));
-                self.flushers.wake(woken);
-                self.waiters.wake(woken);
+                self.wake_all(woken);
             }
             News::Taken => self.waiters.wake(woken),
             News::Authenticated => {
@@ -104,6 +108,20 @@ impl<R: AdapterRole> State<R> {
                 self.waiters.wake(woken);
             }
         }
+    }
+
+    fn wake_all(&mut self, woken: &mut Vec<Waker>) {
+        self.channels.values_mut().for_each(|news| news.waiters.wake(woken));
+        self.flushers.wake(woken);
+        self.waiters.wake(woken);
+    }
+
+    /// Ends the connection for all who wait, without the machine: a panic may have left it anyhow, and a second
+    /// panic on the way out of a first one would end the process.
+    pub(crate) fn collapse(&mut self, woken: &mut Vec<Waker>) {
+        self.collapsed = true;
+        self.closed.get_or_insert(CloseReason::Local(DisconnectCode::BY_APPLICATION));
+        self.wake_all(woken);
     }
 
     fn sort_channel(&mut self, id: ChannelId, event: ChannelEvent, woken: &mut Vec<Waker>) {
@@ -176,6 +194,49 @@ impl<R: AdapterRole> State<R> {
     }
 }
 
+/// The state, locked. A panic that passes it ends the connection, and wakes all who wait once the lock is open.
+pub(crate) struct Guard<'a, R: AdapterRole> {
+    shared: &'a Shared<R>,
+    /// The lock was taken on the way out of a panic that is nothing to the state.
+    panicking: bool,
+    // Fields are dropped in this order.
+    state: MutexGuard<'a, State<R>>,
+    woken: Wakers,
+}
+
+/// Woken when dropped.
+#[derive(Default)]
+struct Wakers(Vec<Waker>);
+
+impl Drop for Wakers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl<R: AdapterRole> Drop for Guard<'_, R> {
+    fn drop(&mut self) {
+        if panicking() && !self.panicking {
+            self.state.collapse(&mut self.woken.0);
+            self.shared.work.notify_one();
+        }
+    }
+}
+
+impl<R: AdapterRole> Deref for Guard<'_, R> {
+    type Target = State<R>;
+
+    fn deref(&self) -> &State<R> {
+        &self.state
+    }
+}
+
+impl<R: AdapterRole> DerefMut for Guard<'_, R> {
+    fn deref_mut(&mut self) -> &mut State<R> {
+        &mut self.state
+    }
+}
+
 pub(crate) struct Shared<R: AdapterRole> {
     state: Mutex<State<R>>,
     numbers: AtomicU64,
@@ -188,8 +249,10 @@ impl<R: AdapterRole> Shared<R> {
         Self { state: Mutex::new(State::new(config)), numbers: AtomicU64::new(0), work: Notify::new() }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> Guard<'_, R> {
+        // What a panic left behind is taken care of by the guard it passed.
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Guard { shared: self, panicking: panicking(), state, woken: Wakers::default() }
     }
 
     /// After a command: the driver goes on.
@@ -202,8 +265,10 @@ impl<R: AdapterRole> Shared<R> {
     pub(crate) fn close(&self) {
         let mut woken = Vec::new();
         self.command(|state| {
-            state.conn.close(Disconnect::by_application());
-            state.process(&mut BytesMut::new(), &mut woken);
+            if !state.collapsed {
+                state.conn.close(Disconnect::by_application());
+                state.process(&mut BytesMut::new(), &mut woken);
+            }
         });
         woken.into_iter().for_each(Waker::wake);
     }

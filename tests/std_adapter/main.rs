@@ -1,11 +1,13 @@
 //! `ssh-io-std`: its own client against its own server, over sockets and over transports that misbehave.
 
+mod answers;
 mod calls;
 mod channels;
 mod handles;
 mod host_keys;
 mod jump;
 mod login;
+mod new_hosts;
 mod panics;
 mod pipe;
 mod places;

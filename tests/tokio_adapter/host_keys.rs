@@ -1,12 +1,15 @@
 //! Which host keys the tokio client accepts, and what it leaves behind when it accepts none.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ssh_io_tokio::{Client, Error, HostKeys, OsEntropy, ServerConnection};
 use ssh_proto::crypto::rustcrypto::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
 use ssh_proto::keys::{HostKeyRejection, KnownHosts, LineFormat, SkipReason};
 use ssh_proto::{CloseReason, KeyPair, ServerConfig};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
 /// A file of this test's own, removed at the end.
 struct Scratch(PathBuf);
@@ -147,4 +150,39 @@ async fn a_revocation_that_cannot_be_read_is_not_taken_for_none() {
     // Other lines of no use do no harm.
     std::fs::write(&file.0, format!("{HOST} no-key\n{}", line(&key))).unwrap();
     connect(&key, HostKeys::KnownHosts(file.0.clone())).await.0.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_several_keys_of_a_new_host_one_is_accepted() {
+    for round in 0..40 {
+        let file = Scratch::new(&format!("new-hosts-{round}"));
+        let start = Arc::new(Barrier::new(4));
+        let mut clients = JoinSet::new();
+        for _ in 0..4 {
+            let (start, policy) =
+                (Arc::clone(&start), HostKeys::AcceptNew { file: file.0.clone(), hash: false });
+            clients.spawn(async move {
+                let key = key();
+                start.wait().await;
+                connect(&key, policy).await.0
+            });
+        }
+        let results = clients.join_all().await;
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+        assert_eq!(std::fs::read_to_string(&file.0).unwrap().lines().count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_file_names_the_file() {
+    let directory = std::env::temp_dir();
+    let nowhere = Scratch::new("no-directory").0.join("known_hosts");
+    for (policy, file) in [
+        (HostKeys::KnownHosts(directory.clone()), &directory),
+        (HostKeys::AcceptNew { file: nowhere.clone(), hash: false }, &nowhere),
+    ] {
+        let error = connect(&key(), policy).await.0.unwrap_err();
+        assert!(matches!(error, Error::Io(_)), "{error:?}");
+        assert!(error.to_string().starts_with(&format!("{}: ", file.display())), "{error}");
+    }
 }

@@ -1,10 +1,12 @@
 //! `ssh-io-tokio` against a server of the simulator, mostly in paused time.
 
+mod answers;
 mod dropped;
 mod ending;
 mod gate;
 mod host_keys;
 mod login;
+mod panics;
 mod remote;
 mod requests;
 mod rig;

@@ -309,6 +309,44 @@ async fn a_client_that_was_ended_keeps_its_place_until_it_is_let_go() {
     assert!(greeted.is_err(), "there was no place");
 }
 
+#[tokio::test]
+async fn a_client_keeps_its_place_until_who_answers_it_is_over() {
+    let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+    let startups = Startups::new(8, 8);
+    let server = Server::new(ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap());
+    let server = server.startups(startups.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (keep, mut kept) = tokio::sync::mpsc::unbounded_channel();
+    let done = std::sync::Arc::new(tokio::sync::Notify::new());
+    let until = done.clone();
+    let serving = tokio::spawn(async move {
+        let begin = |connection, _| {
+            keep.send(connection).unwrap();
+            let done = until.clone();
+            // It asks a directory that takes its time.
+            async move { done.notified().await }
+        };
+        server.serve(listener, begin).await
+    });
+    drop(TcpStream::connect(address).await.unwrap());
+    let connection: ServerConnection = kept.recv().await.unwrap();
+    timeout(PATIENCE, connection.closed()).await.unwrap();
+    // Whatever the driver has left to do is done.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(startups.count(), 1);
+    done.notify_one();
+    let free = async {
+        while startups.count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, free).await.unwrap();
+    serving.abort();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_channel_makes_room_and_is_told() {
     let running = running().await;

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -24,6 +24,28 @@ use crate::leader::{Leader, Running};
 /// What is copied at a time: enough to fill packets.
 const PIECE: usize = 128 * 1024;
 
+/// A program that was started.
+#[allow(dead_code, reason = "only a server of others' clients needs more than that it runs")]
+pub(crate) struct Program {
+    pub(crate) running: Running,
+    unread: PipeWriter,
+}
+
+impl Program {
+    /// Nobody reads its output any more: as with a pipe, its next write tells it so.
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) fn lose_reader(&mut self) {
+        let _ = self.unread.write(&[0]);
+    }
+}
+
+/// One of a program's outputs, and where it goes.
+struct Output {
+    from: File,
+    to: Box<dyn Write + Send>,
+    is_stdout: bool,
+}
+
 /// Runs a command line, or a plain shell for `None`, with the channel as its three streams.
 ///
 /// # Errors
@@ -32,7 +54,7 @@ pub(crate) fn start(
     channel: ServerChannel,
     command: Option<&[u8]>,
     env: &[(Vec<u8>, Vec<u8>)],
-) -> io::Result<Running> {
+) -> io::Result<Program> {
     let mut shell = Command::new("/bin/sh");
     if let Some(command) = command {
         shell.arg("-c").arg(OsStr::from_bytes(command));
@@ -42,6 +64,7 @@ pub(crate) fn start(
     // Closing the one end wakes all who poll the other.
     let (stopped, stop) = io::pipe()?;
     let stopped = Arc::new(stopped);
+    let (told, unread) = io::pipe()?;
     let mut leader = Leader::spawn(&mut shell)?;
     let running = leader.running.clone();
 
@@ -49,14 +72,16 @@ pub(crate) fn start(
         let (input, stopped) = (channel.clone(), Arc::clone(&stopped));
         background(move || feed(&input, stdin, &stopped))?;
     }
-    let mut outputs: Vec<(File, Box<dyn Write + Send>)> = Vec::new();
+    let mut outputs = Vec::new();
     if let Some(stdout) = leader.child.stdout.take() {
-        outputs.push((OwnedFd::from(stdout).into(), Box::new(channel.clone())));
+        let from = OwnedFd::from(stdout).into();
+        outputs.push(Output { from, to: Box::new(channel.clone()), is_stdout: true });
     }
     if let Some(stderr) = leader.child.stderr.take() {
-        outputs.push((OwnedFd::from(stderr).into(), Box::new(channel.stderr())));
+        let from = OwnedFd::from(stderr).into();
+        outputs.push(Output { from, to: Box::new(channel.stderr()), is_stdout: false });
     }
-    let copied = background(move || pass_on(outputs, &stopped))?;
+    let copied = background(move || pass_on(outputs, told, &stopped))?;
     // The peer's close, or the connection's end, ends the program.
     let (watched, killed) = (channel.clone(), running.clone());
     background(move || {
@@ -72,7 +97,7 @@ pub(crate) fn start(
         let _ = channel.finish_input();
         channel.close();
     })?;
-    Ok(running)
+    Ok(Program { running, unread })
 }
 
 fn background(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -102,29 +127,39 @@ fn feed(mut channel: &ServerChannel, mut stdin: ChildStdin, stopped: &PipeReader
     }
 }
 
-/// Passes a program's outputs on, each until either end fails, or until all is stopped. One after the other is no
-/// loss: they share the channel's window.
-fn pass_on(mut outputs: Vec<(File, Box<dyn Write + Send>)>, stopped: &PipeReader) {
-    let mut buffer = vec![0; PIECE];
+/// Passes a program's outputs on, each until either end fails, or until all is stopped; its stdout until `told` that
+/// nobody reads it. One after the other is no loss: they share the channel's window.
+fn pass_on(mut outputs: Vec<Output>, told: PipeReader, stopped: &PipeReader) {
+    let (mut buffer, mut told) = (vec![0; PIECE], Some(told));
     while !outputs.is_empty() {
-        let mut fds: Vec<_> = outputs.iter().map(|(from, _)| PollFd::new(from, PollFlags::IN)).collect();
+        let mut fds: Vec<_> = outputs.iter().map(|output| PollFd::new(&output.from, PollFlags::IN)).collect();
         fds.push(PollFd::new(stopped, PollFlags::IN));
+        fds.extend(told.iter().map(|told| PollFd::new(told, PollFlags::IN)));
         if retry_on_intr(|| poll(&mut fds, None)).is_err() {
             return;
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        if ready.last() == Some(&true) {
+        let (ready, rest) = ready.split_at(outputs.len());
+        if rest.first() == Some(&true) {
             return;
         }
-        let mut ready = ready.into_iter();
-        outputs.retain_mut(|(from, to)| !ready.next().unwrap_or(false) || pass_piece(from, to, &mut buffer));
+        let mut ready = ready.iter();
+        outputs.retain_mut(|output| !ready.next().unwrap_or(&false) || output.pass_piece(&mut buffer));
+        if rest.get(1) == Some(&true)
+            && let Some(mut told) = told.take()
+            && matches!(told.read(&mut [0]), Ok(1))
+        {
+            outputs.retain(|output| !output.is_stdout);
+        }
     }
 }
 
-/// Passes on what is there. Whether there may be more.
-fn pass_piece(from: &mut impl Read, to: &mut impl Write, buffer: &mut [u8]) -> bool {
-    match from.read(buffer) {
-        Ok(n) => n > 0 && to.write_all(&buffer[..n]).is_ok(),
-        Err(error) => error.kind() == ErrorKind::Interrupted,
+impl Output {
+    /// Passes on what is there. Whether there may be more.
+    fn pass_piece(&mut self, buffer: &mut [u8]) -> bool {
+        match self.from.read(buffer) {
+            Ok(n) => n > 0 && self.to.write_all(&buffer[..n]).is_ok(),
+            Err(error) => error.kind() == ErrorKind::Interrupted,
+        }
     }
 }

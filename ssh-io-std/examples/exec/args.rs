@@ -59,7 +59,8 @@ pub(crate) struct Args {
     /// Accept exactly the host key with this fingerprint.
     #[arg(long, value_name = "SHA256:…", value_parser = fingerprint, conflicts_with_all = ["known_hosts", "accept_new"])]
     fingerprint: Option<String>,
-    /// How long connecting, and starting the command, may each take, in seconds.
+    /// How long each wait up to the start of the command may last, in seconds: for the connection and its host key, the
+    /// login, the session, the command's start. Looking up the host's name may take longer.
     #[arg(long, value_name = "SECS", value_parser = value_parser!(u64).range(1..=MAX_TIMEOUT))]
     timeout: Option<u64>,
     /// Say what was negotiated.
@@ -225,7 +226,7 @@ pub(crate) fn exit_code(status: Option<ExitStatus>) -> u8 {
 }
 
 /// One line on stderr, for whoever still reads that.
-fn say(reason: &str) {
+pub(crate) fn say(reason: &str) {
     let _ =
         writeln!(io::stderr(), "{}: {}", env!("CARGO_BIN_NAME"), reason.lines().next().unwrap_or_default());
 }

@@ -54,8 +54,9 @@ fn run_command(client: &Client, args: &Args) -> Result<u8, Error> {
     // As OpenSSH does: its server then lets the command know. Others need not understand it.
     let end_of_writing = ChannelRequestKind::Other { name: "eow@openssh.com".into(), data: Vec::new() };
     let gone = || drop(channel.send_request(&end_of_writing, false));
-    pump(&channel, Outlet { to: Some(io::stdout()), gone })?;
-    errors.join().map_err(|_| io::Error::other("stderr"))??;
+    let copied = pump(&channel, Outlet { to: Some(io::stdout()), gone });
+    // What came on stderr before the connection was lost is passed on too.
+    errors.join().map_err(|_| io::Error::other("stderr"))?.and(copied)?;
     Ok(exit_code(channel.wait()?))
 }
 

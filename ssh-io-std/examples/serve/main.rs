@@ -15,7 +15,7 @@ use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
 use clap::Parser;
@@ -52,15 +52,25 @@ struct Args {
 enum Session {
     /// Without a program so far, with the environment asked for.
     Waiting { channel: ServerChannel, env: Vec<(Vec<u8>, Vec<u8>)> },
+    /// Its program is being started.
+    Starting,
     /// Its program owns the channel.
-    Running(leader::Running),
+    Running(program::Program),
 }
 
-/// The sessions of all clients, by connection and channel. Each goes when its channel closed.
-type Sessions = Arc<Mutex<HashMap<(u64, ChannelId), Session>>>;
+/// The sessions of all clients.
+#[derive(Default)]
+struct AllSessions {
+    /// By connection and channel. Each goes when its channel closed.
+    by_id: Mutex<HashMap<(u64, ChannelId), Session>>,
+    /// Read while a program starts, and so is not among them yet.
+    starts: RwLock<()>,
+}
+
+type Sessions = Arc<AllSessions>;
 
 fn lock(sessions: &Sessions) -> MutexGuard<'_, HashMap<(u64, ChannelId), Session>> {
-    sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    sessions.by_id.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One client.
@@ -102,7 +112,8 @@ impl Handler for Shell {
 
     fn request(&mut self, request: Question<ChannelRequest>) {
         let mut sessions = lock(&self.sessions);
-        let Some(session) = sessions.get_mut(&(self.connection, request.channel())) else { return };
+        let id = (self.connection, request.channel());
+        let Some(session) = sessions.get_mut(&id) else { return };
         let ok = match (request.kind(), &mut *session) {
             (ChannelRequestKind::Env { name, value }, Session::Waiting { env, .. })
                 if plain_variable(name) && has_room(env, name, value) =>
@@ -110,6 +121,8 @@ impl Handler for Shell {
                 env.push((name.clone(), value.clone()));
                 true
             }
+            // No argument of a program can hold it.
+            (ChannelRequestKind::Exec(command), _) if command.contains(&0) => false,
             (
                 kind @ (ChannelRequestKind::Exec(_) | ChannelRequestKind::Shell),
                 Session::Waiting { channel, env },
@@ -119,16 +132,27 @@ impl Handler for Shell {
                     _ => None,
                 };
                 let (channel, env) = (channel.clone(), mem::take(env));
+                *session = Session::Starting;
+                // A start takes its time: other clients do not wait for it, and only the end of this process does.
+                let _starts = self.sessions.starts.read().unwrap_or_else(PoisonError::into_inner);
+                drop(sessions);
                 // The answer goes first: a quick program's output must not overtake it.
                 let _ = request.reply(true);
                 match program::start(channel.clone(), command.as_deref(), &env) {
-                    Ok(running) => *session = Session::Running(running),
+                    Ok(program) => drop(lock(&self.sessions).insert(id, Session::Running(program))),
                     Err(_) => channel.close(),
                 }
                 return;
             }
             (ChannelRequestKind::Signal(name), Session::Running(program)) => {
-                program.signal(name.as_str());
+                program.running.signal(name.as_str());
+                true
+            }
+            // The client's reader is gone.
+            (ChannelRequestKind::Other { name, .. }, Session::Running(program))
+                if name == "eow@openssh.com" =>
+            {
+                program.lose_reader();
                 true
             }
             _ => false,
@@ -162,10 +186,11 @@ fn kill_programs_on_exit(sessions: Sessions) -> io::Result<()> {
     thread::Builder::new().spawn(move || {
         if let Some(signal) = signals.forever().next() {
             // Kept to the end: no program starts any more.
+            let _starts = sessions.starts.write().unwrap_or_else(PoisonError::into_inner);
             let sessions = lock(&sessions);
             for session in sessions.values() {
                 if let Session::Running(program) = session {
-                    program.kill();
+                    program.running.kill();
                 }
             }
             let _ = emulate_default_handler(signal);

@@ -20,7 +20,10 @@ use tokio::runtime::Runtime;
 fn main() -> ExitCode {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
-        Err(_) => return ExitCode::FAILURE,
+        Err(error) => {
+            args::say(&error.to_string());
+            return ExitCode::from(255);
+        }
     };
     let code = args::main(
         |args, destination| runtime.block_on(remote::run(args, destination)),

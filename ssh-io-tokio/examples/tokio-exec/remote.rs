@@ -64,10 +64,12 @@ async fn run_command(client: &Client, args: &Args) -> Result<u8, Error> {
     // As OpenSSH does: its server then lets the command know. Others need not understand it.
     let end_of_writing = ChannelRequestKind::Other { name: "eow@openssh.com".into(), data: Vec::new() };
     let gone = async { drop(channel.send_request(&end_of_writing, false).await) };
-    tokio::try_join!(
+    // What came on either before the connection was lost is passed on.
+    let (copied, errors) = tokio::join!(
         pass_on(channel.clone(), stdout(), gone),
         pass_on(channel.stderr(), stderr(), async {}),
-    )?;
+    );
+    copied.and(errors)?;
     Ok(exit_code(channel.wait().await?))
 }
 

@@ -1,9 +1,52 @@
-//! Reading a `known_hosts` file so that no revocation in it is missed.
+//! Reading a `known_hosts` file so that no revocation in it is missed, and recording a host that is new.
 
+use alloc::format;
+use alloc::vec::Vec;
+use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use super::Error;
-use crate::keys::KnownHosts;
+use super::{Error, judge_host_key, line_to_append};
+use crate::entropy::Entropy;
+use crate::key::PublicKey;
+use crate::keys::{HostKeyPolicy, KnownHosts};
+
+/// Whoever accepts new hosts takes turns: of several keys of one host only the first is accepted.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Judges a server's host key by a `known_hosts` file, and has the first key of an unknown host recorded; `file` is
+/// its name, for the error. `read` gives the contents of the file, `append` writes behind them, in one piece. Calls
+/// of a process take turns. When another process recorded another key of the host meanwhile, its key counts. The
+/// name is hashed when there is entropy for it.
+///
+/// # Errors
+/// [`Error::HostKey`] for a key that is not accepted, [`Error::KnownHosts`], [`Error::Io`] without entropy, and what
+/// `read` and `append` give.
+pub fn accept_new_host(
+    file: &Path,
+    (host, port, key): (&str, u16, &PublicKey),
+    mut hash: Option<impl Entropy>,
+    read: impl Fn() -> Result<Vec<u8>, Error>,
+    append: impl FnOnce(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let old = read()?;
+    let policy = |contents: &[u8]| read_known_hosts(file, contents).map(HostKeyPolicy::AcceptNew);
+    judge_host_key(&policy(&old)?, host, port, key, || {
+        let line = line_to_append(&old, host, port, key, hash.as_mut())?;
+        append(line.as_bytes())?;
+        let (new, ours) = (read()?, line.trim().as_bytes());
+        let at = new.windows(ours.len()).position(|part| part == ours);
+        let before = at.and_then(|at| new.get(..at)).unwrap_or(&new);
+        // Nothing more is recorded: it is.
+        judge_host_key(&policy(before)?, host, port, key, || Ok(()))
+    })
+}
+
+/// An error to do with a file, with the name of the file.
+pub fn about_file(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
 
 /// Reads the contents of a `known_hosts` file; `file` is its name, for the error.
 ///
@@ -36,8 +79,10 @@ mod tests {
     use alloc::format;
     use alloc::string::ToString;
 
+    use core::cell::RefCell;
+
     use super::*;
-    use crate::keys::{MAX_LINE, SkipReason};
+    use crate::keys::{HostKeyRejection, MAX_LINE, SkipReason};
 
     const KEY: &str = include_str!("../keys/testdata/ed25519.pub");
 
@@ -74,6 +119,40 @@ mod tests {
         let known = read_known_hosts(Path::new("x"), contents.as_bytes()).unwrap();
         assert_eq!(known.skipped().len(), 3);
         assert_eq!(known.key_types("host", 22), ["ssh-ed25519"]);
+    }
+
+    /// Entropy that nobody asks.
+    struct Unused;
+
+    impl Entropy for Unused {
+        fn fill(&mut self, _: &mut [u8]) -> Result<(), crate::entropy::EntropyError> {
+            Err(crate::entropy::EntropyError)
+        }
+    }
+
+    #[test]
+    fn of_two_processes_that_record_a_host_the_first_counts() {
+        let other = KEY.replace("IJRLf9", "IJRLf8");
+        let key = |line: &str| crate::keys::parse_public_key_line(line.trim().as_bytes()).unwrap().0;
+        assert_ne!(key(KEY), key(&other));
+        for (theirs, before, accepted) in
+            [(&other[..], true, false), (&other, false, true), (KEY, true, true), ("", true, true)]
+        {
+            let contents = RefCell::new(b"# no line end".to_vec());
+            let append = |ours: &[u8]| {
+                let theirs = format!("\nhost {theirs}\n");
+                let theirs = theirs.as_bytes();
+                contents.borrow_mut().extend(if before { [theirs, ours] } else { [ours, theirs] }.concat());
+                Ok(())
+            };
+            let who = ("host", 22, &key(KEY));
+            let read = || Ok(contents.borrow().clone());
+            let result = accept_new_host(Path::new("x"), who, None::<Unused>, read, append);
+            match accepted {
+                true => result.unwrap(),
+                false => assert!(matches!(result, Err(Error::HostKey(HostKeyRejection::Changed { .. })))),
+            }
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::keys::{
 };
 use crate::msg::request::{ExitStatus, OpenFailure};
 
-pub use known_hosts::read_known_hosts;
+pub use known_hosts::{about_file, accept_new_host, read_known_hosts};
 pub use login::{Login, LoginStep};
 pub use question::{Answering, Asked, Question};
 pub use replies::{Asker, Replies};

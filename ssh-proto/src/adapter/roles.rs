@@ -84,8 +84,8 @@ impl AdapterRole for Client {
 pub struct ServerKept {
     /// Questions, and what else whoever answers them should know: who logged in, which channels were closed.
     pub questions: VecDeque<ServerEvent>,
-    /// The client's place among those that have not logged in, held until it has or its transport
-    /// is gone; for that the adapter sees to it.
+    /// The client's place among those that have not logged in, held until it has or until its transport and who
+    /// answers it are gone; for that the adapter sees to it.
     pub startup: Option<Startup>,
     /// How often keys were renewed.
     pub rekeys: u64,

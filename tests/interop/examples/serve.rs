@@ -208,3 +208,33 @@ fn a_failure_to_do_with_a_file_names_the_file() {
         assert!(said.starts_with(&format!("serve: {}: ", file.display())), "{said}");
     }
 }
+
+#[test]
+fn a_program_whose_output_nobody_reads_is_told() {
+    let _watchdog = Watchdog::new("serve, end of writing".into());
+    let rig = Rig::share();
+    let serve = Serve::start(&rig, "ssh-ed25519");
+    for name in ["exec", "tokio-exec"] {
+        let mut exec = Command::new(example(name));
+        exec.args(["-p", &serve.port.to_string(), "--known-hosts"]).arg(serve.dir.join("known_hosts"));
+        exec.arg("-i").arg(rig.user_key("ssh-ed25519").path());
+        exec.args([&format!("{USER}@127.0.0.1"), "yes; echo told >&2; exit 7"]);
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let exec = exec.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().expect("run it");
+        let Output { stderr, status, .. } = exec.wait_with_output().expect("its end");
+        let said = String::from_utf8_lossy(&stderr);
+        assert!(said.ends_with("told\n"), "{name}: {said}");
+        assert_eq!(status.code(), Some(7), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_run_is_refused() {
+    let _watchdog = Watchdog::new("serve, NUL".into());
+    let rig = Rig::share();
+    let serve = Serve::start(&rig, "ssh-ed25519");
+    let client = client(&rig, &serve);
+    assert!(matches!(client.exec(b"echo \0"), Err(Error::RequestRefused)));
+    assert_eq!(client.exec("exit 3").expect("run a command").status, Some(ExitStatus::Code(3)));
+}

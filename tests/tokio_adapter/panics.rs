@@ -1,0 +1,113 @@
+//! A provider whose code panics.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ssh_io_tokio::{Client, Error, HostKeys, ServerConnection};
+use ssh_proto::crypto::{CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, Provider, SealPacket};
+use ssh_proto::{ClientConfig, CloseReason, DisconnectCode, ServerConfig};
+use ssh_tests::{null, null_client, null_key, null_server};
+
+use crate::rig::{PASSWORD, Rig, at_once, doorman, start, within};
+
+/// A cipher that panics, over and over, when it is told to.
+struct Brittle {
+    cipher: &'static dyn CipherAlgorithm,
+    broken: &'static AtomicBool,
+}
+
+struct BrittleSeal(Box<dyn SealPacket>, &'static AtomicBool);
+
+impl CipherAlgorithm for Brittle {
+    fn name(&self) -> &'static str {
+        self.cipher.name()
+    }
+
+    fn key_len(&self) -> usize {
+        self.cipher.key_len()
+    }
+
+    fn iv_len(&self) -> usize {
+        self.cipher.iv_len()
+    }
+
+    fn is_aead(&self) -> bool {
+        self.cipher.is_aead()
+    }
+
+    fn sealer(&self, keys: &PacketKeys<'_>) -> Box<dyn SealPacket> {
+        Box::new(BrittleSeal(self.cipher.sealer(keys), self.broken))
+    }
+
+    fn opener(&self, keys: &PacketKeys<'_>) -> Box<dyn OpenPacket> {
+        self.cipher.opener(keys)
+    }
+}
+
+impl SealPacket for BrittleSeal {
+    fn shape(&self) -> PacketShape {
+        self.0.shape()
+    }
+
+    fn seal(&mut self, sequence: u32, packet: &mut [u8]) {
+        assert!(!self.1.load(Ordering::SeqCst), "a cipher panics, as the test asks it to");
+        self.0.seal(sequence, packet);
+    }
+}
+
+/// A provider of it, and what breaks it.
+fn brittle() -> (&'static Provider, &'static AtomicBool) {
+    let broken: &'static AtomicBool = Box::leak(Box::default());
+    let brittle = Brittle { cipher: null::PROVIDER.ciphers[0], broken };
+    let ciphers: &'static [&'static dyn CipherAlgorithm] =
+        Box::leak(Box::new([Box::leak(Box::new(brittle)) as _]));
+    let Provider { kex, macs, signatures, .. } = null::PROVIDER;
+    let provider = Provider { name: "brittle", deterministic: true, kex, ciphers, macs, signatures };
+    (Box::leak(Box::new(provider)), broken)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_under_a_handle_ends_the_connection_and_all_who_wait_are_told() {
+    let (provider, broken) = brittle();
+    let config = ClientConfig::builder(provider).ciphers(&[null::CIPHER]);
+    let Rig { client, driver, .. } = start(config, null_server(), doorman).log_in().await;
+    let (held, waits) = (client.open_session().await.unwrap(), client.open_session().await.unwrap());
+    let waiting = tokio::spawn(async move { waits.wait().await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    broken.store(true, Ordering::SeqCst);
+    let other = client.clone();
+    let opening = tokio::spawn(async move {
+        let opened = other.open_session().await.map(drop);
+        drop(held);
+        opened
+    });
+    assert!(!matches!(at_once(opening).await, Ok(Ok(()))));
+    let over = CloseReason::Local(DisconnectCode::BY_APPLICATION);
+    let told = at_once(waiting).await.unwrap();
+    assert!(matches!(&told, Err(Error::Closed(reason)) if *reason == over), "{told:?}");
+    assert_eq!(within(client.closed()).await, over);
+    assert_eq!(within(driver).await.unwrap(), over);
+    assert!(matches!(client.open_session().await, Err(Error::Closed(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_driver_ends_the_connection_and_not_the_process() {
+    let (provider, broken) = brittle();
+    let config = ServerConfig::builder(provider).ciphers(&[null::CIPHER]).host_key(null_key(1));
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let (server, driver) = ServerConnection::start(config.build().unwrap(), theirs);
+    let driver = tokio::spawn(driver.run());
+    let builder = Client::with_config(null_client().build().unwrap());
+    let builder = builder.host_keys(HostKeys::DangerousAcceptAny);
+    let client = at_once(builder.connect_over("test", 22, ours)).await.unwrap();
+    let clone = server.clone();
+    // What is asked is dropped, and the driver refuses it.
+    let asking = tokio::spawn(async move { while clone.asked().await.is_some() {} });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    broken.store(true, Ordering::SeqCst);
+    assert!(matches!(within(client.auth_password("me", PASSWORD)).await, Err(Error::Closed(_))));
+    assert!(at_once(driver).await.unwrap_err().is_panic());
+    at_once(asking).await.unwrap();
+    assert_eq!(at_once(server.closed()).await, CloseReason::Local(DisconnectCode::BY_APPLICATION));
+    assert!(server.asked().await.is_none());
+}
