@@ -92,7 +92,7 @@ fn ch_09_ch_10_ch_11_every_message_to_a_channel_in_every_state() {
         (93, [not_open, Taken, Taken, Dropped, Dropped, never]),
         (94, [not_open, Taken, late, Dropped, Dropped, never]),
         (95, [not_open, Taken, late, Dropped, Dropped, never]),
-        (96, [not_open, Taken, twice, Dropped, Dropped, never]),
+        (96, [not_open, Taken, twice, Taken, Dropped, never]),
         (97, [not_open, Taken, Taken, Taken, Dropped, never]),
         (98, [not_open, Taken, Taken, Dropped, Dropped, never]),
         (99, [Dropped, Dropped, Dropped, Dropped, Dropped, never]),
