@@ -79,11 +79,11 @@ fn answer(asking: thread::JoinHandle<Result<(), Error>>) -> bool {
 fn a_late_answer_is_not_taken_for_that_of_the_next_request() {
     for (first, second) in [(true, false), (false, true)] {
         let (_client, session, requests) = forwarded();
-        session.set_read_timeout(Some(Duration::from_millis(1)));
+        session.set_write_timeout(Some(Duration::from_millis(1)));
         let late = session.request(&ChannelRequestKind::env("A", "b"));
         assert!(matches!(late, Err(Error::TimedOut)), "{late:?}");
         let late = requests.recv_timeout(PATIENCE).unwrap();
-        session.set_read_timeout(Some(PATIENCE));
+        session.set_write_timeout(Some(PATIENCE));
         let (asking, question) = ask(&session, &requests);
         late.reply(first).unwrap();
         question.reply(second).unwrap();
