@@ -39,8 +39,8 @@ pub(crate) fn every_cut(adapter: &'static str, run: impl Fn(Vec<[Faults; 2]>) ->
                 match from {
                     // Of what the client says, the server needs all but the end.
                     0 => assert!(needed < length && needed > length - FAREWELL, "{needed} of {length}"),
-                    // The client waits for all that the server says.
-                    _ => assert_eq!(needed, length),
+                    // Of what the server says, the client needs all but perhaps the channel's close.
+                    _ => assert!(needed > length - FAREWELL, "{needed} of {length}"),
                 }
                 positions += ended.len();
             }
