@@ -3,6 +3,7 @@
 mod answers;
 mod calls;
 mod channels;
+mod ended;
 mod handles;
 mod host_keys;
 mod jump;

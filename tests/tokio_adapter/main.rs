@@ -2,6 +2,7 @@
 
 mod answers;
 mod dropped;
+mod ended;
 mod ending;
 mod gate;
 mod host_keys;

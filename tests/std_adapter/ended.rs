@@ -1,0 +1,44 @@
+//! Writers whose own side ends the stream under them.
+
+use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use ssh_io_std::Channel;
+
+use crate::support::{comes_back, logged_in};
+
+#[test]
+fn a_write_that_waits_for_the_window_fails_when_another_thread_ends_the_stream() {
+    let ends: [(&str, fn(&Channel)); 2] =
+        [("the end of the input", |session| session.finish_input().unwrap()), ("a close", Channel::close)];
+    for (what, end) in ends {
+        let (client, _closed) = logged_in();
+        let session = client.open_session().unwrap();
+        session.exec("hold").unwrap();
+        // Nobody reads: the window is used up, and stays so.
+        session.set_write_timeout(Some(Duration::from_millis(100)));
+        let full = loop {
+            match (&session).write(&[0; 1 << 20]) {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::TimedOut);
+        session.set_write_timeout(None);
+        let (session, (sender, begun)) = (Arc::new(session), channel());
+        let (writer, (done, result)) = (Arc::clone(&session), channel());
+        thread::spawn(move || {
+            sender.send(()).unwrap();
+            done.send((&*writer).write(b"more")).unwrap();
+        });
+        begun.recv().unwrap();
+        // While these go there and back it comes to wait, as a rule.
+        (0..3).for_each(|_| drop(client.open_session().unwrap()));
+        end(&session);
+        let result = comes_back(what, move || result.recv().unwrap());
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::BrokenPipe, "{what}");
+    }
+}
