@@ -307,7 +307,8 @@ impl Mux {
     /// Our side ended the stream: no window and no room will let a blocked write go on, so its writer is told now,
     /// and finds it closed.
     fn turn_writer_away(&mut self, id: ChannelId, events: &mut EventQueue) {
-        if self.find(id).is_some_and(|channel| core::mem::take(&mut channel.blocked)) {
+        // Behind the end of the connection nothing is told, and that one was.
+        if !self.lost && self.find(id).is_some_and(|channel| core::mem::take(&mut channel.blocked)) {
             self.raise(id, Flag::Writable, events);
         }
     }
