@@ -119,3 +119,16 @@ fn a_switch_without_stderr_or_behind_the_end_tells_nobody_and_grants_nothing() {
         "nothing more comes"
     );
 }
+
+#[test]
+fn stderr_combined_behind_the_end_of_the_connection_is_read_and_not_told() {
+    let (mut pair, ours, theirs) = session();
+    assert_eq!(fill(&mut server(&mut pair, theirs), Stream::Stderr), WINDOW);
+    pair.drive();
+    pair.client.conn.handle_eof(pair.now);
+    pair.drive();
+    assert!(pair.client.closed.is_some());
+    client(&mut pair, ours).set_stderr(Stderr::Combined);
+    assert!(pair.client.conn.poll_event().is_none());
+    assert_eq!(read_all(&mut pair, ours, Stream::Data).len(), WINDOW);
+}

@@ -12,18 +12,19 @@ use crate::support::{comes_back, logged_in};
 
 #[test]
 fn a_write_that_waits_for_the_window_fails_when_another_thread_ends_the_stream() {
-    let ends: [(&str, fn(&Channel)); 2] =
-        [("the end of the input", |session| session.finish_input().unwrap()), ("a close", Channel::close)];
-    for (what, end) in ends {
+    for what in ["the end of the input", "a close"] {
+        let end = |session: &Channel| match what {
+            "a close" => session.close(),
+            _ => session.finish_input().unwrap(),
+        };
         let (client, _closed) = logged_in();
         let session = client.open_session().unwrap();
         session.exec("hold").unwrap();
         // Nobody reads: the window is used up, and stays so.
         session.set_write_timeout(Some(Duration::from_millis(100)));
         let full = loop {
-            match (&session).write(&[0; 1 << 20]) {
-                Ok(_) => {}
-                Err(error) => break error,
+            if let Err(error) = (&session).write_all(&[0; 1 << 20]) {
+                break error;
             }
         };
         assert_eq!(full.kind(), ErrorKind::TimedOut);

@@ -122,6 +122,7 @@ impl<'a> Channel<'a> {
     pub fn set_stderr(&mut self, how: Stderr) {
         let id = self.id;
         let Some((mux, cx)) = self.parts() else { return };
+        let lost = mux.lost;
         let Some(channel) = mux.find(id) else { return };
         channel.stderr = how;
         let [data, stderr] = &mut channel.parked;
@@ -129,7 +130,8 @@ impl<'a> Channel<'a> {
             Stderr::Separate => {}
             // Where it is, nobody would read it any more, and its window would be lost to the data.
             Stderr::Combined => {
-                let due = data.is_empty() && !stderr.is_empty();
+                // Behind the end of the connection nothing is told.
+                let due = !lost && data.is_empty() && !stderr.is_empty();
                 data.append(stderr);
                 if due {
                     mux.raise(id, Flag::readable(Stream::Data), cx.events);
