@@ -228,9 +228,12 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Sets how stderr is delivered from now on.
     pub fn set_stderr(&self, how: StderrMode) {
-        if let Ok(mut channel) = self.core.shared.lock().conn.channel(self.core.id) {
-            channel.set_stderr(how);
-        }
+        // What waits may go another way, or have its window given back.
+        self.core.shared.command(|state| {
+            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                channel.set_stderr(how);
+            }
+        });
     }
 
     /// A handle that reads, or at a server writes, the other stream.

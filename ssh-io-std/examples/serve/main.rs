@@ -111,6 +111,9 @@ impl Handler for Shell {
     }
 
     fn request(&mut self, request: Question<ChannelRequest>) {
+        // A start takes its time: other clients do not wait for it, and only the end of this process does, which
+        // takes its locks in this order too.
+        let starts = self.sessions.starts.read().unwrap_or_else(PoisonError::into_inner);
         let mut sessions = lock(&self.sessions);
         let id = (self.connection, request.channel());
         let Some(session) = sessions.get_mut(&id) else { return };
@@ -133,8 +136,6 @@ impl Handler for Shell {
                 };
                 let (channel, env) = (channel.clone(), mem::take(env));
                 *session = Session::Starting;
-                // A start takes its time: other clients do not wait for it, and only the end of this process does.
-                let _starts = self.sessions.starts.read().unwrap_or_else(PoisonError::into_inner);
                 drop(sessions);
                 // The answer goes first: a quick program's output must not overtake it.
                 let _ = request.reply(true);
@@ -142,6 +143,7 @@ impl Handler for Shell {
                     Ok(program) => drop(lock(&self.sessions).insert(id, Session::Running(program))),
                     Err(_) => channel.close(),
                 }
+                drop(starts);
                 return;
             }
             (ChannelRequestKind::Signal(name), Session::Running(program)) => {

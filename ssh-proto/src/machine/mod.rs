@@ -267,8 +267,9 @@ impl Core {
             mux.arm(self.now);
         }
         self.mark_active();
-        self.timers.arm(self.now);
+        // First: the refusal of a dropped question may be due at once.
         self.sweep();
+        self.timers.arm(self.now);
         while let Some(reason) = self.timers.take_due(self.now) {
             self.on_timer(reason);
         }
