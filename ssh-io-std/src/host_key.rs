@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use ssh_proto::PublicKey;
 use ssh_proto::adapter::{about_file, accept_new_host, judge_host_key, read_known_hosts};
@@ -11,6 +12,9 @@ use ssh_proto::keys::{HostKeyPolicy, KnownHosts};
 
 use crate::error::Error;
 use crate::os::OsEntropy;
+
+/// Whoever accepts new hosts takes turns: of several keys of one host only the first is accepted.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// What an embedder's own judgement gets to see.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +82,11 @@ impl HostKeys {
         // Read again: another connection may have recorded the host meanwhile.
         if let Self::AcceptNew { file, hash } = self {
             let hash = hash.then_some(OsEntropy);
-            return accept_new_host(file, (host, port, key), hash, || read(file), |line| append(file, line));
+            let (read, append) = (|| read(file), |line: &[u8]| append(file, line));
+            let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+            return accept_new_host(file, (host, port, key), hash, read, append, |line| {
+                take_back(file, line)
+            });
         }
         match self.policy()? {
             Some(policy) => judge_host_key(&policy, host, port, key, || Err(Error::HostKeyRefused)),
@@ -103,6 +111,14 @@ fn append(file: &Path, line: &[u8]) -> Result<(), Error> {
     let written =
         OpenOptions::new().append(true).create(true).open(file).and_then(|mut out| out.write_all(line));
     Ok(written.map_err(|error| about_file(file, &error))?)
+}
+
+/// Removes a line that was appended, if it is the last one still.
+fn take_back(file: &Path, line: &[u8]) -> Result<(), Error> {
+    let left = read(file)?.strip_suffix(line).map(|left| left.len() as u64);
+    let Some(left) = left else { return Ok(()) };
+    let cut = OpenOptions::new().write(true).open(file).and_then(|out| out.set_len(left));
+    Ok(cut.map_err(|error| about_file(file, &error))?)
 }
 
 impl fmt::Debug for HostKeys {

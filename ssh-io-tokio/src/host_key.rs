@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 
 use ssh_proto::PublicKey;
 use ssh_proto::adapter::{Error, about_file, accept_new_host, judge_host_key, read_known_hosts};
@@ -13,6 +14,9 @@ use ssh_proto::keys::HostKeyPolicy;
 use tokio::task::spawn_blocking;
 
 use crate::os::OsEntropy;
+
+/// Whoever accepts new hosts takes turns: of several keys of one host only the first is accepted.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// What an embedder's own judgement gets to see.
 #[derive(Debug, Clone)]
@@ -99,7 +103,9 @@ impl HostKeys {
                     let HostKeyQuestion { host, port, key } = &question;
                     let who = (&host[..], *port, key);
                     let hash = hash.then_some(OsEntropy);
-                    accept_new_host(&file, who, hash, || read(&file), |line| append(&file, line))
+                    let (read, append) = (|| read(&file), |line: &[u8]| append(&file, line));
+                    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+                    accept_new_host(&file, who, hash, read, append, |line| take_back(&file, line))
                 })
                 .await
             }
@@ -127,6 +133,14 @@ fn append(file: &Path, line: &[u8]) -> Result<(), Error> {
     let written =
         OpenOptions::new().append(true).create(true).open(file).and_then(|mut out| out.write_all(line));
     Ok(written.map_err(|error| about_file(file, &error))?)
+}
+
+/// Removes a line that was appended, if it is the last one still.
+fn take_back(file: &Path, line: &[u8]) -> Result<(), Error> {
+    let left = read(file)?.strip_suffix(line).map(|left| left.len() as u64);
+    let Some(left) = left else { return Ok(()) };
+    let cut = OpenOptions::new().write(true).open(file).and_then(|out| out.set_len(left));
+    Ok(cut.map_err(|error| about_file(file, &error))?)
 }
 
 /// Files are read and written where that holds nobody up.

@@ -4,20 +4,18 @@ use alloc::format;
 use alloc::vec::Vec;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use super::{Error, judge_host_key, line_to_append};
 use crate::entropy::Entropy;
 use crate::key::PublicKey;
 use crate::keys::{HostKeyPolicy, KnownHosts};
 
-/// Whoever accepts new hosts takes turns: of several keys of one host only the first is accepted.
-static TURN: Mutex<()> = Mutex::new(());
-
 /// Judges a server's host key by a `known_hosts` file, and has the first key of an unknown host recorded; `file` is
-/// its name, for the error. `read` gives the contents of the file, `append` writes behind them, in one piece. Calls
-/// of a process take turns. When another process recorded another key of the host meanwhile, its key counts. The
-/// name is hashed when there is entropy for it.
+/// its name, for the error. `read` gives the contents of the file, `append` writes behind them, in one piece, and
+/// `take_back` removes what was appended if nothing follows it. The name is hashed when there is entropy for it.
+///
+/// Calls for one file take turns, for which the adapter sees: of several keys of a new host only the first is
+/// accepted. When another process recorded another key meanwhile, that one counts, and ours is taken back.
 ///
 /// # Errors
 /// [`Error::HostKey`] for a key that is not accepted, [`Error::KnownHosts`], [`Error::Io`] without entropy, and what
@@ -28,19 +26,35 @@ pub fn accept_new_host(
     mut hash: Option<impl Entropy>,
     read: impl Fn() -> Result<Vec<u8>, Error>,
     append: impl FnOnce(&[u8]) -> Result<(), Error>,
+    take_back: impl FnOnce(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let old = read()?;
     let policy = |contents: &[u8]| read_known_hosts(file, contents).map(HostKeyPolicy::AcceptNew);
     judge_host_key(&policy(&old)?, host, port, key, || {
         let line = line_to_append(&old, host, port, key, hash.as_mut())?;
         append(line.as_bytes())?;
-        let (new, ours) = (read()?, line.trim().as_bytes());
-        let at = new.windows(ours.len()).position(|part| part == ours);
-        let before = at.and_then(|at| new.get(..at)).unwrap_or(&new);
+        let new = read()?;
+        let before = new.get(..line_at(&new, &old, line.trim().as_bytes())).unwrap_or(&new);
         // Nothing more is recorded: it is.
-        judge_host_key(&policy(before)?, host, port, key, || Ok(()))
+        let verdict = policy(before).and_then(|policy| judge_host_key(&policy, host, port, key, || Ok(())));
+        if verdict.is_err() {
+            // It would be trusted the next time.
+            take_back(line.as_bytes())?;
+        }
+        verdict
     })
+}
+
+/// Where a line begins among what came behind `old`; the end when it is not there.
+fn line_at(new: &[u8], old: &[u8], line: &[u8]) -> usize {
+    let mut at = if new.starts_with(old) { old.len() } else { 0 };
+    for part in new.get(at..).unwrap_or_default().split(|byte| *byte == b'\n') {
+        if part == line {
+            return at;
+        }
+        at = at.saturating_add(part.len()).saturating_add(1);
+    }
+    new.len()
 }
 
 /// An error to do with a file, with the name of the file.
@@ -82,7 +96,7 @@ mod tests {
     use core::cell::RefCell;
 
     use super::*;
-    use crate::keys::{HostKeyRejection, MAX_LINE, SkipReason};
+    use crate::keys::{HostKeyRejection, HostStatus, MAX_LINE, SkipReason};
 
     const KEY: &str = include_str!("../keys/testdata/ed25519.pub");
 
@@ -147,11 +161,32 @@ mod tests {
             };
             let who = ("host", 22, &key(KEY));
             let read = || Ok(contents.borrow().clone());
-            let result = accept_new_host(Path::new("x"), who, None::<Unused>, read, append);
+            let take_back = |ours: &[u8]| {
+                let end = contents.borrow().strip_suffix(ours).unwrap().len();
+                contents.borrow_mut().truncate(end);
+                Ok(())
+            };
+            let result = accept_new_host(Path::new("x"), who, None::<Unused>, read, append, take_back);
             match accepted {
                 true => result.unwrap(),
                 false => assert!(matches!(result, Err(Error::HostKey(HostKeyRejection::Changed { .. })))),
             }
+            let again = read_known_hosts(Path::new("x"), &contents.borrow()).unwrap();
+            assert_eq!(again.check("host", 22, &key(KEY)) == HostStatus::Known, accepted, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_found_whole_and_behind_what_was_there() {
+        let old = b"x host key\n@revoked myhost key\nhost key";
+        for (new, at) in [
+            (&b"\nhost key\n"[..], Some(1)),
+            (b"\n@revoked myhost key\nhost key\n", Some(21)),
+            (b"\nhost key 2\n", None),
+            (b"", None),
+        ] {
+            let new = [&old[..], new].concat();
+            assert_eq!(line_at(&new, old, b"host key"), at.map_or(new.len(), |at| old.len() + at));
         }
     }
 
