@@ -176,3 +176,15 @@ fn nobody_is_told_of_an_end_who_does_not_wait() {
     scene.as_client().channel(id).unwrap().close();
     assert!(scene.take_events().is_empty());
 }
+
+#[test]
+fn a_writer_is_told_of_nothing_behind_the_end_of_its_channel() {
+    let mut scene = Scene::client().authenticated();
+    let id = scene.open_session(1);
+    assert_eq!(scene.as_client().channel(id).unwrap().write(Stream::Data, b"ab"), Ok(1));
+    scene.say(&hand::close(0));
+    let told = scene.take_events();
+    assert!(format!("{:?}", told.last()).contains("Closed"), "{told:?}");
+    scene.as_client().channel(id).unwrap().abort();
+    assert!(scene.take_events().is_empty());
+}

@@ -309,8 +309,10 @@ impl Mux {
     /// Our side ended the stream: no window and no room will let a blocked write go on, so its writer is told now,
     /// and finds it closed.
     fn turn_writer_away(&mut self, id: ChannelId, events: &mut EventQueue) {
-        // Behind the end of the connection nothing is told, and that one was.
-        if !self.lost && self.find(id).is_some_and(|channel| core::mem::take(&mut channel.blocked)) {
+        // Behind the end of the connection or of the channel nothing is told, and those were.
+        let turned_away =
+            |channel: &mut ChannelState| !channel.close_in && core::mem::take(&mut channel.blocked);
+        if !self.lost && self.find(id).is_some_and(turned_away) {
             self.raise(id, Flag::Writable, events);
         }
     }
