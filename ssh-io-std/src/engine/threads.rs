@@ -344,9 +344,14 @@ fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8], unflushed: &mut 
     }
 }
 
-/// Whether a read or a write only took too long for its socket's timeout.
+/// Whether a read or a write only took too long for its transport's timeout. On Unix a socket says `WouldBlock`
+/// then; `TimedOut` of the system is a peer that does not answer TCP any more.
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    match error.kind() {
+        io::ErrorKind::WouldBlock => true,
+        io::ErrorKind::TimedOut => cfg!(windows) || error.raw_os_error().is_none(),
+        _ => false,
+    }
 }
 
 /// Dropped when a panic, of the writer or behind it, takes the writer away, whoever called it. The thread may be
