@@ -11,11 +11,11 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 ///
 /// [RFC 4648 §4]: https://www.rfc-editor.org/rfc/rfc4648#section-4
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    let mut text = String::with_capacity(bytes.len().div_ceil(3).saturating_mul(4));
     for group in bytes.chunks(3) {
         let bits = (0..3).fold(0, |bits, i| bits << 8 | u32::from(group.get(i).copied().unwrap_or(0)));
-        for i in 0..4 {
-            let digit = (bits >> (18 - 6 * i) & 63) as usize;
+        for (i, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let digit = (bits >> shift & 63) as usize;
             let digit = ALPHABET.get(digit).copied().unwrap_or(b'=');
             // A group of n bytes has n + 1 digits.
             text.push(char::from(if i <= group.len() { digit } else { b'=' }));

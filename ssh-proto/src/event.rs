@@ -212,7 +212,9 @@ impl CoreEvent {
     fn weight(&self) -> usize {
         let payload = match self {
             Self::Banner(text) => text.as_bytes().len(),
-            Self::AuthFailed { remaining, .. } => remaining.iter().map(|name| name.len() + 24).sum(),
+            Self::AuthFailed { remaining, .. } => {
+                remaining.iter().map(|name| name.len().saturating_add(24)).sum()
+            }
             Self::Global(request) => request.heap_size(),
             Self::GlobalReply(_, data) => data.as_ref().map_or(0, Bytes::len),
             Self::Open(request) => request.kind.heap_size(),
@@ -231,7 +233,7 @@ impl CoreEvent {
             | Self::Rekeyed
             | Self::Closed(_) => 0,
         };
-        payload + 64
+        payload.saturating_add(64)
     }
 }
 
@@ -288,8 +290,8 @@ const MAX_EVENT_BYTES: usize = 64 * 1024;
 
 impl EventQueue {
     pub(crate) fn push(&mut self, event: CoreEvent) {
-        self.events += 1;
-        self.bytes += event.weight();
+        self.events = self.events.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(event.weight());
         self.queue.push_back(Queued::Event(event));
     }
 
@@ -302,8 +304,8 @@ impl EventQueue {
         let Self { queue, events, bytes, .. } = self;
         queue.retain(|queued| match queued {
             Queued::Event(event @ (CoreEvent::Channel(of, _) | CoreEvent::Opened(of))) if *of == id => {
-                *events -= 1;
-                *bytes -= event.weight();
+                *events = events.saturating_sub(1);
+                *bytes = bytes.saturating_sub(event.weight());
                 false
             }
             // A flag is looked up at the channel when its turn comes.
@@ -321,8 +323,8 @@ impl EventQueue {
     pub(crate) fn pop(&mut self) -> Option<Queued> {
         if let Some(queued) = self.queue.pop_front() {
             if let Queued::Event(event) = &queued {
-                self.events -= 1;
-                self.bytes -= event.weight();
+                self.events = self.events.saturating_sub(1);
+                self.bytes = self.bytes.saturating_sub(event.weight());
             }
             return Some(queued);
         }

@@ -70,24 +70,24 @@ impl InputPool {
 
     /// Makes room for a read and says how many bytes: at least an eighth of the buffer's size.
     pub fn reserve(&mut self) -> usize {
-        let spare = |buffer: &BytesMut| buffer.capacity() - buffer.len();
+        let spare = |buffer: &BytesMut| buffer.capacity().saturating_sub(buffer.len());
         let wanted = self.size / 8;
         // Enough is left behind what is there, or the slices of the front are gone.
         if spare(&self.current) >= wanted || self.current.try_reclaim(wanted) {
             return spare(&self.current);
         }
-        let tail = self.current.len();
-        let free = self.others.iter_mut().position(|other| other.try_reclaim(tail + wanted));
+        let needed = self.current.len().saturating_add(wanted);
+        let free = self.others.iter_mut().position(|other| other.try_reclaim(needed));
         let next = match free {
             Some(at) => self.others.swap_remove(at),
-            None => BytesMut::with_capacity(self.size.max(tail + wanted)),
+            None => BytesMut::with_capacity(self.size.max(needed)),
         };
         let mut old = core::mem::replace(&mut self.current, next);
         self.current.extend_from_slice(&old);
         old.clear();
         // Before authentication nothing is parked, so nothing is there to turn away from: one buffer does.
-        let buffers = if self.max > Self::MAX_PRE_AUTH { BUFFERS } else { 1 };
-        if self.others.len() + 1 < buffers {
+        let others = if self.max > Self::MAX_PRE_AUTH { BUFFERS - 1 } else { 0 };
+        if self.others.len() < others {
             self.others.push(old);
         } else if let Some(first) = self.others.first_mut() {
             // All are held by slices: the oldest is let go, and lives as long as its slices.
@@ -100,7 +100,7 @@ impl InputPool {
     /// A read gave `n` of `room` bytes: a full one means there is more to come.
     pub fn filled(&mut self, n: usize, room: usize) {
         if n >= room && self.size < self.max {
-            self.size = (self.size * 2).min(self.max);
+            self.size = self.size.saturating_mul(2).min(self.max);
             self.others.retain(|other| other.capacity() >= self.size);
         }
     }
@@ -119,7 +119,7 @@ impl InputPool {
 
     /// Bytes of the buffers held.
     pub fn capacity(&self) -> usize {
-        self.current.capacity() + self.others.iter().map(BytesMut::capacity).sum::<usize>()
+        self.others.iter().map(BytesMut::capacity).fold(self.current.capacity(), usize::saturating_add)
     }
 }
 

@@ -113,10 +113,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
-// Modules that decode or count with a peer's numbers also deny `clippy::arithmetic_side_effects`: `auth`, `kex`,
-// `msg`, `owed`, `wire`, of `transport` what comes in and the noise budget, and of `mux` the windows. Elsewhere what
-// is counted is what was checked there, or our own.
-#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::arithmetic_side_effects))]
 
 extern crate alloc;
 #[cfg(feature = "std")]

@@ -189,7 +189,7 @@ impl KeyProbe {
 
     /// What the client chose the length of, in bytes.
     pub(crate) fn heap_size(&self) -> usize {
-        self.user.len() + self.key.as_blob().len()
+        self.user.len().saturating_add(self.key.as_blob().len())
     }
 }
 
@@ -311,7 +311,7 @@ impl GlobalRequest {
 
     /// What the peer chose the length of, in bytes.
     pub(crate) fn heap_size(&self) -> usize {
-        self.kind.name.len() + self.kind.data.len()
+        self.kind.name.len().saturating_add(self.kind.data.len())
     }
 }
 

@@ -24,6 +24,12 @@ impl Instant {
         self.0
     }
 
+    /// The point `by` later, or the last there is.
+    #[must_use]
+    pub const fn saturating_add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by))
+    }
+
     /// The time from `earlier` to `self`, or zero when `earlier` is the later one.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -34,6 +40,6 @@ impl Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(by))
+        self.saturating_add(by)
     }
 }

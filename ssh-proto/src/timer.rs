@@ -143,9 +143,10 @@ impl Timers {
     pub(crate) fn arm(&mut self, now: Instant) {
         for deadline in &mut self.deadlines {
             match *deadline {
-                Deadline::After(after) => *deadline = Deadline::At(now + after),
+                Deadline::After(after) => *deadline = Deadline::At(now.saturating_add(after)),
                 Deadline::Step { since, first } => {
-                    *deadline = Deadline::At(since + step(first, now.saturating_since(since)));
+                    let passed = now.saturating_since(since);
+                    *deadline = Deadline::At(since.saturating_add(step(first, passed)));
                 }
                 Deadline::Off | Deadline::At(_) => {}
             }

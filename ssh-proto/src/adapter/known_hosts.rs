@@ -74,7 +74,7 @@ pub fn read_known_hosts(file: &Path, contents: &[u8]) -> Result<KnownHosts, Erro
     let mut lines = contents.split(|byte| *byte == b'\n').enumerate();
     // Both are in the order of the file.
     for skipped in known.skipped() {
-        let text = lines.find(|(index, _)| index + 1 == skipped.line).map(|(_, text)| text);
+        let text = lines.find(|(index, _)| index.checked_add(1) == Some(skipped.line)).map(|(_, text)| text);
         if text.is_none_or(has_marker) {
             return Err(Error::KnownHosts { file: file.into(), line: skipped.line, reason: skipped.reason });
         }

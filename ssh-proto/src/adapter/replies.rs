@@ -27,7 +27,7 @@ impl Replies {
     /// A request that wants an answer was made, and somebody waits for it.
     pub fn expect(&mut self) -> Asker {
         let asker = Asker(self.askers);
-        self.askers += 1;
+        self.askers = self.askers.wrapping_add(1);
         self.awaited.push_back(Some(asker));
         asker
     }

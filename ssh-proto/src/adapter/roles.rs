@@ -71,7 +71,7 @@ impl AdapterRole for Client {
             ClientEvent::Sign(request) => kept.login.asked(request),
             ClientEvent::HostKey(check) => kept.host_key = Some(check),
             ClientEvent::Banner(text) => kept.banners.push(text),
-            ClientEvent::Rekeyed => kept.rekeys += 1,
+            ClientEvent::Rekeyed => kept.rekeys = kept.rekeys.saturating_add(1),
             // Refused by being dropped: nothing was asked for that a server may open or request.
             ClientEvent::Open(_) | ClientEvent::Global(_) | ClientEvent::GlobalReply(..) => {}
         }
@@ -128,7 +128,7 @@ impl AdapterRole for Server {
             ServerEvent::OpenFailed(id, why) => return Some(News::OpenFailed(id, why)),
             ServerEvent::Ready => return Some(News::Ready),
             ServerEvent::Closed(reason) => return Some(News::Closed(reason)),
-            ServerEvent::Rekeyed => kept.rekeys += 1,
+            ServerEvent::Rekeyed => kept.rekeys = kept.rekeys.saturating_add(1),
             ServerEvent::GlobalReply(..) => {}
             ServerEvent::Channel(id, ChannelEvent::Closed) => {
                 // At most one for each channel that was accepted.

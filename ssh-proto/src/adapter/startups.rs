@@ -62,9 +62,9 @@ impl Startups {
             if count >= self.max_per_address {
                 return Err(StartupRefused::Address);
             }
-            counts.by_address.insert(source, count + 1);
+            counts.by_address.insert(source, count.saturating_add(1));
         }
-        counts.total += 1;
+        counts.total = counts.total.saturating_add(1);
         Ok(Startup { from, counts: Arc::clone(&self.counts) })
     }
 
@@ -77,11 +77,11 @@ impl Startups {
 impl Drop for Startup {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.total -= 1;
+        counts.total = counts.total.saturating_sub(1);
         if let Some(source) = self.from
             && let Some(count) = counts.by_address.get_mut(&source)
         {
-            *count -= 1;
+            *count = count.saturating_sub(1);
             if *count == 0 {
                 counts.by_address.remove(&source);
             }

@@ -55,12 +55,10 @@ impl Digest {
     /// Takes over a digest; anything past [`MAX_HASH`] bytes is cut off.
     pub fn new(digest: &[u8]) -> Self {
         let mut bytes = [0; MAX_HASH];
-        let mut len = 0;
         for (to, from) in bytes.iter_mut().zip(digest) {
             *to = *from;
-            len += 1;
         }
-        Self { bytes, len }
+        Self { bytes, len: digest.len().min(MAX_HASH) }
     }
 
     /// The digest's bytes.

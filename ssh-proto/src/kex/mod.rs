@@ -7,7 +7,6 @@
 //! ```
 //!
 //! [RFC 4253 §7–§8]: https://www.rfc-editor.org/rfc/rfc4253#section-7
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 pub(crate) mod exchange;
 pub(crate) mod negotiate;

@@ -96,7 +96,7 @@ impl Core {
     pub(crate) fn send_disconnect(&mut self, code: DisconnectCode, text: &str) {
         let mut end = text.len().min(MAX_PEER_TEXT);
         while !text.is_char_boundary(end) {
-            end -= 1;
+            end = end.saturating_sub(1);
         }
         let description = text.get(..end).unwrap_or_default().as_bytes();
         self.out.transport(|out| WireDisconnect { code: code.0, description, language: b"" }.encode(out));
@@ -115,7 +115,7 @@ impl Core {
                 self.peer_ident = ident.line;
                 self.stage = Stage::Packets;
                 self.timers.stop(TimeoutReason::Ident);
-                self.timers.set(TimeoutReason::Kex, self.now + self.limits().kex_timeout);
+                self.timers.set(TimeoutReason::Kex, self.now.saturating_add(self.limits().kex_timeout));
                 if self.side == Side::Client {
                     self.kex.start(self.config.common(), &mut self.out)?;
                 }
@@ -254,7 +254,7 @@ impl Core {
             {
                 self.rekeys.record(self.now, max)?;
             }
-            self.timers.set(TimeoutReason::Kex, self.now + self.limits().rekey_timeout);
+            self.timers.set(TimeoutReason::Kex, self.now.saturating_add(self.limits().rekey_timeout));
         }
         let (kex, mut cx) = self.kex_parts();
         kex.on_kexinit(&mut cx, payload, seq)

@@ -150,9 +150,9 @@ impl Core {
     fn start(&mut self) {
         self.out.raw(&self.our_ident);
         self.out.raw(b"\r\n");
-        self.timers.set(TimeoutReason::Ident, self.now + self.limits().ident_timeout);
+        self.timers.set(TimeoutReason::Ident, self.now.saturating_add(self.limits().ident_timeout));
         if self.side == Side::Server {
-            self.timers.set(TimeoutReason::Login, self.now + self.limits().login_timeout);
+            self.timers.set(TimeoutReason::Login, self.now.saturating_add(self.limits().login_timeout));
             if let Err(reason) = self.kex.start(self.config.common(), &mut self.out) {
                 self.close_with(reason);
             }
@@ -345,7 +345,9 @@ impl Core {
             // just made room and nothing was taken since. Before authentication nothing is excused: these
             // deadlines protect a server then.
             match (reason, &mut self.mux) {
-                (TimeoutReason::Kex, _) => return self.timers.set(reason, now + limits.rekey_timeout),
+                (TimeoutReason::Kex, _) => {
+                    return self.timers.set(reason, now.saturating_add(limits.rekey_timeout));
+                }
                 (TimeoutReason::OpenReply, Some(mux)) => return mux.excuse_opens(now),
                 (TimeoutReason::RequestReply, Some(mux)) => return mux.excuse_requests(now),
                 _ => {}
@@ -377,18 +379,18 @@ impl Core {
             TimeoutReason::WriteStall => {
                 if self.out.pending() > 0 {
                     match self.out.take_progress() {
-                        true => self.timers.set(reason, now + limits.write_stall),
+                        true => self.timers.set(reason, now.saturating_add(limits.write_stall)),
                         false => self.close_with(CloseReason::TimedOut(reason)),
                     }
                 }
             }
             TimeoutReason::Keepalive => {
                 let Some(interval) = limits.keepalive_interval else { return };
-                let silent_until = self.last_input + interval;
+                let silent_until = self.last_input.saturating_add(interval);
                 if silent_until > now {
                     return self.timers.set(reason, silent_until);
                 }
-                self.timers.set(reason, now + interval);
+                self.timers.set(reason, now.saturating_add(interval));
                 if self.unheard || !self.takes_input() {
                     // It is we who do not listen: an answer may be there already.
                     self.keepalive_misses = 0;
@@ -404,8 +406,9 @@ impl Core {
             }
             TimeoutReason::Idle => {
                 let Some(idle) = limits.idle_timeout else { return };
-                match self.last_active + idle > now {
-                    true => self.timers.set(reason, self.last_active + idle),
+                let idle_until = self.last_active.saturating_add(idle);
+                match idle_until > now {
+                    true => self.timers.set(reason, idle_until),
                     false => self.close_with(CloseReason::TimedOut(reason)),
                 }
             }
@@ -531,7 +534,7 @@ impl Core {
             parked,
             granted: granted.saturating_sub(parked),
             outbox,
-            owed: self.owed.held().total() + held,
+            owed: self.owed.held().total().saturating_add(held),
             events: self.events.bytes(),
             channels: self.mux.as_ref().map_or(0, Mux::channels),
             borrowed: self.mux.as_ref().map_or(0, Mux::borrowed),

@@ -52,7 +52,7 @@ impl Globals {
 
     /// How many requests of the embedder are waited for.
     fn waiting(&self) -> usize {
-        self.awaited.waiting() - usize::from(self.keepalive)
+        self.awaited.waiting().saturating_sub(usize::from(self.keepalive))
     }
 
     /// How many requests the peer left unanswered in time.
@@ -102,7 +102,7 @@ impl Mux {
         kind: &GlobalRequestKind,
     ) -> Result<RequestId, RequestError> {
         let GlobalRequestKind { name, data } = kind;
-        if name.len() > limit::NAME || data.len() + name.len() > MAX_PAYLOAD {
+        if name.len() > limit::NAME || data.len().saturating_add(name.len()) > MAX_PAYLOAD {
             return Err(RequestError::TooLong);
         }
         if self.globals.waiting() >= cx.limits.pending_globals {
@@ -114,7 +114,7 @@ impl Mux {
             return Err(RequestError::Full);
         }
         let id = RequestId(self.globals.next);
-        self.globals.next += 1;
+        self.globals.next = self.globals.next.wrapping_add(1);
         let number = self.ask(payload, Asker::Embedder(id));
         self.request_deadlines.start(RequestRef::Global(number));
         self.active = true;

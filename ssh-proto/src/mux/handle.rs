@@ -161,13 +161,13 @@ impl<'a> Channel<'a> {
             let Some(super::RemoteId(recipient)) = channel.remote else { break };
             let n = channel.send.spend(rest.len().min(channel.max_packet));
             let Some(data) = rest.get(..n) else { break };
-            sender.send_with(n + 16, |out| match stream {
+            sender.send_with(n.saturating_add(EXTENDED_DATA_HEAD), |out| match stream {
                 Stream::Data => ChannelData { recipient, data }.encode(out),
                 Stream::Stderr => {
                     ChannelExtendedData { recipient, code: EXTENDED_DATA_STDERR, data }.encode(out);
                 }
             });
-            sent += n;
+            sent = sent.saturating_add(n);
         }
         if sent < src.len() {
             channel.blocked = true;
@@ -188,7 +188,7 @@ impl<'a> Channel<'a> {
         let Some(channel) = self.state().filter(|channel| channel.may_write()) else { return 0 };
         // As `write` does it: packets of the largest size, as long as there is any room and no new key due.
         let head = if stream == Stream::Data { DATA_HEAD } else { EXTENDED_DATA_HEAD };
-        let (out, payload) = (&self.core.out, head + channel.max_packet);
+        let (out, payload) = (&self.core.out, channel.max_packet.saturating_add(head));
         let rekey = &self.core.config.common().rekey;
         let packets = self.core.output_room().div_ceil(out.packet_len(payload));
         let packets = packets.min(rekey.packets_left(out.volume(), out.counted_len(payload)));
@@ -280,7 +280,7 @@ impl<'a> Channel<'a> {
                 channel.close_out = Once::Wanted;
             }
         }
-        dropped += mux.drop_parked(id);
+        dropped = dropped.saturating_add(mux.drop_parked(id));
         mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();

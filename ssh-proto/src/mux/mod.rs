@@ -197,11 +197,12 @@ impl Mux {
         let slot = match self.free.pop_front() {
             Some(slot) => slot,
             None => {
+                let slot = u32::try_from(self.slots.len()).ok()?;
                 self.slots.push(SlotEntry::default());
-                u32::try_from(self.slots.len() - 1).ok()?
+                slot
             }
         };
-        self.in_use += 1;
+        self.in_use = self.in_use.saturating_add(1);
         let entry = self.slots.get_mut(slot as usize)?;
         let id = ChannelId { slot, generation: entry.generation };
         let recv = RecvWindow::open(&mut self.ledger, config.window as usize, limits.lenient_window);
@@ -218,7 +219,7 @@ impl Mux {
             self.outbox.forget(id);
             self.asked.remove(&id);
             self.free.push_back(id.slot);
-            self.in_use -= 1;
+            self.in_use = self.in_use.saturating_sub(1);
         }
     }
 
@@ -262,7 +263,7 @@ impl Mux {
     ) -> Result<ChannelId, OpenError> {
         let mut data = Vec::new();
         kind.encode_data(&mut data);
-        let size = data.len() + kind.wire_name().len() + 32;
+        let size = data.len().saturating_add(kind.wire_name().len()).saturating_add(32);
         if size > MAX_PAYLOAD || kind.wire_name().len() > crate::msg::limit::NAME {
             return Err(OpenError::TooLong);
         }
@@ -363,7 +364,7 @@ impl Mux {
         if self.lost {
             return Err(RequestError::Closed);
         }
-        let size = data.len() + kind.wire_name().len() + 16;
+        let size = data.len().saturating_add(kind.wire_name().len()).saturating_add(16);
         let Self { slots, outbox, .. } = self;
         let channel = slot(slots, id).filter(|channel| !channel.released).ok_or(RequestError::Closed)?;
         if channel.closing() || channel.close_in {
@@ -385,7 +386,7 @@ impl Mux {
         let name = kind.wire_name().as_bytes();
         ChannelRequest { recipient: 0, name, want_reply, data: &data }.encode(&mut payload);
         if let Some(channel) = self.find(id) {
-            channel.outboxed += 1;
+            channel.outboxed = channel.outboxed.saturating_add(1);
         }
         self.outbox.push(Waiting { channel: Some(id), held, payload });
         self.active = true;
@@ -426,7 +427,7 @@ impl Mux {
         let Some(channel) = slot(slots, id) else { return 0 };
         let mut dropped = 0;
         for stream in Stream::BOTH {
-            dropped += channel.parked_mut(stream).consume(usize::MAX, borrow);
+            dropped = channel.parked_mut(stream).consume(usize::MAX, borrow).saturating_add(dropped);
         }
         channel.recv.consume(ledger, dropped);
         dropped
@@ -521,7 +522,7 @@ impl Mux {
                     if expired.is_some()
                         && let Some(channel) = self.get(id)
                     {
-                        hopeless |= channel.awaited.expired() >= HOPELESS * cx.limits.pending_requests;
+                        hopeless |= channel.awaited.expired() / HOPELESS >= cx.limits.pending_requests;
                         let ready = channel.take_ready(cx.limits.pending_requests);
                         cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
                         if ready {
@@ -531,7 +532,7 @@ impl Mux {
                 }
                 RequestRef::Global(number) => {
                     self.globals.expire(cx, number);
-                    hopeless |= self.globals.expired() >= HOPELESS * cx.limits.pending_globals;
+                    hopeless |= self.globals.expired() / HOPELESS >= cx.limits.pending_globals;
                 }
             }
         }
@@ -547,7 +548,7 @@ impl Mux {
         let granted = channels().map(|channel| channel.recv.granted()).sum();
         let parked = channels().flat_map(|channel| channel.parked.iter()).map(parked::Parked::len).sum();
         let held = channels().map(|channel| channel.owed.held_bytes()).sum::<usize>();
-        (granted, parked, self.outbox.bytes(), held + self.globals.held_bytes())
+        (granted, parked, self.outbox.bytes(), held.saturating_add(self.globals.held_bytes()))
     }
 
     pub(crate) fn channels(&self) -> usize {
@@ -555,7 +556,7 @@ impl Mux {
     }
 
     pub(crate) fn borrowed(&self) -> usize {
-        self.max_borrowed - self.borrow.0
+        self.max_borrowed.saturating_sub(self.borrow.0)
     }
 }
 

@@ -62,13 +62,13 @@ impl Outbox {
     }
 
     fn fits(&self, size: usize) -> bool {
-        self.queue.len() < self.max_messages && self.bytes + size <= self.max_bytes
+        self.queue.len() < self.max_messages && self.bytes.saturating_add(size) <= self.max_bytes
     }
 
     /// Whether one that is held fits as well.
     fn fits_held(&self, size: usize) -> bool {
         let share = self.held < self.max_messages / HELD_SHARE
-            && self.held_bytes + size <= self.max_bytes / HELD_SHARE;
+            && self.held_bytes.saturating_add(size) <= self.max_bytes / HELD_SHARE;
         self.fits(size) && (share || self.held == 0)
     }
 
@@ -92,10 +92,10 @@ impl Outbox {
 
     /// What was not asked whether it [has room](Self::has_room) is at most one keepalive, beyond the caps.
     pub(crate) fn push(&mut self, waiting: Waiting) {
-        self.bytes += waiting.payload.len();
+        self.bytes = self.bytes.saturating_add(waiting.payload.len());
         if waiting.held {
-            self.held += 1;
-            self.held_bytes += waiting.payload.len();
+            self.held = self.held.saturating_add(1);
+            self.held_bytes = self.held_bytes.saturating_add(waiting.payload.len());
         }
         self.queue.push_back(waiting);
     }
@@ -106,8 +106,8 @@ impl Outbox {
             self.queue.iter_mut().filter(|waiting| waiting.held && waiting.channel == Some(channel))
         {
             waiting.held = false;
-            self.held -= 1;
-            self.held_bytes -= waiting.payload.len();
+            self.held = self.held.saturating_sub(1);
+            self.held_bytes = self.held_bytes.saturating_sub(waiting.payload.len());
         }
         // It may be this channel that was refused, and what it asks for now is not held.
         self.refused = self.refused.max(self.refused_held.take());
@@ -117,10 +117,10 @@ impl Outbox {
     pub(crate) fn take(&mut self, mut may_leave: impl FnMut(&Waiting) -> bool) -> Option<Waiting> {
         let at = self.queue.iter().position(&mut may_leave)?;
         let waiting = self.queue.remove(at)?;
-        self.bytes -= waiting.payload.len();
+        self.bytes = self.bytes.saturating_sub(waiting.payload.len());
         if waiting.held {
-            self.held -= 1;
-            self.held_bytes -= waiting.payload.len();
+            self.held = self.held.saturating_sub(1);
+            self.held_bytes = self.held_bytes.saturating_sub(waiting.payload.len());
         }
         Some(waiting)
     }
@@ -132,15 +132,15 @@ impl Outbox {
         queue.retain(|waiting| {
             let keep = waiting.channel != Some(channel);
             if !keep {
-                *bytes -= waiting.payload.len();
+                *bytes = bytes.saturating_sub(waiting.payload.len());
                 if waiting.held {
-                    *held -= 1;
-                    *held_bytes -= waiting.payload.len();
+                    *held = held.saturating_sub(1);
+                    *held_bytes = held_bytes.saturating_sub(waiting.payload.len());
                 }
             }
             keep
         });
-        before - *bytes
+        before.saturating_sub(*bytes)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -150,8 +150,9 @@ impl Outbox {
     /// Whether somebody who was refused should be told that half of the room is free, and enough of it.
     pub(crate) fn take_ready(&mut self) -> bool {
         // Of what is not held: that may stay for long.
-        let half = self.bytes - self.held_bytes <= self.max_bytes.saturating_sub(self.held_bytes) / 2
-            && self.queue.len() - self.held <= self.max_messages.saturating_sub(self.held) / 2;
+        let half = self.bytes.saturating_sub(self.held_bytes)
+            <= self.max_bytes.saturating_sub(self.held_bytes) / 2
+            && self.queue.len().saturating_sub(self.held) <= self.max_messages.saturating_sub(self.held) / 2;
         let ready = half && self.refused.is_some_and(|size| self.fits(size));
         if ready {
             self.refused = None;

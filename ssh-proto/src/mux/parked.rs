@@ -53,9 +53,9 @@ impl Parked {
     }
 
     pub(crate) fn push(&mut self, data: Bytes, budget: &mut BorrowBudget) {
-        self.len += data.len();
-        if budget.0 > 0 {
-            budget.0 -= 1;
+        self.len = self.len.saturating_add(data.len());
+        if let Some(rest) = budget.0.checked_sub(1) {
+            budget.0 = rest;
             self.chunks.push_back(Chunk::Borrowed(data));
             return;
         }
@@ -64,7 +64,7 @@ impl Parked {
 
     /// Moves all of `other` behind what is here.
     pub(crate) fn append(&mut self, other: &mut Self) {
-        self.len += core::mem::take(&mut other.len);
+        self.len = self.len.saturating_add(core::mem::take(&mut other.len));
         for chunk in other.chunks.drain(..) {
             match chunk {
                 Chunk::Borrowed(_) => self.chunks.push_back(chunk),
@@ -77,7 +77,7 @@ impl Parked {
     fn copy(&mut self, mut rest: &[u8]) {
         let mut room = FIRST_COPY;
         if let Some(Chunk::Owned(last)) = self.chunks.back_mut() {
-            let (fits, more) = rest.split_at(rest.len().min(last.capacity() - last.len()));
+            let (fits, more) = rest.split_at(rest.len().min(last.capacity().saturating_sub(last.len())));
             last.extend_from_slice(fits);
             rest = more;
             room = NEXT_COPY;
@@ -102,7 +102,7 @@ impl Parked {
             Chunk::Borrowed(bytes) => bytes.split_to(n),
             Chunk::Owned(bytes) => bytes.split_to(n).freeze(),
         };
-        self.len -= n;
+        self.len = self.len.saturating_sub(n);
         self.drop_empty_front(budget);
         bytes
     }
@@ -115,10 +115,10 @@ impl Parked {
             let Some(front) = self.chunks.front_mut() else { break };
             let step = front.as_slice().len().min(left);
             front.advance(step);
-            left -= step;
+            left = left.saturating_sub(step);
             self.drop_empty_front(budget);
         }
-        self.len -= consumed;
+        self.len = self.len.saturating_sub(consumed);
         consumed
     }
 
@@ -133,7 +133,7 @@ impl Parked {
             if let (Some(to), Some(from)) = (to.get_mut(..n), piece.as_slice().get(..n)) {
                 to.copy_from_slice(from);
             }
-            copied += self.consume(n, budget);
+            copied = copied.saturating_add(self.consume(n, budget));
         }
         copied
     }
@@ -142,7 +142,7 @@ impl Parked {
         if self.chunks.front().is_some_and(|front| front.as_slice().is_empty())
             && let Some(Chunk::Borrowed(_)) = self.chunks.pop_front()
         {
-            budget.0 += 1;
+            budget.0 = budget.0.saturating_add(1);
         }
     }
 }

@@ -134,7 +134,8 @@ impl Mux {
         if usable(open.max_packet).is_err() {
             return Ok(Err((prohibited, "maximum packet size too small")));
         }
-        if self.opens.len() >= limits.pending_opens || self.in_use + self.opens.len() >= limits.max_channels {
+        let (pending, in_use) = (self.opens.len(), self.in_use);
+        if pending >= limits.pending_opens || in_use.saturating_add(pending) >= limits.max_channels {
             return Ok(Err((OpenFailureCode::RESOURCE_SHORTAGE, "too many channels")));
         }
         match ChannelKind::decode(open.kind, open.data) {
@@ -219,10 +220,13 @@ impl Mux {
         }
         let id = channel.id;
         let [arrived_data, arrived_stderr] = &mut channel.arrived;
-        match stream {
-            Some(Stream::Data) => *arrived_data += data.len() as u64,
-            Some(Stream::Stderr) => *arrived_stderr += data.len() as u64,
-            None => {}
+        let arrived = match stream {
+            Some(Stream::Data) => Some(arrived_data),
+            Some(Stream::Stderr) => Some(arrived_stderr),
+            None => None,
+        };
+        if let Some(arrived) = arrived {
+            *arrived = arrived.saturating_add(data.len() as u64);
         }
         let unread = match (stream, channel.stderr) {
             (Some(Stream::Data), _) => Some(Stream::Data),
@@ -414,7 +418,7 @@ fn surfaced(
         // RFC 4254 §6.5: one program per session.
         kind if kind.starts_program() => channel.rules == Rules::Embedder || channel.program == Program::No,
         ChannelRequestKind::Env { .. } if channel.rules != Rules::Embedder => {
-            channel.env_requests += 1;
+            channel.env_requests = channel.env_requests.saturating_add(1);
             channel.env_requests <= limits.env_requests
         }
         _ => true,

@@ -113,8 +113,8 @@ impl<T: Answer> OwedReplies<T> {
 
     /// Queues a question, and numbers it.
     pub(crate) fn push_undecided(&mut self, pending: Pending) -> u64 {
-        self.undecided += 1;
-        self.asked += 1;
+        self.undecided = self.undecided.saturating_add(1);
+        self.asked = self.asked.wrapping_add(1);
         self.queue.push_back(Owed::Undecided(self.asked, pending));
         self.asked
     }
@@ -153,7 +153,7 @@ impl<T: Answer> OwedReplies<T> {
     ) -> bool {
         let found = self.queue.iter().position(|owed| matches!(owed, Owed::Undecided(_, p) if which(p)));
         let Some(at) = found else { return false };
-        self.undecided -= 1;
+        self.undecided = self.undecided.saturating_sub(1);
         match answer {
             Some(answer) => {
                 if let Some(owed) = self.queue.get_mut(at) {
@@ -169,15 +169,17 @@ impl<T: Answer> OwedReplies<T> {
     /// Makes a refusal of an entry, one with those before and behind it.
     fn refuse(&mut self, at: usize) {
         let mut refusals = 1u32;
-        let mut from = at;
-        if let Some(Owed::Refusals(before)) = at.checked_sub(1).and_then(|before| self.queue.get(before)) {
-            refusals = refusals.saturating_add(*before);
-            from -= 1;
+        let (mut from, mut to) = (at, at);
+        if let Some(before) = at.checked_sub(1)
+            && let Some(Owed::Refusals(count)) = self.queue.get(before)
+        {
+            refusals = refusals.saturating_add(*count);
+            from = before;
         }
-        let mut to = at;
-        if let Some(Owed::Refusals(behind)) = self.queue.get(at + 1) {
-            refusals = refusals.saturating_add(*behind);
-            to += 1;
+        let behind = at.saturating_add(1);
+        if let Some(Owed::Refusals(count)) = self.queue.get(behind) {
+            refusals = refusals.saturating_add(*count);
+            to = behind;
         }
         self.queue.drain(from..to);
         if let Some(owed) = self.queue.get_mut(from) {
@@ -204,7 +206,7 @@ impl<T: Answer> OwedReplies<T> {
         let reply = match self.queue.front_mut()? {
             Owed::Undecided(..) => return None,
             Owed::Refusals(count) if *count > 1 => {
-                *count -= 1;
+                *count = count.saturating_sub(1);
                 NextReply::Refusal
             }
             _ => match self.queue.pop_front()? {
@@ -259,7 +261,7 @@ impl<T> Default for AwaitedReplies<T> {
 impl<T> AwaitedReplies<T> {
     /// How many are waited for.
     pub(crate) fn waiting(&self) -> usize {
-        self.queue.len() - self.expired
+        self.queue.len().saturating_sub(self.expired)
     }
 
     /// How many came to nothing in time, and may still be answered.
@@ -269,7 +271,7 @@ impl<T> AwaitedReplies<T> {
 
     pub(crate) fn push(&mut self, what: T) -> u64 {
         let number = self.next;
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         self.queue.push_back(Awaited { number, what, expired: false });
         number
     }
@@ -277,7 +279,7 @@ impl<T> AwaitedReplies<T> {
     /// A reply came: what it is for, and whether anybody still waits.
     pub(crate) fn take(&mut self) -> Option<(T, bool)> {
         let awaited = self.queue.pop_front()?;
-        self.expired -= usize::from(awaited.expired);
+        self.expired = self.expired.saturating_sub(usize::from(awaited.expired));
         Some((awaited.what, !awaited.expired))
     }
 
@@ -289,7 +291,7 @@ impl<T> AwaitedReplies<T> {
     pub(crate) fn expire(&mut self, number: u64) -> Option<&T> {
         let awaited = self.queue.iter_mut().find(|awaited| awaited.number == number && !awaited.expired)?;
         awaited.expired = true;
-        self.expired += 1;
+        self.expired = self.expired.saturating_add(1);
         Some(&awaited.what)
     }
 }
@@ -321,7 +323,7 @@ impl<T: Copy> Deadlines<T> {
     pub(crate) fn arm(&mut self, now: Instant) {
         let Some(after) = self.after else { return };
         for (at, _) in self.queue.iter_mut().rev().take_while(|(at, _)| at.is_none()) {
-            *at = Some(now + after);
+            *at = Some(now.saturating_add(after));
         }
     }
 
@@ -337,7 +339,7 @@ impl<T: Copy> Deadlines<T> {
         if self.queue.len() > self.sweep_at {
             // One that is never answered must not keep all behind it.
             self.queue.retain(|(_, what)| is_open(*what));
-            self.sweep_at = (2 * self.queue.len()).max(FEW_DEADLINES);
+            self.sweep_at = self.queue.len().saturating_mul(2).max(FEW_DEADLINES);
         }
         while let Some((at, what)) = self.queue.front() {
             if is_open(*what) {

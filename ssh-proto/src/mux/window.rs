@@ -1,5 +1,4 @@
 //! Flow control: the peer's window for what we send, and the ledger of what we grant.
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use crate::error::PeerMisbehaved;
 use crate::transport::MAX_DATA;

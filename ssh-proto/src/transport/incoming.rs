@@ -4,7 +4,6 @@
 //! Head ── length known and in bounds ──▶ Body ── tag verifies ──▶ Payload, Head
 //!   └──── bad length, malleable cipher ──▶ Discard ◀── bad tag ───┘ (then the same error for both)
 //! ```
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use alloc::boxed::Box;
 

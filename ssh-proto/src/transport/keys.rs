@@ -30,7 +30,7 @@ pub(crate) struct NewKeys {
 /// K as it enters the exchange hash and the derivation.
 pub(crate) fn encode_secret(secret: &SharedSecret) -> Zeroizing<Vec<u8>> {
     // Exactly large enough: growing would leave an unwiped copy behind.
-    let mut encoded = Zeroizing::new(Vec::with_capacity(secret.as_bytes().len() + 5));
+    let mut encoded = Zeroizing::new(Vec::with_capacity(secret.as_bytes().len().saturating_add(5)));
     match secret.encoding() {
         SecretEncoding::Mpint => encoded.put_mpint(secret.as_bytes()),
         SecretEncoding::String => encoded.put_string(secret.as_bytes()),
@@ -54,7 +54,7 @@ impl KeySource<'_> {
     /// `K1 ‖ K2 ‖ …`, cut to `len` bytes.
     fn derive(&self, letter: u8, len: usize) -> Zeroizing<Vec<u8>> {
         let h = self.exchange_hash.as_bytes();
-        let mut out = Zeroizing::new(Vec::with_capacity(len + crate::crypto::MAX_HASH));
+        let mut out = Zeroizing::new(Vec::with_capacity(len.saturating_add(crate::crypto::MAX_HASH)));
         while out.len() < len {
             let block = Zeroizing::new(match out.is_empty() {
                 true => self.hash.digest(&[self.secret, h, &[letter], self.session_id]),

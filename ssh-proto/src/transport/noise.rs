@@ -2,7 +2,6 @@
 //!
 //! DoS: IGNORE, DEBUG, unsolicited replies, empty data and the like are legal and free for the sender. A token
 //! bucket lets honest use through (a keepalive made of IGNORE, say) and ends a flood.
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use core::time::Duration;
 
@@ -34,9 +33,7 @@ impl NoiseBudget {
         if seconds > 0 {
             self.tokens = self.tokens.saturating_add(seconds).min(self.burst);
             let passed = Duration::from_secs(u64::from(seconds));
-            #[allow(clippy::arithmetic_side_effects, reason = "points in time saturate")]
-            let refilled = self.refilled + passed;
-            self.refilled = refilled;
+            self.refilled = self.refilled.saturating_add(passed);
         }
         self.tokens = self.tokens.checked_sub(1).ok_or(PeerMisbehaved::NoiseFlood)?;
         Ok(())

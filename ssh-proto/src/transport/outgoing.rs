@@ -43,7 +43,7 @@ impl Random {
     }
 
     fn padding(&mut self, out: &mut BytesMut, len: usize) -> Result<(), EntropyError> {
-        if self.pool.len() - self.used < len {
+        if self.pool.len().saturating_sub(self.used) < len {
             let Self { source, pool, .. } = self;
             if source.fill(pool).is_err() {
                 self.failed = true;
@@ -51,8 +51,9 @@ impl Random {
             }
             self.used = 0;
         }
-        out.put_slice(self.pool.get(self.used..self.used + len).ok_or(EntropyError)?);
-        self.used += len;
+        let end = self.used.saturating_add(len);
+        out.put_slice(self.pool.get(self.used..end).ok_or(EntropyError)?);
+        self.used = end;
         Ok(())
     }
 }
@@ -64,6 +65,11 @@ impl Entropy for Random {
         result
     }
 }
+
+/// What a packet has before its payload: its length and that of its padding.
+const HEAD: usize = 5;
+/// The least padding of a packet, RFC 4253 §6.
+const MIN_PADDING: usize = 4;
 
 pub(crate) struct Outgoing {
     out: BytesMut,
@@ -118,7 +124,7 @@ impl Outgoing {
 
     /// Bytes not reported as sent, swapped ones included.
     pub(crate) fn pending(&self) -> usize {
-        self.swapped + self.out.len()
+        self.swapped.saturating_add(self.out.len())
     }
 
     pub(crate) fn output(&self) -> &[u8] {
@@ -132,8 +138,8 @@ impl Outgoing {
     pub(crate) fn consume(&mut self, n: usize) {
         self.progress |= n > 0;
         let from_swapped = n.min(self.swapped);
-        self.swapped -= from_swapped;
-        let rest = (n - from_swapped).min(self.out.len());
+        self.swapped = self.swapped.saturating_sub(from_swapped);
+        let rest = n.saturating_sub(from_swapped).min(self.out.len());
         self.out.advance(rest);
     }
 
@@ -211,12 +217,12 @@ impl Outgoing {
 
     /// The bytes of a packet with so many bytes of payload.
     pub(crate) fn packet_len(&self, payload: usize) -> usize {
-        4 + self.counted_len(payload) + self.shape.tag
+        self.counted_len(payload).saturating_add(4).saturating_add(self.shape.tag)
     }
 
     /// What such a packet counts of the [volume](Self::volume) of its key.
     pub(crate) fn counted_len(&self, payload: usize) -> usize {
-        1 + payload + padding_of(&self.shape, payload)
+        payload.saturating_add(1).saturating_add(padding_of(&self.shape, payload))
     }
 
     /// One packet. `size` is how many payload bytes `write` will append, as far as known.
@@ -232,12 +238,13 @@ impl Outgoing {
         // Should a provider panic in here, this connection sends nothing any more: the embedder may go on with it.
         self.fault = Some(SendFault::Interrupted);
         let mut unsealed = Unsealed { start: self.out.len(), out: &mut self.out, sealed: false };
-        unsealed.out.reserve(5 + size + self.shape.block + 4 + self.shape.tag);
-        unsealed.out.put_bytes(0, 5);
+        let around = self.shape.block.saturating_add(self.shape.tag).saturating_add(HEAD + MIN_PADDING);
+        unsealed.out.reserve(size.saturating_add(around));
+        unsealed.out.put_bytes(0, HEAD);
         write(unsealed.out);
-        let payload = unsealed.out.len() - unsealed.start - 5;
+        let payload = unsealed.out.len().saturating_sub(unsealed.start).saturating_sub(HEAD);
         let padding = padding_of(&self.shape, payload);
-        let length = 1 + payload + padding;
+        let length = payload.saturating_add(padding).saturating_add(1);
         if self.random.padding(unsealed.out, padding).is_ok() {
             unsealed.out.put_bytes(0, self.shape.tag);
             let packet = unsealed.out.get_mut(unsealed.start..).unwrap_or_default();
@@ -258,9 +265,11 @@ impl Outgoing {
 
 /// The padding of a packet with so many bytes of payload: as little as there may be.
 fn padding_of(shape: &PacketShape, payload: usize) -> usize {
-    let head = if shape.length_in_block { 5 } else { 1 };
-    let padding = shape.block - (head + payload) % shape.block;
-    if padding < 4 { padding + shape.block } else { padding }
+    let head = if shape.length_in_block { HEAD } else { 1 };
+    // A provider that names no block size pads to none.
+    let over = payload.saturating_add(head).checked_rem(shape.block).unwrap_or(0);
+    let padding = shape.block.saturating_sub(over);
+    if padding < MIN_PADDING { padding.saturating_add(shape.block) } else { padding }
 }
 
 /// A packet in the output that is plain text yet. Dropped before it is sealed, it is gone.

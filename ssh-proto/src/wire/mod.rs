@@ -2,7 +2,6 @@
 //!
 //! [RFC 4251 §5]: https://www.rfc-editor.org/rfc/rfc4251#section-5
 //! [RFC 4253 §4.2]: https://www.rfc-editor.org/rfc/rfc4253#section-4.2
-#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 pub mod decode;
 pub mod encode;

@@ -100,7 +100,9 @@ impl<'a> Parts<'a> {
 
     fn new(e: &[u8], n: &'a [u8]) -> Result<Self, KeyError> {
         let (e, n) = (without_zeros(e), without_zeros(n));
-        let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+        let bits = n
+            .first()
+            .map_or(0, |first| n.len().saturating_mul(8).saturating_sub(first.leading_zeros() as usize));
         if !(MIN_BITS..=MAX_BITS).contains(&bits) || e.len() > 8 {
             return Err(KeyError::WeakOrHuge);
         }
@@ -127,7 +129,7 @@ fn without_zeros(number: &[u8]) -> &[u8] {
 
 fn number(bytes: &[u8]) -> Result<BoxedUint, KeyError> {
     let bytes = without_zeros(bytes);
-    let bits = u32::try_from(bytes.len() * 8).map_err(|_| KeyError::WeakOrHuge)?;
+    let bits = u32::try_from(bytes.len().saturating_mul(8)).map_err(|_| KeyError::WeakOrHuge)?;
     BoxedUint::from_be_slice(bytes, bits).map_err(|_| KeyError::Malformed)
 }
 
