@@ -245,13 +245,15 @@ impl Outgoing {
         let payload = unsealed.out.len().saturating_sub(unsealed.start).saturating_sub(HEAD);
         let padding = padding_of(&self.shape, payload);
         let length = payload.saturating_add(padding).saturating_add(1);
-        if self.random.padding(unsealed.out, padding).is_ok() {
+        let pad = u8::try_from(padding).map_err(|_| EntropyError);
+        let pad = pad.and_then(|pad| self.random.padding(unsealed.out, padding).map(|()| pad));
+        if let Ok(pad) = pad {
             unsealed.out.put_bytes(0, self.shape.tag);
             let packet = unsealed.out.get_mut(unsealed.start..).unwrap_or_default();
             if let Some((head, rest)) = packet.split_first_chunk_mut::<4>() {
                 *head = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
                 if let Some(first) = rest.first_mut() {
-                    *first = u8::try_from(padding).unwrap_or(u8::MAX);
+                    *first = pad;
                 }
             }
             self.sealer.seal(self.seq, packet);
@@ -259,7 +261,8 @@ impl Outgoing {
             self.seq = self.seq.wrapping_add(1);
             self.volume.count(length);
         }
-        self.fault = None;
+        // Without padding there is no packet, and without this one none that makes sense.
+        self.fault = pad.err().map(|EntropyError| SendFault::Entropy);
     }
 }
 
@@ -365,6 +368,43 @@ mod tests {
         assert_eq!((out.output(), out.fault()), (&sealed[..], Some(SendFault::Interrupted)));
         out.transport(|out| out.put_slice(b"more"));
         assert_eq!((out.output(), out.volume().packets), (&sealed[..], 1));
+    }
+
+    /// A cipher whose blocks no padding can fill.
+    struct Wide;
+
+    impl SealPacket for Wide {
+        fn shape(&self) -> PacketShape {
+            PacketShape { block: 1024, ..Plain.shape() }
+        }
+
+        fn seal(&mut self, _: u32, _: &mut [u8]) {}
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_padded_is_not_dropped_in_silence() {
+        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX);
+        let sealer = Box::new(Wide);
+        (out.shape, out.sealer) = (sealer.shape(), sealer);
+        out.transport(|out| out.put_slice(b"payload"));
+        assert_eq!((out.output(), out.fault()), (&b""[..], Some(SendFault::Entropy)));
+    }
+
+    #[test]
+    fn padding_fills_the_block_and_is_never_short() {
+        for length_in_block in [false, true] {
+            for block in [8, 16] {
+                let shape = PacketShape { block, length_in_block, tag: 0 };
+                for payload in 0..100 {
+                    let padding = padding_of(&shape, payload);
+                    let head = if length_in_block { 5 } else { 1 };
+                    assert!((4..block + 4).contains(&padding), "{payload}: {padding}");
+                    assert_eq!((head + payload + padding) % block, 0, "{payload}: {padding}");
+                }
+            }
+        }
+        // What no provider should say divides by nothing.
+        assert_eq!(padding_of(&PacketShape { block: 0, length_in_block: true, tag: 0 }, 9), 0);
     }
 
     fn outgoing() -> Outgoing {
