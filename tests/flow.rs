@@ -16,7 +16,7 @@ use ssh_proto::{
     Channel, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, Client, ClientEvent,
     CloseReason, Connection, ExitStatus, OpenError, ReadError, RequestError, Stderr, Stream, WriteError,
 };
-use ssh_tests::{Pair, Policy, hand, record, take};
+use ssh_tests::{Pair, Policy, Scene, hand, record, take};
 
 fn reads(read: bool) -> Policy {
     Policy { read, ..Policy::default() }
@@ -171,6 +171,32 @@ fn readable_and_writable_are_told_once_for_each_edge() {
     }
     let told = pair.client.count("Writable") - writables;
     assert!((1..=2).contains(&told), "told {told} times without a write in between");
+}
+
+#[test]
+fn a_write_that_is_taken_in_part_is_followed_by_writable_as_one_that_is_refused() {
+    // The window, what is written, what of it is taken, and how often there is something to wait for.
+    for (window, written, taken, told) in [
+        (10, 11, Ok(10), 1),
+        (10, 10, Ok(10), 0),
+        (10, 0, Ok(0), 0),
+        (0, 1, Err(WriteError::Blocked), 1),
+        (0, 0, Ok(0), 0),
+    ] {
+        for stream in [Stream::Data, Stream::Stderr] {
+            let mut scene = Scene::client().authenticated();
+            let id = scene.open_session(window);
+            let write = scene.as_client().channel(id).unwrap().write(stream, &vec![b'x'; written]);
+            assert_eq!(write, taken, "{written} into {window}");
+            assert!(scene.take_events().is_empty(), "not before there is room");
+            for expected in [told, 0] {
+                scene.say(&hand::adjust(0, 100));
+                let events = scene.take_events();
+                let writable = events.iter().filter(|event| format!("{event:?}").contains("Writable"));
+                assert_eq!((events.len(), writable.count()), (expected, expected), "{written} into {window}");
+            }
+        }
+    }
 }
 
 #[test]

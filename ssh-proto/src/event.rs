@@ -55,8 +55,9 @@ pub struct AuthIdentity {
 pub enum ChannelEvent {
     /// A stream went from empty to non-empty, or came to its end. Read until `Blocked`.
     Readable(Stream),
-    /// A write that was `Blocked` may be tried again, or was made impossible by an end of our own. When more channels wait than there is room for, they are told
-    /// in turn, as many each time that output goes as there is room for.
+    /// A write that was `Blocked` or taken in part may go on, or was made impossible by an end of our own. When more
+    /// channels wait than there is room for, they are told in turn, as many each time that output goes as there is
+    /// room for.
     Writable,
     /// The peer asks for something. What starts and steers a program is told on a session that the peer opened
     /// (RFC 4254 §6), and is refused on one that we opened and on `direct-tcpip`. On a channel of any other type

@@ -92,7 +92,7 @@ pub(crate) struct ChannelState {
     pub(crate) confirm: Once,
     pub(crate) eof_out: Once,
     pub(crate) close_out: Once,
-    /// A write was refused, and is owed a `Writable`.
+    /// A write was refused or taken in part, and is owed a `Writable`.
     pub(crate) blocked: bool,
 
     pub(crate) recv: RecvWindow,

@@ -143,9 +143,12 @@ impl<'a> Channel<'a> {
 
     /// Sends data: as much of `src` as window and output take now, and says how many bytes that was.
     ///
+    /// When that was not all, or nothing, a `Writable` event follows: once more can be taken, or at once when the
+    /// stream is ended here before. There is no need to try again first, and no harm in it: whoever was taken less
+    /// of than there was is told once, also if another write was taken whole since.
+    ///
     /// # Errors
-    /// [`WriteError::Blocked`] when nothing was taken; then a `Writable` event follows, also when the stream is ended
-    /// here before it can go on.
+    /// [`WriteError::Blocked`] when nothing was taken of a `src` that is not empty.
     /// [`WriteError::Closed`] after [`eof`](Self::eof), [`close`](Self::close), the peer's close, or the end.
     pub fn write(&mut self, stream: Stream, src: &[u8]) -> Result<usize, WriteError> {
         let id = self.id;
