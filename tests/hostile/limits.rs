@@ -5,12 +5,12 @@ use std::time::Duration;
 use ssh_proto::raw::channel::{ChannelOpen, ChannelOpenFailure, GlobalRequest, RequestSuccess};
 use ssh_proto::raw::{Message, number};
 use ssh_proto::{
-    AuthMethods, AuthVerdict, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason,
-    GlobalRequestKind, Limits, MAX_TERMINAL_MODES, PeerMisbehaved, ServerEvent, Side, TerminalModes,
-    TimeoutReason, WindowSize,
+    AuthMethods, AuthVerdict, ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent,
+    CloseReason, GlobalRequestKind, Limits, MAX_TERMINAL_MODES, OpenFailureCode, PeerMisbehaved, ServerEvent,
+    Side, TerminalModes, TimeoutReason, WindowSize,
 };
 use ssh_tests::scene::{Event, Subject, encoded};
-use ssh_tests::{Pair, Scene, either, hand, null_configs_with, null_server};
+use ssh_tests::{Answer, Pair, Policy, Scene, either, hand, null_configs_with, null_server, take};
 
 use crate::stage::{greeted, keyed, password_request, rule, serviced};
 
@@ -162,6 +162,46 @@ fn ch_05_opens_that_nobody_answers_are_refused_beyond_their_cap() {
     }
     let held = scene.memory();
     assert!(held.output + held.owed + held.outbox < 4096, "{held:?}");
+}
+
+#[test]
+fn ch_05_a_burst_of_opens_beyond_the_cap_of_the_other_side_loses_no_answer() {
+    // What the server asks its embedder about at once: by default, and as its embedder chose.
+    for (pending, asked) in [(None, 8), (Some(3), 3), (Some(32), 20)] {
+        let (client, _) = null_configs_with(|_| {}, |_| {});
+        let server = null_server().with_limits(|limits| {
+            limits.pending_opens = pending.unwrap_or(limits.pending_opens);
+        });
+        let mut pair = Pair::new(client, server.build().expect("a server"), 1);
+        pair.login();
+        pair.server.policy.open = Answer::Keep;
+        let open =
+            |pair: &mut Pair| pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default());
+        let ids: Vec<_> = (0..20).map(|_| open(&mut pair).expect("there is room")).collect();
+        pair.drive();
+        assert_eq!(pair.server.events.len(), asked, "{pending:?}");
+        // Each of the others is told which it was and why, in order, and its place is free again.
+        for id in &ids[asked..] {
+            let why = take!(pair.client, ClientEvent::OpenFailed(of, why) if of == *id => why);
+            assert_eq!(why.code, OpenFailureCode::RESOURCE_SHORTAGE);
+            assert_eq!(why.description.to_string(), "too many channels");
+            assert!(pair.client.conn.channel(*id).is_err());
+        }
+        assert_eq!(pair.client.conn.memory_usage().channels, asked);
+        pair.server.answer(&Policy::default());
+        pair.drive();
+        for id in &ids[..asked] {
+            take!(pair.client, ClientEvent::Opened(of) if of == *id => ());
+        }
+        // Those that were refused may be tried again.
+        pair.server.policy = Policy::default();
+        for _ in asked..20 {
+            let again = open(&mut pair).expect("there is room");
+            pair.drive();
+            take!(pair.client, ClientEvent::Opened(of) if of == again => ());
+        }
+        assert_eq!((&pair.client.closed, &pair.server.closed), (&None, &None));
+    }
 }
 
 #[test]
