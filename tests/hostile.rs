@@ -2,22 +2,28 @@
 //! the wire, and damaged packets under the right keys.
 //!
 //! A test's name starts with a row of the project's catalogue of known classes of SSH flaws, and goes on with what
-//! must hold: `sm` state machine and authentication, `pk` packets, `kx`
-//! key exchange, `ch` channels, `tm` leaks, `ad` time, `out` what leads out of the machine. Beside the code, because
-//! they need its inside: lengths and padding without keys (pk_01, pk_02), the work behind a bad packet (pk_03),
-//! wrapping nonces (pk_12), lists, lines and negotiation (pk_14, pk_18, sm_08, sm_14), key shares, keys and signatures
-//! (kx_04 to kx_07, kx_14 to kx_20, kx_25), files of keys (kx_23, out_03), windows and replies alone (ch_01, ch_02,
-//! ch_08), fields of requests (ch_13, ch_15), secrets in logs (tm_05). In other files here: chunking (pk_16, as l1) and
-//! trailing bytes (pk_09) in `laws`, crossing exchanges (sm_13) also in `rekey`, the cost of opening and closing
-//! (ch_06) in `memory`.
+//! must hold: `sm` state machine and authentication, `pk` packets, `kx` key exchange, `ch` channels, `tm` leaks, `ad`
+//! what the adapters meet, `out` what leads out of the machine; `dos` is a bound that no row names.
+//!
+//! Beside the code, because they need its inside:
+//! - lengths, padding and the work behind a bad packet without keys (pk_01 to pk_03), flipped bits and short packets
+//!   of every cipher (pk_04), decoders (pk_08), nonces and sequence numbers that wrap (pk_12), the noise budget
+//!   (pk_13, sm_21), lines, lists and negotiation (pk_14, pk_18, sm_08, sm_14, kx_12);
+//! - key shares (kx_04 to kx_07), keys and signatures (kx_08, kx_10, kx_14 to kx_20), derived keys (kx_25), files of
+//!   keys (kx_23, out_03);
+//! - windows and replies alone (ch_01 to ch_03, ch_08), fields of requests (ch_13, ch_15), what is shown (tm_04) and
+//!   what is not (tm_05).
+//!
+//! In other files here: the table of states in `gate` (sm_06), exchanges with traffic in `rekey` (sm_10 to sm_13),
+//! signatures by a bad signer in `tickets` (kx_16), trailing bytes and chunking in `laws` (pk_09, pk_16), the ends of
+//! channels, replies and pings in `flow` (ch_04, ch_08, ch_20), the delay of refusals in `timers` (tm_01), the cost of
+//! opening and closing in `memory` (ch_06), and what only an adapter meets in theirs (ad).
 //!
 //! Not here, for want of the thing itself: compression (pk_06, pk_07), exchanges in finite fields (kx_01 to kx_03; the
-//! states of group exchange are in `gate` as a function), keyboard-interactive and GSSAPI (sm_25, but for
-//! their refusal), certificates, FIDO
-//! keys and their restrictions (sm_18, kx_21, kx_22), agent connections (ch_17, but for
-//! the refusal of their channels), file transfer (ch_22). The order of
-//! accepts and the number of connections (kx_24) are the adapters' concern, how often a peer may open a channel (ch_06)
-//! the embedder's, who is asked each time; aliasing (pk_17) is ruled out by `forbid(unsafe_code)`.
+//! states of group exchange are in `gate` as a function), certificates, FIDO keys and their restrictions (sm_18, kx_21,
+//! kx_22), file transfer (ch_22). Of keyboard-interactive and GSSAPI (sm_25), and of agent connections (ch_17), only
+//! the refusal is. Aliasing (pk_17) is ruled out by `forbid(unsafe_code)`; the number of connections (kx_24) is the
+//! adapters' concern, and how often a peer may open a channel (ch_06) the embedder's, who is asked each time.
 
 #[path = "hostile/channels.rs"]
 mod channels;
