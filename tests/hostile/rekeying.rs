@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use ssh_proto::raw::{KexStep, State, number};
 use ssh_proto::{
-    ChannelEvent, ClientEvent, CloseReason, GlobalReply, PeerMisbehaved, ReadError, ServerEvent, Side,
-    Stream, TimeoutReason, WriteError,
+    ChannelEvent, ClientEvent, CloseReason, GlobalReply, Limits, PeerMisbehaved, ReadError, ServerEvent,
+    Side, Stream, TimeoutReason, WriteError,
 };
 use ssh_tests::puppet::null_signature;
 use ssh_tests::scene::{Event, Subject};
-use ssh_tests::{Scene, either, hand, null};
+use ssh_tests::{Scene, either, hand, null, null_client, null_server};
 
-use crate::stage::assert_unexpected;
+use crate::stage::{assert_unexpected, greeted};
 
 #[test]
 fn sm_11_nothing_but_the_exchange_behind_a_peers_kexinit() {
@@ -244,6 +244,29 @@ fn pk_12_a_peer_that_ignores_our_kexinit_is_left_before_its_key_is_worn_out() {
             assert_eq!(scene.read_all(id, Stream::Data), (b"xxx".to_vec(), ReadError::Lost));
             scene.assert_silent_after_the_end();
         }
+    }
+}
+
+#[test]
+fn pk_12_no_sequence_number_comes_twice_before_the_first_keys() {
+    for side in [Side::Client, Side::Server] {
+        // Only without strict key exchange may so much come, and only where no other limit is left.
+        let endless = |limits: &mut Limits| {
+            (limits.pre_auth_packets, limits.noise_burst) = (u64::MAX, u32::MAX);
+        };
+        let scene = match side {
+            Side::Client => Scene::of_client(null_client().with_limits(endless).build().expect("a client")),
+            Side::Server => Scene::of_server(null_server().with_limits(endless).build().expect("a server")),
+        };
+        let mut scene = greeted(scene.strict(false));
+        scene.kexinit(|_| {});
+        either!(&mut scene.subject, conn => conn.set_received(PACKETS - 1, 0));
+        scene.say(&hand::ignore(0));
+        assert!(!scene.is_over(), "{side:?}: {:?}", scene.closed());
+        scene.say(&hand::ignore(0));
+        assert_eq!(scene.closed(), CloseReason::KeyExhausted, "{side:?}");
+        assert_eq!(scene.disconnects(), [2]);
+        scene.assert_silent_after_the_end();
     }
 }
 

@@ -260,6 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn pk_12_sequence_numbers_wrap_and_start_again_only_under_strict_key_exchange() {
+        let mut incoming = Incoming::new(1000);
+        let seq = |incoming: &mut Incoming| {
+            incoming.next(&mut BytesMut::from(&packet(12, 4, 11)[..])).unwrap().unwrap().seq
+        };
+        assert_eq!((seq(&mut incoming), seq(&mut incoming)), (0, 1));
+        incoming.new_keys(Box::new(Plain), false);
+        assert_eq!(seq(&mut incoming), 2);
+        incoming.seq = u32::MAX;
+        assert_eq!((seq(&mut incoming), seq(&mut incoming)), (u32::MAX, 0));
+        incoming.new_keys(Box::new(Plain), true);
+        assert_eq!(seq(&mut incoming), 0);
+    }
+
+    #[test]
     fn pk_02_padding_leaves_a_payload_and_has_four_bytes() {
         use PeerMisbehaved::*;
         for (padding, error) in

@@ -370,6 +370,30 @@ mod tests {
         assert_eq!((out.output(), out.volume().packets), (&sealed[..], 1));
     }
 
+    /// Puts the sequence number into the first four bytes.
+    struct Numbers;
+
+    impl SealPacket for Numbers {
+        fn shape(&self) -> PacketShape {
+            Plain.shape()
+        }
+
+        fn seal(&mut self, seq: u32, packet: &mut [u8]) {
+            packet[..4].copy_from_slice(&seq.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn pk_12_sequence_numbers_wrap() {
+        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX);
+        (out.sealer, out.seq) = (Box::new(Numbers), u32::MAX - 1);
+        for seq in [u32::MAX - 1, u32::MAX, 0, 1] {
+            out.clear();
+            out.transport(|out| out.put_slice(b"payload"));
+            assert_eq!(out.output()[..4], seq.to_be_bytes());
+        }
+    }
+
     /// A cipher whose blocks no padding can fill.
     struct Wide;
 
