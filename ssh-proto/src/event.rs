@@ -309,8 +309,9 @@ impl EventQueue {
                 *bytes = bytes.saturating_sub(event.weight());
                 false
             }
-            // A flag is looked up at the channel when its turn comes.
-            Queued::Event(_) | Queued::Flag(..) => true,
+            // Its channel would not know it any more; kept, one after another would be there until the next poll.
+            Queued::Flag(of, _) => *of != id,
+            Queued::Event(_) => true,
         });
     }
 
@@ -344,5 +345,26 @@ impl EventQueue {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_a_channel_that_is_forgotten() {
+        let [gone, kept] = [0, 1].map(|slot| ChannelId { slot, generation: 0 });
+        let mut events = EventQueue::default();
+        for id in [gone, kept] {
+            events.push(CoreEvent::Opened(id));
+            events.push(CoreEvent::Channel(id, ChannelEvent::Reply(true)));
+            events.push_flag(id, Flag::Data);
+        }
+        events.push(CoreEvent::Ready);
+        events.forget(gone);
+        assert_eq!((events.queue.len(), events.events, events.bytes), (4, 3, 3 * 64));
+        events.forget(kept);
+        assert_eq!((events.queue.len(), events.events, events.bytes), (1, 1, 64));
     }
 }
