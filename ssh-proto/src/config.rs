@@ -72,7 +72,8 @@ pub struct Limits {
     pub unimplemented_replies: u32,
     /// Channels in use at once, at most 65,536.
     pub max_channels: usize,
-    /// Channel opens of the peer that wait for the embedder; more are refused.
+    /// Channel opens of the peer that wait for the embedder; more are refused, with `RESOURCE_SHORTAGE`. A peer may
+    /// open as many as it likes in one go: whoever means to take bursts raises this, up to `max_channels`.
     pub pending_opens: usize,
     /// Global requests of ours that wait for the peer, keepalives not counted.
     pub pending_globals: usize,
