@@ -488,7 +488,7 @@ impl Core {
             Some(SendFault::Entropy) => self.close_with(CloseReason::Entropy),
             Some(SendFault::KeyExhausted) => self.close_with(CloseReason::KeyExhausted),
             Some(SendFault::Interrupted) => {
-                self.close_with(CloseReason::Internal("a provider panicked while it sealed a packet"));
+                self.close_with(CloseReason::Internal("a packet could not be sealed"));
             }
             None => {}
         }

@@ -25,7 +25,7 @@ use crate::msg::kex::NewKeys;
 pub(crate) enum SendFault {
     Entropy,
     KeyExhausted,
-    /// A provider or the random source panicked inside a packet.
+    /// A provider or the random source panicked inside a packet, or the packet cannot be padded.
     Interrupted,
 }
 
@@ -235,7 +235,8 @@ impl Outgoing {
             self.fault = Some(SendFault::KeyExhausted);
             return;
         }
-        // Should a provider panic in here, this connection sends nothing any more: the embedder may go on with it.
+        // Should a provider panic in here, or name a block that no padding fills, this connection sends nothing any
+        // more: the embedder may go on with it, and no packet is left out.
         self.fault = Some(SendFault::Interrupted);
         let mut unsealed = Unsealed { start: self.out.len(), out: &mut self.out, sealed: false };
         let around = self.shape.block.saturating_add(self.shape.tag).saturating_add(HEAD + MIN_PADDING);
@@ -260,9 +261,8 @@ impl Outgoing {
             unsealed.sealed = true;
             self.seq = self.seq.wrapping_add(1);
             self.volume.count(length);
+            self.fault = None;
         }
-        // Without padding there is no packet, and without this one none that makes sense.
-        self.fault = pad.err().map(|EntropyError| SendFault::Entropy);
     }
 }
 
@@ -411,7 +411,7 @@ mod tests {
         let sealer = Box::new(Wide);
         (out.shape, out.sealer) = (sealer.shape(), sealer);
         out.transport(|out| out.put_slice(b"payload"));
-        assert_eq!((out.output(), out.fault()), (&b""[..], Some(SendFault::Entropy)));
+        assert_eq!((out.output(), out.fault()), (&b""[..], Some(SendFault::Interrupted)));
     }
 
     #[test]
