@@ -345,7 +345,8 @@ errors! {
     OpenError {
         /// Authentication is not complete.
         NotAuthenticated = "not authenticated",
-        /// As many channels as [`Limits::max_channels`](crate::Limits::max_channels) are in use.
+        /// As many channels as [`Limits::max_channels`](crate::Limits::max_channels) are in use. One is free again when
+        /// it was released and both sides closed it; no event tells.
         TooMany = "too many channels",
         /// The outbox is full; `Ready` tells when it has room.
         Full = "too many messages are waiting to be sent",
@@ -358,7 +359,8 @@ errors! {
     /// A request could not be accepted.
     #[non_exhaustive]
     RequestError {
-        /// The outbox, or the list of unanswered requests, is full.
+        /// The outbox, or the list of unanswered requests, is full; `Ready` tells when it has room, and of a channel
+        /// that is closed before, its `Closed`.
         Full = "too many requests are waiting",
         /// The request's name is longer than 64 bytes, or its payload is longer than 32 KiB.
         TooLong = "the request is too long",
