@@ -24,7 +24,7 @@ use ssh_proto::{
     OpenFailure, Stream,
 };
 
-use self::threads::{DRAIN_TIME, END_TIME, IDLE_BUFFER, MAX_CHUNK};
+use self::threads::{DRAIN_TIME, END_TIME, Finished, IDLE_BUFFER, MAX_CHUNK};
 use crate::error::Error;
 use crate::os::{after, now, until};
 use crate::transport::{Split, Transport, Unblock};
@@ -89,6 +89,8 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) broken: Option<StdInstant>,
     reader_waits: bool,
     reader_done: bool,
+    /// The transport was ended both ways. A reader that times out by itself may not see it.
+    unblocked: bool,
     /// Somebody sees to it that a closed connection ends.
     watched: bool,
     finished: bool,
@@ -362,6 +364,7 @@ impl<R: AdapterRole> Shared<R> {
             broken: None,
             reader_waits: false,
             reader_done: false,
+            unblocked: false,
             watched: false,
             finished: false,
             panicked: false,
@@ -381,7 +384,10 @@ impl<R: AdapterRole> Shared<R> {
         let started = thread::Builder::new().name("ssh-read".into()).spawn(read);
         let started = started.and_then(|_| thread::Builder::new().name("ssh-write".into()).spawn(write));
         if let Err(error) = started {
+            // The reader may be there, and nobody else is to end it.
+            shared.lock().end(&shared);
             shared.unblock(Shutdown::Both);
+            drop(Finished(&shared));
             return Err(error);
         }
         Ok(shared)
@@ -503,6 +509,10 @@ impl<R: AdapterRole> Shared<R> {
         if let Some(unblock) = unblock {
             // It is the embedder's, and the threads have more to do.
             let _ = catch_unwind(AssertUnwindSafe(|| unblock(how)));
+        }
+        if how == Shutdown::Both {
+            self.lock().unblocked = true;
+            self.wanted.notify_all();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Transports that stand still or fail.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -381,6 +382,60 @@ fn a_reader_that_times_out_is_asked_again() {
     comes_back("the close", move || client.close());
     server.join(PATIENCE);
     assert!(server.is_finished());
+}
+
+/// A reader that never waits for long, also when nothing can come any more: it does not look whether its
+/// transport is ended.
+struct Polls<R> {
+    inner: R,
+    ended: Arc<AtomicBool>,
+    reads_behind_the_end: Arc<AtomicUsize>,
+}
+
+impl<R: Read> Read for Polls<R> {
+    fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
+        if self.ended.load(Ordering::SeqCst) {
+            self.reads_behind_the_end.fetch_add(1, Ordering::SeqCst);
+        }
+        match self.inner.read(dst) {
+            // That is all its peer's end is to it.
+            Ok(0) => Err(ErrorKind::TimedOut.into()),
+            read => read,
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_times_out_by_itself_is_not_asked_again_when_its_transport_is_ended() {
+    for broken in [false, true] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let Split { reader, writer, unblock } = ours.split().unwrap();
+        reader.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        let (ended, reads, breaks) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
+        let reader =
+            Polls { inner: reader, ended: Arc::clone(&ended), reads_behind_the_end: Arc::clone(&reads) };
+        let split = Split {
+            reader,
+            writer: Breakable(writer, Arc::clone(&breaks)),
+            unblock: Box::new(move |how| {
+                unblock(how);
+                ended.fetch_or(how == Shutdown::Both, Ordering::SeqCst);
+            }),
+        };
+        let (client, server, _closed) = logged_in_over(configs(|_| {}), split, theirs);
+        if broken {
+            breaks.store(true, Ordering::SeqCst);
+            // Nothing else is to end it.
+            let _ = client.open_session();
+            let ending = client.clone();
+            comes_back("the end", move || ending.closed());
+        }
+        comes_back("the close", move || client.close());
+        server.join(PATIENCE);
+        assert!(server.is_finished());
+        // One was under way, and one may begin before the word of it is there.
+        assert!(reads.load(Ordering::SeqCst) <= 2, "{broken}: {reads:?}");
+    }
 }
 
 /// A writer that looks at its own connection when it is dropped.

@@ -214,13 +214,12 @@ impl<R: AdapterRole> Shared<R> {
             drop(guard);
             match chunk.read(&mut reader, max) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A reader's own timeout says nothing of the peer.
+                // A reader's own timeout says nothing of the peer, unless nothing can come any more.
                 Err(error) if is_timeout(&error) => {
-                    let guard = self.lock();
-                    if guard.finished {
-                        break;
+                    let guard = self.wait_for(self.lock(), &self.wanted, Some(READ_PAUSE));
+                    if guard.unblocked {
+                        break self.read_end(guard, None);
                     }
-                    drop(self.wait_for(guard, &self.wanted, Some(READ_PAUSE)));
                 }
                 Ok(bytes) if closing => {
                     drained += bytes.len();
@@ -237,34 +236,29 @@ impl<R: AdapterRole> Shared<R> {
                     // Input moves deadlines too: a refusal of the machine's own leaves behind a delay.
                     self.wake_writer(&guard);
                 }
-                end => {
-                    let mut guard = self.lock();
-                    if let Err(error) = end
-                        && guard.closed.is_none()
-                        && guard.io_error.is_none()
-                    {
-                        guard.io_error = Some(error);
-                    }
-                    guard.conn.handle_eof(now());
-                    guard.process(self);
-                    self.work.notify_one();
-                    if guard.closed.is_some() {
-                        break;
-                    }
-                    // Input is held up by a question; the close comes when it is answered.
-                    while guard.closed.is_none() {
-                        guard.reader_waits = true;
-                        guard = self.wait_for(guard, &self.wanted, None);
-                    }
-                    break;
-                }
+                end => break self.read_end(self.lock(), end.err()),
             }
+        }
+    }
+
+    /// Nothing more can be read.
+    fn read_end<'a>(&'a self, mut guard: Guard<'a, R>, error: Option<io::Error>) {
+        if guard.closed.is_none() && guard.io_error.is_none() {
+            guard.io_error = error;
+        }
+        guard.conn.handle_eof(now());
+        guard.process(self);
+        self.work.notify_one();
+        // Input may be held up by a question; the close comes when it is answered.
+        while guard.closed.is_none() {
+            guard.reader_waits = true;
+            guard = self.wait_for(guard, &self.wanted, None);
         }
     }
 }
 
 /// Dropped when the writer thread is done, in whatever way: nobody waits for the connection any more.
-struct Finished<'a, R: AdapterRole>(&'a Shared<R>);
+pub(super) struct Finished<'a, R: AdapterRole>(pub(super) &'a Shared<R>);
 
 impl<R: AdapterRole> Drop for Finished<'_, R> {
     fn drop(&mut self) {
