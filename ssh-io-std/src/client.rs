@@ -122,7 +122,7 @@ impl ClientBuilder {
         let verdict = self.host_keys.judge(HostKeyQuestion { host, port, key: check.key() });
         let mut guard = shared.lock();
         match verdict {
-            Ok(()) => match guard.conn.accept_host_key(check) {
+            Ok(()) => match guard.machine()?.accept_host_key(check) {
                 Ok(()) => {}
                 // The connection ended meanwhile; the reason is there, or on its way.
                 Err(AnswerError::Gone) => {
@@ -136,7 +136,7 @@ impl ClientBuilder {
                 Err(error) => return Err(error.into()),
             },
             Err(error) => {
-                let _ = guard.conn.reject_host_key(check);
+                let _ = guard.machine()?.reject_host_key(check);
                 shared.poke(&mut guard);
                 return Err(error);
             }
@@ -260,7 +260,7 @@ impl Client {
         if guard.is_mute() {
             return Err(guard.gone());
         }
-        guard.conn.authenticate(user, with)?;
+        guard.machine()?.authenticate(user, with)?;
         guard.kept.login.begin();
         drop(guard);
         let _attempt = Attempt(shared);
@@ -277,7 +277,7 @@ impl Client {
                     deadline = self.timeout().and_then(after);
                     guard = shared.lock();
                     // The question may be gone with the connection; the loop then says so.
-                    let _ = guard.conn.provide_signature(request, signature);
+                    let _ = guard.machine()?.provide_signature(request, signature);
                     shared.poke(&mut guard);
                 }
                 None if guard.closed.is_some() => return Err(guard.gone()),
@@ -360,7 +360,7 @@ impl Client {
         if guard.is_mute() {
             return Err(guard.gone());
         }
-        let id = guard.conn.open_channel(kind, config)?;
+        let id = guard.machine()?.open_channel(kind, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
         shared.poke(&mut guard);
         drop(guard);
@@ -389,8 +389,10 @@ impl Client {
     pub fn rekey(&self) {
         let _watch = self.shared().watch();
         let mut guard = self.shared().lock();
-        guard.conn.rekey();
-        self.shared().poke(&mut guard);
+        if let Ok(conn) = guard.machine() {
+            conn.rekey();
+            self.shared().poke(&mut guard);
+        }
     }
 
     /// How often keys were renewed.
@@ -405,18 +407,18 @@ impl Client {
 
     /// The algorithms of the last key exchange.
     pub fn negotiated(&self) -> Option<Negotiated> {
-        self.shared().lock().conn.negotiated().cloned()
+        self.shared().lock().seen().negotiated().cloned()
     }
 
     /// Our identification line, and the server's.
     pub fn idents(&self) -> (String, PeerText) {
         let guard = self.shared().lock();
-        (guard.conn.local_ident(), guard.conn.peer_ident().unwrap_or_default())
+        (guard.seen().local_ident(), guard.seen().peer_ident().unwrap_or_default())
     }
 
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
-        self.shared().lock().conn.memory_usage()
+        self.shared().lock().seen().memory_usage()
     }
 
     /// Waits until the connection is over and its transport let go, and tells why.

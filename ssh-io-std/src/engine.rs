@@ -66,7 +66,8 @@ enum Writer {
 }
 
 pub(crate) struct State<R: AdapterRole> {
-    pub(crate) conn: Connection<R>,
+    /// For all others [`machine`](Self::machine).
+    conn: Connection<R>,
     pub(crate) kept: R::Kept,
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
@@ -131,6 +132,36 @@ pub(crate) type LetGo<R> = Box<dyn Fn(&mut <R as AdapterRole>::Kept) + Send + Sy
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
 
 impl<R: AdapterRole> State<R> {
+    /// The machine, to be called; the reason of the end when a panic left it in no state for that.
+    pub(crate) fn machine(&mut self) -> Result<&mut Connection<R>, Error> {
+        if self.dead { Err(self.gone()) } else { Ok(&mut self.conn) }
+    }
+
+    /// A channel of the machine, when both are there still.
+    pub(crate) fn channel(&mut self, id: ChannelId) -> Option<ssh_proto::Channel<'_>> {
+        self.machine().ok()?.channel(id).ok()
+    }
+
+    /// The machine, to look at what it knows: nothing of an embedder's is called for that.
+    pub(crate) fn seen(&self) -> &Connection<R> {
+        &self.conn
+    }
+
+    /// When the machine is to be called next by itself.
+    fn deadline(&self) -> Option<Instant> {
+        if self.dead { None } else { self.conn.poll_timeout() }
+    }
+
+    /// Whether the machine has something to send.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.dead && !self.conn.output().is_empty()
+    }
+
+    /// Whether the machine told its end, or will not.
+    fn is_over(&self) -> bool {
+        self.dead || self.conn.is_closed()
+    }
+
     /// Takes in what is there, and hands out what happened, until both are exhausted.
     fn process(&mut self, shared: &Shared<R>) {
         if self.dead {
@@ -192,7 +223,7 @@ impl<R: AdapterRole> State<R> {
 
     /// Does what is due.
     fn tick(&mut self, shared: &Shared<R>) {
-        if !self.dead && self.conn.poll_timeout().is_some_and(|at| until(at).is_zero()) {
+        if self.deadline().is_some_and(|at| until(at).is_zero()) {
             self.conn.handle_timeout(now());
         }
         self.process(shared);
@@ -227,8 +258,8 @@ impl<R: AdapterRole> State<R> {
     /// Whether the writer thread has something to do that it does not know of while it waits.
     fn has_work(&self) -> bool {
         let earlier = |at| self.alarm.is_none_or(|alarm| at < alarm);
-        let deadline = self.conn.poll_timeout().is_some_and(earlier);
-        let output = matches!(self.writer, Writer::Home(_)) && !self.conn.output().is_empty();
+        let deadline = self.deadline().is_some_and(earlier);
+        let output = matches!(self.writer, Writer::Home(_)) && self.has_output();
         deadline || output || self.closed.is_some() || self.broken.is_some()
     }
 
@@ -244,13 +275,15 @@ impl<R: AdapterRole> State<R> {
     }
 
     fn discard_output(&mut self) {
-        let unsent = self.conn.memory_usage().output;
-        self.conn.consume_output(unsent);
+        if !self.dead {
+            let unsent = self.conn.memory_usage().output;
+            self.conn.consume_output(unsent);
+        }
     }
 
     /// Whether nothing is left to write and nobody is at it.
     fn is_written_out(&self) -> bool {
-        self.conn.output().is_empty() && !matches!(self.writer, Writer::Away)
+        !self.has_output() && !matches!(self.writer, Writer::Away)
     }
 
     /// Takes the writer along, if it is at home.
@@ -266,7 +299,7 @@ impl<R: AdapterRole> State<R> {
 
     /// How long a connection that is closed takes at most until its transport is let go.
     fn time_to_end(&self) -> Duration {
-        self.conn.poll_timeout().map(until).unwrap_or_default().saturating_add(END_TIME)
+        self.deadline().map(until).unwrap_or_default().saturating_add(END_TIME)
     }
 
     /// Whether the connection is closed and its last words are not worth more time.

@@ -37,10 +37,13 @@ impl fmt::Debug for Back {
 impl Answering for Back {
     type Channel = ServerChannel;
 
-    fn answer<T>(&self, answer: impl FnOnce(&mut Connection<ServerRole>) -> T) -> T {
+    fn answer<T>(
+        &self,
+        answer: impl FnOnce(&mut Connection<ServerRole>) -> Result<T, AnswerError>,
+    ) -> Result<T, AnswerError> {
         let _watch = self.0.watch();
         let mut guard = self.0.lock();
-        let result = answer(&mut guard.conn);
+        let result = guard.machine().map_err(|_| AnswerError::Gone).and_then(answer);
         self.0.poke(&mut guard);
         result
     }
@@ -48,7 +51,7 @@ impl Answering for Back {
     fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
         let _watch = self.0.watch();
         let mut guard = self.0.lock();
-        let id = guard.conn.accept_channel(request, config)?;
+        let id = guard.machine().map_err(|_| AnswerError::Gone)?.accept_channel(request, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
         self.0.poke(&mut guard);
         drop(guard);
@@ -199,8 +202,10 @@ impl ServerConnection {
     pub fn rekey(&self) {
         let _watch = self.shared.watch();
         let mut guard = self.shared.lock();
-        guard.conn.rekey();
-        self.shared.poke(&mut guard);
+        if let Ok(conn) = guard.machine() {
+            conn.rekey();
+            self.shared.poke(&mut guard);
+        }
     }
 
     /// How often keys were renewed.
@@ -210,18 +215,18 @@ impl ServerConnection {
 
     /// The algorithms of the last key exchange.
     pub fn negotiated(&self) -> Option<Negotiated> {
-        self.shared.lock().conn.negotiated().cloned()
+        self.shared.lock().seen().negotiated().cloned()
     }
 
     /// Our identification line, and the client's.
     pub fn idents(&self) -> (String, PeerText) {
         let guard = self.shared.lock();
-        (guard.conn.local_ident(), guard.conn.peer_ident().unwrap_or_default())
+        (guard.seen().local_ident(), guard.seen().peer_ident().unwrap_or_default())
     }
 
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
-        self.shared.lock().conn.memory_usage()
+        self.shared.lock().seen().memory_usage()
     }
 
     /// Waits until the connection is over and its transport let go, and tells why.

@@ -36,7 +36,7 @@ impl<R: AdapterRole> State<R> {
         if !self.warm {
             *look = None;
         } else if look.is_none_or(|at| at <= now) {
-            if look.is_some() && !self.busy && self.conn.memory_usage().output == 0 {
+            if look.is_some() && !self.busy && !self.dead && self.conn.memory_usage().output == 0 {
                 self.cool_down();
                 *look = None;
             } else {
@@ -72,7 +72,7 @@ impl<R: AdapterRole> Shared<R> {
         outputs: usize,
     ) -> Guard<'a, R> {
         for _ in 0..outputs {
-            if guard.broken.is_some() || guard.conn.output().is_empty() {
+            if guard.broken.is_some() || !guard.has_output() {
                 break;
             }
             let mut out = mem::take(&mut guard.spare);
@@ -86,7 +86,9 @@ impl<R: AdapterRole> Shared<R> {
                 match result {
                     Ok(n) => {
                         out.advance(n);
-                        guard.conn.consume_output(n);
+                        if !guard.dead {
+                            guard.conn.consume_output(n);
+                        }
                     }
                     Err(error) if is_timeout(&error) => guard.tick(self),
                     Err(error) => {
@@ -146,14 +148,11 @@ impl<R: AdapterRole> Shared<R> {
         let mut guard = self.lock();
         loop {
             // A user's thread lost it in a panic, and left the rest to this one.
-            if matches!(guard.writer, Writer::Gone) && !guard.conn.is_closed() {
+            if matches!(guard.writer, Writer::Gone) && !guard.is_over() {
                 guard.end(self);
             }
             guard = self.write_out(guard, usize::MAX);
-            if guard.dead && !matches!(guard.writer, Writer::Away) {
-                return;
-            }
-            let closed = guard.conn.is_closed();
+            let closed = guard.is_over();
             if closed && guard.is_written_out() {
                 return;
             }
@@ -167,7 +166,7 @@ impl<R: AdapterRole> Shared<R> {
                 guard = self.wait_for_work(self.lock(), Some(DRAIN_TIME));
                 continue;
             }
-            guard.alarm = guard.conn.poll_timeout();
+            guard.alarm = guard.deadline();
             let cooling = guard.cooling(&mut look);
             let left = guard.alarm.map(until).into_iter().chain(broken).chain(cooling).min();
             guard = self.wait_for_work(guard, left);
@@ -203,7 +202,7 @@ impl<R: AdapterRole> Shared<R> {
         let mut drained = 0;
         loop {
             let mut guard = self.lock();
-            while !guard.conn.wants_input() && guard.closed.is_none() {
+            while guard.closed.is_none() && !guard.conn.wants_input() {
                 guard.reader_waits = true;
                 guard = self.wait_for(guard, &self.wanted, None);
             }
@@ -246,7 +245,9 @@ impl<R: AdapterRole> Shared<R> {
         if guard.closed.is_none() && guard.io_error.is_none() {
             guard.io_error = error;
         }
-        guard.conn.handle_eof(now());
+        if !guard.dead {
+            guard.conn.handle_eof(now());
+        }
         guard.process(self);
         self.work.notify_one();
         // Input may be held up by a question; the close comes when it is answered.
