@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
@@ -94,7 +95,6 @@ pub(crate) struct State<R: AdapterRole> {
     unblocked: bool,
     /// Somebody sees to it that a closed connection ends.
     watched: bool,
-    finished: bool,
     /// A call panicked, and the connection was ended for it.
     panicked: bool,
     /// One more did, or that end. The machine is not called by itself any more.
@@ -112,6 +112,9 @@ pub(crate) struct Shared<R: AdapterRole> {
     pub(crate) changed: Condvar,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
     control: Mutex<Option<Arc<Unblock>>>,
+    /// The threads are done with the transport. Set with the state locked, and read without: a server looks at all
+    /// its connections, of which one may be at work.
+    finished: AtomicBool,
     role: RoleCalls<R>,
 }
 
@@ -399,7 +402,6 @@ impl<R: AdapterRole> Shared<R> {
             reader_done: false,
             unblocked: false,
             watched: false,
-            finished: false,
             panicked: false,
             dead: false,
         };
@@ -410,6 +412,7 @@ impl<R: AdapterRole> Shared<R> {
             wanted: Condvar::new(),
             changed: Condvar::new(),
             control: Mutex::new(Some(Arc::new(unblock))),
+            finished: AtomicBool::new(false),
             role,
         });
         let (for_reader, for_writer) = (shared.clone(), shared.clone());
@@ -551,7 +554,7 @@ impl<R: AdapterRole> Shared<R> {
 
     /// Whether the threads are done with the transport.
     pub(crate) fn is_finished(&self) -> bool {
-        self.lock().finished
+        self.finished.load(Ordering::SeqCst)
     }
 
     /// Waits until the threads are done with the transport, and tells why the connection is over.
@@ -562,7 +565,7 @@ impl<R: AdapterRole> Shared<R> {
 
     /// Waits until the threads are done with the transport, at most so long.
     pub(crate) fn join(&self, limit: Duration) {
-        self.wait_until(limit, |state| state.finished);
+        self.wait_until(limit, |_| self.is_finished());
     }
 
     /// Waits for a change of the connection as a whole, at most so long.

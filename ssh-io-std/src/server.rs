@@ -542,6 +542,30 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_let_in_while_the_connection_of_another_is_locked() {
+        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+        let server = Server::new(ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let serving = server.clone();
+        let serving = thread::spawn(move || serving.serve(&listener, |_| Refuses));
+        let greeted = || {
+            let mut client = TcpStream::connect(at).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            client.read_exact(&mut [0; 8]).map(|()| client)
+        };
+        let first = greeted().unwrap();
+        let connection = server.unfinished().unwrap();
+        let locked = connection.shared.lock();
+        // One may be greeted before the others are looked at.
+        let others = [greeted(), greeted()];
+        drop(locked);
+        drop((first, others.map(Result::unwrap)));
+        server.shutdown(Duration::ZERO);
+        serving.join().unwrap().unwrap();
+    }
+
+    #[test]
     fn a_client_that_is_refused_keeps_its_place_until_its_transport_is_let_go() {
         let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
         let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();

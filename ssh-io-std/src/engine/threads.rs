@@ -5,6 +5,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
@@ -266,7 +267,7 @@ impl<R: AdapterRole> Drop for Finished<'_, R> {
         *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut guard = self.0.lock();
         (self.0.role.let_go)(&mut guard.kept);
-        guard.finished = true;
+        self.0.finished.store(true, Ordering::SeqCst);
         self.0.changed.notify_all();
     }
 }
