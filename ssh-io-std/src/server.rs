@@ -471,7 +471,8 @@ fn wake(listener: SocketAddr) -> bool {
     }
 }
 
-/// Whether an error to connect is about the way to the listener, so that another try would fail too.
+/// Whether an error to connect is about the way to the listener, so that another try would fail too. That no address
+/// is available says of a way over the own host that all ports are taken, which passes.
 fn is_unreachable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -481,7 +482,6 @@ fn is_unreachable(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::PermissionDenied
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::Unsupported
@@ -539,6 +539,12 @@ mod tests {
         fn auth(&mut self, request: Question<AuthRequest>) {
             drop(request);
         }
+    }
+
+    #[test]
+    fn a_want_of_ports_passes_and_a_way_that_is_not_there_does_not() {
+        assert!(!is_unreachable(&io::ErrorKind::AddrNotAvailable.into()));
+        assert!(is_unreachable(&io::ErrorKind::ConnectionRefused.into()));
     }
 
     #[test]
