@@ -31,7 +31,7 @@ pub(crate) struct Echo {
 
 impl Handler for Echo {
     fn auth(&mut self, request: Question<AuthRequest>) {
-        let ok = matches!(request.proof(), AuthProof::Password(password) if password.expose() == PASSWORD);
+        let ok = matches!(request.proof(), AuthProof::Password(password) if password.matches(PASSWORD));
         let verdict = match ok {
             true => AuthVerdict::Accept,
             false => AuthVerdict::Reject { next: AuthMethods::PASSWORD },
