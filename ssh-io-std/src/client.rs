@@ -40,6 +40,9 @@ impl ClientBuilder {
     }
 
     /// Sets which host keys are accepted. Without it, none is.
+    ///
+    /// While a key is judged, nothing more is read: a server that goes away meanwhile is noticed only when it is
+    /// accepted, by the first call that waits for it.
     pub fn host_keys(mut self, host_keys: HostKeys) -> Self {
         self.host_keys = host_keys;
         self
@@ -130,7 +133,7 @@ impl ClientBuilder {
             }
         }
         shared.poke(&mut guard);
-        if guard.closed.is_some() {
+        if guard.is_mute() {
             return Err(guard.gone());
         }
         drop(guard);
