@@ -36,7 +36,7 @@ impl<R: AdapterRole> Drop for ChannelCore<R> {
         let mut guard = self.shared.lock();
         guard.channels.remove(&self.id);
         guard.contain(&self.shared, |state| {
-            if let Ok(mut channel) = state.conn.channel(self.id) {
+            if let Some(mut channel) = state.channel(self.id) {
                 // What was written leaves first; what the peer still sends is nobody's.
                 channel.close();
                 channel.release();
@@ -147,11 +147,15 @@ impl<R: AdapterRole> ChannelOf<R> {
             if guard.is_cut(id) {
                 return Some(Ok(0));
             }
-            let Ok(mut channel) = guard.conn.channel(id) else { return Some(Ok(0)) };
+            let conn = match guard.machine() {
+                Ok(conn) => conn,
+                Err(error) => return Some(Err(error)),
+            };
+            let Ok(mut channel) = conn.channel(id) else { return Some(Ok(0)) };
             match channel.read_into(stream, dst) {
                 Ok(n) => {
                     // The peer may get its window back; that is for the writer thread.
-                    if !guard.conn.output().is_empty() {
+                    if guard.has_output() {
                         shared.poke(guard);
                     }
                     Some(Ok(n))
@@ -173,7 +177,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             if guard.is_mute() {
                 return Err(guard.gone());
             }
-            let result = match guard.conn.channel(core.id) {
+            let result = match guard.machine()?.channel(core.id) {
                 Ok(mut channel) => channel.write(stream, src),
                 Err(_) => Err(WriteError::Closed),
             };
@@ -222,9 +226,9 @@ impl<R: AdapterRole> ChannelOf<R> {
             if guard.is_mute() {
                 return Some(Err(guard.gone()));
             }
-            let result = match guard.conn.channel(id) {
-                Ok(mut channel) => channel.request(kind, want_reply),
-                Err(_) => Err(RequestError::Closed),
+            let result = match guard.channel(id) {
+                Some(mut channel) => channel.request(kind, want_reply),
+                None => Err(RequestError::Closed),
             };
             let asked = match result {
                 Err(RequestError::Full) => return None,
@@ -322,7 +326,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     pub fn set_stderr(&self, how: StderrMode) {
         // What waits may go another way, or have its window given back.
         self.core.shared.lock().contain(&self.core.shared, |state| {
-            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+            if let Some(mut channel) = state.channel(self.core.id) {
                 channel.set_stderr(how);
             }
         });
@@ -343,7 +347,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             return Err(guard.gone());
         }
         guard.contain(&self.core.shared, |state| {
-            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+            if let Some(mut channel) = state.channel(self.core.id) {
                 let _ = channel.eof();
             }
         });
@@ -354,7 +358,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     pub fn close(&self) {
         let mut guard = self.core.shared.lock();
         guard.contain(&self.core.shared, |state| {
-            if let Ok(mut channel) = state.conn.channel(self.core.id) {
+            if let Some(mut channel) = state.channel(self.core.id) {
                 channel.close();
             }
         });
@@ -415,7 +419,9 @@ impl<R: AdapterRole> ChannelOf<R> {
             let open = self.wait_for(self.timeouts().read, |guard, id| {
                 let (mut moved, mut ended) = (false, 0);
                 for (stream, to) in STREAMS.into_iter().zip([&mut out.0, &mut out.1]) {
-                    let Ok(mut channel) = guard.conn.channel(id) else { return Some(false) };
+                    // What it holds is out of reach then: the wait says why.
+                    let Ok(conn) = guard.machine() else { return None };
+                    let Ok(mut channel) = conn.channel(id) else { return Some(false) };
                     loop {
                         match channel.read(stream, usize::MAX) {
                             Ok(bytes) => {
@@ -431,7 +437,7 @@ impl<R: AdapterRole> ChannelOf<R> {
                         }
                     }
                 }
-                if moved && !guard.conn.output().is_empty() {
+                if moved && guard.has_output() {
                     shared.poke(guard);
                 }
                 if ended == 2 { Some(false) } else { moved.then_some(true) }

@@ -1,7 +1,8 @@
 //! The client: connect, log in, open channels.
 
 use std::fmt;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
@@ -39,6 +40,9 @@ impl ClientBuilder {
     }
 
     /// Sets which host keys are accepted. Without it, none is.
+    ///
+    /// While a key is judged, nothing more is read: a server that goes away meanwhile is noticed only when it is
+    /// accepted, by the first call that waits for it.
     pub fn host_keys(mut self, host_keys: HostKeys) -> Self {
         self.host_keys = host_keys;
         self
@@ -51,32 +55,19 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects over TCP.
+    /// Connects over TCP, to the first address of the host that answers.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::KnownHosts`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`],
     /// [`Error::TimedOut`].
     pub fn connect(self, host: &str, port: u16) -> Result<Client, Error> {
         let deadline = self.timeout.and_then(after);
-        let mut last = None;
-        for address in (host, port).to_socket_addrs()? {
-            let result = match deadline {
-                None => TcpStream::connect(address),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(StdInstant::now());
-                    if left.is_zero() {
-                        return Err(Error::TimedOut);
-                    }
-                    TcpStream::connect_timeout(&address, left)
-                }
-            };
-            match result {
-                Ok(stream) => return self.connect_until(host, port, stream, deadline),
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => last = Some(Error::TimedOut),
-                Err(error) => last = Some(error.into()),
-            }
-        }
-        Err(last.unwrap_or_else(|| std::io::Error::other("the host has no address").into()))
+        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+        let stream = first_that_answers(&addresses, deadline, |address, share| match share {
+            None => TcpStream::connect(address),
+            Some(share) => TcpStream::connect_timeout(&address, share),
+        })?;
+        self.connect_until(host, port, stream, deadline)
     }
 
     /// Connects over any transport, such as a channel of another connection. Host and port are what the host key is judged by.
@@ -122,7 +113,7 @@ impl ClientBuilder {
         let verdict = self.host_keys.judge(HostKeyQuestion { host, port, key: check.key() });
         let mut guard = shared.lock();
         match verdict {
-            Ok(()) => match guard.conn.accept_host_key(check) {
+            Ok(()) => match guard.machine()?.accept_host_key(check) {
                 Ok(()) => {}
                 // The connection ended meanwhile; the reason is there, or on its way.
                 Err(AnswerError::Gone) => {
@@ -136,18 +127,43 @@ impl ClientBuilder {
                 Err(error) => return Err(error.into()),
             },
             Err(error) => {
-                let _ = guard.conn.reject_host_key(check);
+                let _ = guard.machine()?.reject_host_key(check);
                 shared.poke(&mut guard);
                 return Err(error);
             }
         }
         shared.poke(&mut guard);
-        if guard.closed.is_some() {
+        if guard.is_mute() {
             return Err(guard.gone());
         }
         drop(guard);
         Ok(client)
     }
+}
+
+/// Tries addresses one after the other. Each gets its share of what is left of the time, so that one that is silent
+/// leaves some to the next.
+fn first_that_answers<T>(
+    addresses: &[SocketAddr],
+    deadline: Option<StdInstant>,
+    mut connect: impl FnMut(SocketAddr, Option<Duration>) -> io::Result<T>,
+) -> Result<T, Error> {
+    let mut last = None;
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        let share = deadline.map(|deadline| deadline.saturating_duration_since(StdInstant::now()) / left);
+        // The system takes no time at all for a mistake.
+        let connected = match share {
+            Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
+            share => connect(*address, share),
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => last = Some(Error::TimedOut),
+            Err(error) => last = Some(error.into()),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::other("the host has no address").into()))
 }
 
 /// Closes the connection when the last client is dropped.
@@ -260,7 +276,7 @@ impl Client {
         if guard.is_mute() {
             return Err(guard.gone());
         }
-        guard.conn.authenticate(user, with)?;
+        guard.machine()?.authenticate(user, with)?;
         guard.kept.login.begin();
         drop(guard);
         let _attempt = Attempt(shared);
@@ -277,7 +293,7 @@ impl Client {
                     deadline = self.timeout().and_then(after);
                     guard = shared.lock();
                     // The question may be gone with the connection; the loop then says so.
-                    let _ = guard.conn.provide_signature(request, signature);
+                    let _ = guard.machine()?.provide_signature(request, signature);
                     shared.poke(&mut guard);
                 }
                 None if guard.closed.is_some() => return Err(guard.gone()),
@@ -360,7 +376,7 @@ impl Client {
         if guard.is_mute() {
             return Err(guard.gone());
         }
-        let id = guard.conn.open_channel(kind, config)?;
+        let id = guard.machine()?.open_channel(kind, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
         shared.poke(&mut guard);
         drop(guard);
@@ -389,8 +405,10 @@ impl Client {
     pub fn rekey(&self) {
         let _watch = self.shared().watch();
         let mut guard = self.shared().lock();
-        guard.conn.rekey();
-        self.shared().poke(&mut guard);
+        if let Ok(conn) = guard.machine() {
+            conn.rekey();
+            self.shared().poke(&mut guard);
+        }
     }
 
     /// How often keys were renewed.
@@ -405,18 +423,18 @@ impl Client {
 
     /// The algorithms of the last key exchange.
     pub fn negotiated(&self) -> Option<Negotiated> {
-        self.shared().lock().conn.negotiated().cloned()
+        self.shared().lock().seen().negotiated().cloned()
     }
 
     /// Our identification line, and the server's.
     pub fn idents(&self) -> (String, PeerText) {
         let guard = self.shared().lock();
-        (guard.conn.local_ident(), guard.conn.peer_ident().unwrap_or_default())
+        (guard.seen().local_ident(), guard.seen().peer_ident().unwrap_or_default())
     }
 
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
-        self.shared().lock().conn.memory_usage()
+        self.shared().lock().seen().memory_usage()
     }
 
     /// Waits until the connection is over and its transport let go, and tells why.
@@ -446,12 +464,47 @@ impl Client {
 pub fn read_key_file(file: impl AsRef<Path>, passphrase: Option<&Secret<str>>) -> Result<KeyPair, Error> {
     let contents = std::fs::read(file)?;
     let key = load_private_key(&contents, passphrase)?;
-    key.into_key_pair().map_err(|error| std::io::Error::other(error).into())
+    key.into_key_pair().map_err(|error| io::Error::other(error).into())
 }
 
 #[cfg(all(test, feature = "rustcrypto"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(3600);
+
+    /// Tries so many addresses, of which only the last answers if any, and all at once; what came of it, and what
+    /// each was given.
+    fn attempt(silent: u16, answers: bool, limit: Duration) -> (Result<u16, Error>, Vec<Duration>) {
+        let last = silent + u16::from(answers);
+        let addresses: Vec<_> = (1..=last).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let mut shares = Vec::new();
+        let result = first_that_answers(&addresses, after(limit), |address, share| {
+            shares.extend(share);
+            if address.port() > silent { Ok(address.port()) } else { Err(io::ErrorKind::TimedOut.into()) }
+        });
+        (result, shares)
+    }
+
+    #[test]
+    fn a_silent_address_leaves_time_for_the_next() {
+        for silent in 0..4 {
+            let (result, shares) = attempt(silent, true, LIMIT);
+            assert_eq!((result.unwrap(), shares.len()), (silent + 1, usize::from(silent) + 1));
+            for (share, left) in shares.iter().rev().zip(1..) {
+                assert!(*share <= LIMIT / left && *share > LIMIT / (left + 1), "{shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn when_all_are_silent_or_the_time_is_over_that_is_told() {
+        assert!(matches!(attempt(3, false, LIMIT).0, Err(Error::TimedOut)));
+        assert!(matches!(attempt(0, false, LIMIT).0, Err(Error::Io(_))));
+        let (result, shares) = attempt(1, true, Duration::ZERO);
+        assert!(matches!(result, Err(Error::TimedOut)) && shares.is_empty(), "{result:?} {shares:?}");
+    }
 
     #[test]
     fn the_default_configuration_is_valid_and_accepts_no_host_key() {

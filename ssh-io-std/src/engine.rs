@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
@@ -24,7 +25,7 @@ use ssh_proto::{
     OpenFailure, Stream,
 };
 
-use self::threads::{DRAIN_TIME, END_TIME, IDLE_BUFFER, MAX_CHUNK};
+use self::threads::{DRAIN_TIME, END_TIME, Finished, IDLE_BUFFER, MAX_CHUNK};
 use crate::error::Error;
 use crate::os::{after, now, until};
 use crate::transport::{Split, Transport, Unblock};
@@ -66,7 +67,8 @@ enum Writer {
 }
 
 pub(crate) struct State<R: AdapterRole> {
-    pub(crate) conn: Connection<R>,
+    /// For all others [`machine`](Self::machine).
+    conn: Connection<R>,
     pub(crate) kept: R::Kept,
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
@@ -89,9 +91,10 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) broken: Option<StdInstant>,
     reader_waits: bool,
     reader_done: bool,
+    /// The transport was ended both ways. A reader that times out by itself may not see it.
+    unblocked: bool,
     /// Somebody sees to it that a closed connection ends.
     watched: bool,
-    finished: bool,
     /// A call panicked, and the connection was ended for it.
     panicked: bool,
     /// One more did, or that end. The machine is not called by itself any more.
@@ -109,6 +112,9 @@ pub(crate) struct Shared<R: AdapterRole> {
     pub(crate) changed: Condvar,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
     control: Mutex<Option<Arc<Unblock>>>,
+    /// The threads are done with the transport. Set with the state locked, and read without: a server looks at all
+    /// its connections, of which one may be at work.
+    finished: AtomicBool,
     role: RoleCalls<R>,
 }
 
@@ -129,6 +135,36 @@ pub(crate) type LetGo<R> = Box<dyn Fn(&mut <R as AdapterRole>::Kept) + Send + Sy
 pub(crate) type Guard<'a, R> = MutexGuard<'a, State<R>>;
 
 impl<R: AdapterRole> State<R> {
+    /// The machine, to be called; the reason of the end when a panic left it in no state for that.
+    pub(crate) fn machine(&mut self) -> Result<&mut Connection<R>, Error> {
+        if self.dead { Err(self.gone()) } else { Ok(&mut self.conn) }
+    }
+
+    /// A channel of the machine, when both are there still.
+    pub(crate) fn channel(&mut self, id: ChannelId) -> Option<ssh_proto::Channel<'_>> {
+        self.machine().ok()?.channel(id).ok()
+    }
+
+    /// The machine, to look at what it knows: nothing of an embedder's is called for that.
+    pub(crate) fn seen(&self) -> &Connection<R> {
+        &self.conn
+    }
+
+    /// When the machine is to be called next by itself.
+    fn deadline(&self) -> Option<Instant> {
+        if self.dead { None } else { self.conn.poll_timeout() }
+    }
+
+    /// Whether the machine has something to send.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.dead && !self.conn.output().is_empty()
+    }
+
+    /// Whether the machine told its end, or will not.
+    fn is_over(&self) -> bool {
+        self.dead || self.conn.is_closed()
+    }
+
     /// Takes in what is there, and hands out what happened, until both are exhausted.
     fn process(&mut self, shared: &Shared<R>) {
         if self.dead {
@@ -190,7 +226,7 @@ impl<R: AdapterRole> State<R> {
 
     /// Does what is due.
     fn tick(&mut self, shared: &Shared<R>) {
-        if !self.dead && self.conn.poll_timeout().is_some_and(|at| until(at).is_zero()) {
+        if self.deadline().is_some_and(|at| until(at).is_zero()) {
             self.conn.handle_timeout(now());
         }
         self.process(shared);
@@ -225,8 +261,8 @@ impl<R: AdapterRole> State<R> {
     /// Whether the writer thread has something to do that it does not know of while it waits.
     fn has_work(&self) -> bool {
         let earlier = |at| self.alarm.is_none_or(|alarm| at < alarm);
-        let deadline = self.conn.poll_timeout().is_some_and(earlier);
-        let output = matches!(self.writer, Writer::Home(_)) && !self.conn.output().is_empty();
+        let deadline = self.deadline().is_some_and(earlier);
+        let output = matches!(self.writer, Writer::Home(_)) && self.has_output();
         deadline || output || self.closed.is_some() || self.broken.is_some()
     }
 
@@ -242,13 +278,15 @@ impl<R: AdapterRole> State<R> {
     }
 
     fn discard_output(&mut self) {
-        let unsent = self.conn.memory_usage().output;
-        self.conn.consume_output(unsent);
+        if !self.dead {
+            let unsent = self.conn.memory_usage().output;
+            self.conn.consume_output(unsent);
+        }
     }
 
     /// Whether nothing is left to write and nobody is at it.
     fn is_written_out(&self) -> bool {
-        self.conn.output().is_empty() && !matches!(self.writer, Writer::Away)
+        !self.has_output() && !matches!(self.writer, Writer::Away)
     }
 
     /// Takes the writer along, if it is at home.
@@ -264,7 +302,7 @@ impl<R: AdapterRole> State<R> {
 
     /// How long a connection that is closed takes at most until its transport is let go.
     fn time_to_end(&self) -> Duration {
-        self.conn.poll_timeout().map(until).unwrap_or_default().saturating_add(END_TIME)
+        self.deadline().map(until).unwrap_or_default().saturating_add(END_TIME)
     }
 
     /// Whether the connection is closed and its last words are not worth more time.
@@ -362,8 +400,8 @@ impl<R: AdapterRole> Shared<R> {
             broken: None,
             reader_waits: false,
             reader_done: false,
+            unblocked: false,
             watched: false,
-            finished: false,
             panicked: false,
             dead: false,
         };
@@ -374,6 +412,7 @@ impl<R: AdapterRole> Shared<R> {
             wanted: Condvar::new(),
             changed: Condvar::new(),
             control: Mutex::new(Some(Arc::new(unblock))),
+            finished: AtomicBool::new(false),
             role,
         });
         let (for_reader, for_writer) = (shared.clone(), shared.clone());
@@ -381,7 +420,10 @@ impl<R: AdapterRole> Shared<R> {
         let started = thread::Builder::new().name("ssh-read".into()).spawn(read);
         let started = started.and_then(|_| thread::Builder::new().name("ssh-write".into()).spawn(write));
         if let Err(error) = started {
+            // The reader may be there, and nobody else is to end it.
+            shared.lock().end(&shared);
             shared.unblock(Shutdown::Both);
+            drop(Finished(&shared));
             return Err(error);
         }
         Ok(shared)
@@ -504,11 +546,15 @@ impl<R: AdapterRole> Shared<R> {
             // It is the embedder's, and the threads have more to do.
             let _ = catch_unwind(AssertUnwindSafe(|| unblock(how)));
         }
+        if how == Shutdown::Both {
+            self.lock().unblocked = true;
+            self.wanted.notify_all();
+        }
     }
 
     /// Whether the threads are done with the transport.
     pub(crate) fn is_finished(&self) -> bool {
-        self.lock().finished
+        self.finished.load(Ordering::SeqCst)
     }
 
     /// Waits until the threads are done with the transport, and tells why the connection is over.
@@ -519,7 +565,7 @@ impl<R: AdapterRole> Shared<R> {
 
     /// Waits until the threads are done with the transport, at most so long.
     pub(crate) fn join(&self, limit: Duration) {
-        self.wait_until(limit, |state| state.finished);
+        self.wait_until(limit, |_| self.is_finished());
     }
 
     /// Waits for a change of the connection as a whole, at most so long.

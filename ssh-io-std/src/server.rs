@@ -37,10 +37,13 @@ impl fmt::Debug for Back {
 impl Answering for Back {
     type Channel = ServerChannel;
 
-    fn answer<T>(&self, answer: impl FnOnce(&mut Connection<ServerRole>) -> T) -> T {
+    fn answer<T>(
+        &self,
+        answer: impl FnOnce(&mut Connection<ServerRole>) -> Result<T, AnswerError>,
+    ) -> Result<T, AnswerError> {
         let _watch = self.0.watch();
         let mut guard = self.0.lock();
-        let result = answer(&mut guard.conn);
+        let result = guard.machine().map_err(|_| AnswerError::Gone).and_then(answer);
         self.0.poke(&mut guard);
         result
     }
@@ -48,7 +51,7 @@ impl Answering for Back {
     fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
         let _watch = self.0.watch();
         let mut guard = self.0.lock();
-        let id = guard.conn.accept_channel(request, config)?;
+        let id = guard.machine().map_err(|_| AnswerError::Gone)?.accept_channel(request, config)?;
         let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
         self.0.poke(&mut guard);
         drop(guard);
@@ -199,8 +202,10 @@ impl ServerConnection {
     pub fn rekey(&self) {
         let _watch = self.shared.watch();
         let mut guard = self.shared.lock();
-        guard.conn.rekey();
-        self.shared.poke(&mut guard);
+        if let Ok(conn) = guard.machine() {
+            conn.rekey();
+            self.shared.poke(&mut guard);
+        }
     }
 
     /// How often keys were renewed.
@@ -210,18 +215,18 @@ impl ServerConnection {
 
     /// The algorithms of the last key exchange.
     pub fn negotiated(&self) -> Option<Negotiated> {
-        self.shared.lock().conn.negotiated().cloned()
+        self.shared.lock().seen().negotiated().cloned()
     }
 
     /// Our identification line, and the client's.
     pub fn idents(&self) -> (String, PeerText) {
         let guard = self.shared.lock();
-        (guard.conn.local_ident(), guard.conn.peer_ident().unwrap_or_default())
+        (guard.seen().local_ident(), guard.seen().peer_ident().unwrap_or_default())
     }
 
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
-        self.shared.lock().conn.memory_usage()
+        self.shared.lock().seen().memory_usage()
     }
 
     /// Waits until the connection is over and its transport let go, and tells why.
@@ -466,7 +471,8 @@ fn wake(listener: SocketAddr) -> bool {
     }
 }
 
-/// Whether an error to connect is about the way to the listener, so that another try would fail too.
+/// Whether an error to connect is about the way to the listener, so that another try would fail too. That no address
+/// is available says of a way over the own host that all ports are taken, which passes.
 fn is_unreachable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -476,7 +482,6 @@ fn is_unreachable(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::PermissionDenied
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::Unsupported
@@ -534,6 +539,36 @@ mod tests {
         fn auth(&mut self, request: Question<AuthRequest>) {
             drop(request);
         }
+    }
+
+    #[test]
+    fn a_want_of_ports_passes_and_a_way_that_is_not_there_does_not() {
+        assert!(!is_unreachable(&io::ErrorKind::AddrNotAvailable.into()));
+        assert!(is_unreachable(&io::ErrorKind::ConnectionRefused.into()));
+    }
+
+    #[test]
+    fn a_client_is_let_in_while_the_connection_of_another_is_locked() {
+        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+        let server = Server::new(ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let serving = server.clone();
+        let serving = thread::spawn(move || serving.serve(&listener, |_| Refuses));
+        let greeted = || {
+            let mut client = TcpStream::connect(at).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            client.read_exact(&mut [0; 8]).map(|()| client)
+        };
+        let first = greeted().unwrap();
+        let connection = server.unfinished().unwrap();
+        let locked = connection.shared.lock();
+        // One may be greeted before the others are looked at.
+        let others = [greeted(), greeted()];
+        drop(locked);
+        drop((first, others.map(Result::unwrap)));
+        server.shutdown(Duration::ZERO);
+        serving.join().unwrap().unwrap();
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStdout};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::os::after;
 
 /// How long a write may block before deadlines get their turn.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,7 +86,7 @@ impl Transport for std::os::unix::net::UnixStream {
 /// A process whose standard input and output carry the connection, such as a proxy command.
 ///
 /// It must have been spawned with both piped. It is killed and reaped when the connection ends; a shell in
-/// between should `exec` it. A thread feeds it its input, so that deadlines run while it does not take that.
+/// between should `exec` it, and one that we may not kill has to end by itself when its input does. A thread feeds it its input, so that deadlines run while it does not take that.
 impl Transport for Child {
     type Reader = ChildStdout;
     type Writer = Feed;
@@ -104,7 +107,12 @@ impl Transport for Child {
     }
 }
 
-/// A process that does not outlive its connection, nor stay a zombie.
+/// How long a process takes at most to end when it is killed.
+const KILL_TIME: Duration = Duration::from_secs(1);
+/// Between two looks at whether it has.
+const KILL_PAUSE: Duration = Duration::from_millis(1);
+
+/// A process that does not outlive its connection, nor stay a zombie, where we may kill it.
 struct KillOnDrop(Mutex<Child>);
 
 impl KillOnDrop {
@@ -112,7 +120,16 @@ impl KillOnDrop {
         let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // For one that was reaped before, these do nothing.
         let _ = child.kill();
-        let _ = child.wait();
+        reap(|| child.try_wait(), KILL_TIME);
+    }
+}
+
+/// Waits until a process that was killed is reaped, at most so long: one that runs as somebody else may not be killed,
+/// and then is left alone.
+fn reap<T>(mut try_wait: impl FnMut() -> io::Result<Option<T>>, limit: Duration) {
+    let deadline = after(limit);
+    while matches!(try_wait(), Ok(None)) && deadline.is_some_and(|at| Instant::now() < at) {
+        thread::sleep(KILL_PAUSE);
     }
 }
 
@@ -129,5 +146,25 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Split<R,
 
     fn split(self) -> io::Result<Self> {
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_waited_for_until_it_is_reaped_or_the_time_is_over() {
+        let looks = Cell::new(0);
+        let look = |ends: usize| {
+            looks.set(looks.get() + 1);
+            Ok((looks.get() == ends).then_some(()))
+        };
+        reap(|| look(3), Duration::from_secs(3600));
+        assert_eq!(looks.take(), 3);
+        reap(|| look(usize::MAX), Duration::ZERO);
+        assert_eq!(looks.take(), 1);
     }
 }

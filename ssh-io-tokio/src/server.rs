@@ -43,7 +43,10 @@ impl fmt::Debug for Back {
 impl Answering for Back {
     type Channel = ServerChannel;
 
-    fn answer<T>(&self, answer: impl FnOnce(&mut Connection<ServerRole>) -> T) -> T {
+    fn answer<T>(
+        &self,
+        answer: impl FnOnce(&mut Connection<ServerRole>) -> Result<T, AnswerError>,
+    ) -> Result<T, AnswerError> {
         let result = answer(&mut self.0.lock().conn);
         self.0.work.notify_one();
         result

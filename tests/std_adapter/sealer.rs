@@ -1,6 +1,6 @@
 //! A cipher that panics: that of a token that was pulled out.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -9,17 +9,18 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, HostKeys, OsEntropy, Server};
+use ssh_io_std::{Client, Error, HostKeys, OsEntropy, Server};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
-use ssh_proto::crypto::{CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, Provider, SealPacket};
-use ssh_proto::{ClientConfig, ServerConfig};
+use ssh_proto::crypto::{BadTag, CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, Provider, SealPacket};
+use ssh_proto::{ClientConfig, ServerConfig, Stderr as StderrMode};
 
 use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, logged_in_over, server_config};
 
-/// A cipher whose sealers panic for good from when they seal while `gone`.
+/// A cipher whose sealers panic for good from when they seal while `gone`, and whose openers panic while `deaf`.
 struct Token {
     inner: &'static dyn CipherAlgorithm,
     gone: Arc<AtomicBool>,
+    deaf: Arc<AtomicBool>,
 }
 
 struct Sealer {
@@ -50,8 +51,13 @@ impl CipherAlgorithm for Token {
     }
 
     fn opener(&self, keys: &PacketKeys<'_>) -> Box<dyn OpenPacket> {
-        self.inner.opener(keys)
+        Box::new(Opener { inner: self.inner.opener(keys), deaf: Arc::clone(&self.deaf) })
     }
+}
+
+struct Opener {
+    inner: Box<dyn OpenPacket>,
+    deaf: Arc<AtomicBool>,
 }
 
 impl SealPacket for Sealer {
@@ -66,12 +72,32 @@ impl SealPacket for Sealer {
     }
 }
 
-/// A provider with that one cipher, and what takes the token away.
-fn token() -> (&'static Provider, Arc<AtomicBool>) {
-    let gone = Arc::new(AtomicBool::new(false));
+impl OpenPacket for Opener {
+    fn shape(&self) -> PacketShape {
+        self.inner.shape()
+    }
+
+    fn head_len(&self) -> usize {
+        self.inner.head_len()
+    }
+
+    fn packet_length(&mut self, seq: u32, head: &[u8]) -> u32 {
+        self.inner.packet_length(seq, head)
+    }
+
+    fn open(&mut self, seq: u32, packet: &mut [u8]) -> Result<(), BadTag> {
+        assert!(!self.deaf.load(Ordering::SeqCst), "an opener panics, as the test asks it to");
+        self.inner.open(seq, packet)
+    }
+}
+
+/// A provider with that one cipher, and what takes the token away: from its sealers, and from its openers.
+fn token() -> (&'static Provider, Arc<AtomicBool>, Arc<AtomicBool>) {
+    let [gone, deaf] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     let name = "aes128-gcm@openssh.com";
     let inner = *PROVIDER.ciphers.iter().find(|cipher| cipher.name() == name).unwrap();
-    let cipher: &'static dyn CipherAlgorithm = Box::leak(Box::new(Token { inner, gone: Arc::clone(&gone) }));
+    let cipher: &'static dyn CipherAlgorithm =
+        Box::leak(Box::new(Token { inner, gone: Arc::clone(&gone), deaf: Arc::clone(&deaf) }));
     let provider = Provider {
         name: "token",
         deterministic: false,
@@ -80,12 +106,12 @@ fn token() -> (&'static Provider, Arc<AtomicBool>) {
         macs: PROVIDER.macs,
         signatures: PROVIDER.signatures,
     };
-    (Box::leak(Box::new(provider)), gone)
+    (Box::leak(Box::new(provider)), gone, deaf)
 }
 
 #[test]
 fn ad_12_a_cipher_that_panics_ends_its_connection_and_every_call() {
-    let (provider, gone) = token();
+    let (provider, gone, _deaf) = token();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let config = ClientConfig::builder(provider).build().unwrap();
     let (client, server, _closed) = logged_in_over((config, server_config().0), ours, theirs);
@@ -111,8 +137,60 @@ fn ad_12_a_cipher_that_panics_ends_its_connection_and_every_call() {
 }
 
 #[test]
+fn ad_12_behind_a_collapse_every_call_gives_the_same_reason_and_leaves_the_machine_alone() {
+    let (provider, gone, deaf) = token();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let config = ClientConfig::builder(provider).build().unwrap();
+    let (client, server, _closed) = logged_in_over((config, server_config().0), ours, theirs);
+    let session = client.open_session().unwrap();
+    session.exec("flood").unwrap();
+    // So much that to read it would grant more.
+    let flooded = client.clone();
+    comes_back("the flood", move || {
+        while flooded.memory_usage().parked < 1 << 20 {
+            thread::yield_now();
+        }
+    });
+    gone.store(true, Ordering::SeqCst);
+    deaf.store(true, Ordering::SeqCst);
+    // What the reader hears next is a panic, and so is the end for that: nothing is left to go by.
+    server.rekey();
+    let waiting = client.clone();
+    comes_back("the end", move || waiting.closed());
+    let reason = client.open_session().unwrap_err().to_string();
+    assert_eq!(reason, "the connection panicked");
+    let mut all = vec![0; 1 << 20];
+    for _ in 0..2 {
+        let calls: [(&str, Result<(), Error>); 8] = [
+            ("a read", (&session).read_exact(&mut all).map_err(Error::from)),
+            ("a read of stderr", session.stderr().read(&mut all).map(drop).map_err(Error::from)),
+            ("a write", (&session).write(b"x").map(drop).map_err(Error::from)),
+            ("a request", session.exec("more")),
+            ("an end of input", session.finish_input()),
+            ("a wait", session.wait().map(drop)),
+            ("a login", client.auth_password("me", PASSWORD)),
+            ("an exec", client.exec("more").map(drop)),
+        ];
+        for (what, result) in calls {
+            assert_eq!(result.map_err(|error| error.to_string()), Err(reason.clone()), "{what}");
+        }
+        // These give no result, and could panic.
+        client.rekey();
+        session.set_stderr(StderrMode::Combined);
+        session.close();
+    }
+    comes_back("the last handles", move || {
+        drop(session);
+        client.close();
+    });
+    server.close();
+    server.join(PATIENCE);
+    assert!(server.is_finished());
+}
+
+#[test]
 fn ad_12_a_server_outlives_a_cipher_that_panics() {
-    let (provider, gone) = token();
+    let (provider, gone, _deaf) = token();
     let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
     let server = Server::new(ServerConfig::builder(provider).host_key(key).build().unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,6 +1,7 @@
 //! Transports that stand still or fail.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -8,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use ssh_io_std::{Channel, Client, Error, HostKeys, OsEntropy, ServerConnection, Split, Transport};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{
@@ -381,6 +383,94 @@ fn a_reader_that_times_out_is_asked_again() {
     comes_back("the close", move || client.close());
     server.join(PATIENCE);
     assert!(server.is_finished());
+}
+
+/// A reader that never waits for long, also when nothing can come any more: it does not look whether its
+/// transport is ended.
+struct Polls<R> {
+    inner: R,
+    ended: Arc<AtomicBool>,
+    reads_behind_the_end: Arc<AtomicUsize>,
+}
+
+impl<R: Read> Read for Polls<R> {
+    fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
+        if self.ended.load(Ordering::SeqCst) {
+            self.reads_behind_the_end.fetch_add(1, Ordering::SeqCst);
+        }
+        match self.inner.read(dst) {
+            // That is all its peer's end is to it.
+            Ok(0) => Err(ErrorKind::TimedOut.into()),
+            read => read,
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_times_out_by_itself_is_not_asked_again_when_its_transport_is_ended() {
+    for broken in [false, true] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let Split { reader, writer, unblock } = ours.split().unwrap();
+        reader.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        let (ended, reads, breaks) = <(Arc<AtomicBool>, Arc<AtomicUsize>, Arc<AtomicBool>)>::default();
+        let reader =
+            Polls { inner: reader, ended: Arc::clone(&ended), reads_behind_the_end: Arc::clone(&reads) };
+        let split = Split {
+            reader,
+            writer: Breakable(writer, Arc::clone(&breaks)),
+            unblock: Box::new(move |how| {
+                unblock(how);
+                ended.fetch_or(how == Shutdown::Both, Ordering::SeqCst);
+            }),
+        };
+        let (client, server, _closed) = logged_in_over(configs(|_| {}), split, theirs);
+        if broken {
+            breaks.store(true, Ordering::SeqCst);
+            // Nothing else is to end it.
+            let _ = client.open_session();
+            let ending = client.clone();
+            comes_back("the end", move || ending.closed());
+        }
+        comes_back("the close", move || client.close());
+        server.join(PATIENCE);
+        assert!(server.is_finished());
+        // One was under way, and one may begin before the word of it is there.
+        assert!(reads.load(Ordering::SeqCst) <= 2, "{broken}: {reads:?}");
+    }
+}
+
+/// A reader whose waits are short, and that is told at one of them, from when it is to, that the peer does not answer
+/// TCP any more.
+struct Unanswered<R>(R, Arc<AtomicBool>);
+
+impl<R: Read> Read for Unanswered<R> {
+    fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(dst) {
+            Err(_) if self.1.load(Ordering::SeqCst) => Err(Errno::TIMEDOUT.into()),
+            read => read,
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_answer_tcp_any_more_is_lost_and_not_asked_again() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Split { reader, writer, unblock } = ours.split().unwrap();
+    reader.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let silent = Arc::<AtomicBool>::default();
+    let reader = Unanswered(reader, Arc::clone(&silent));
+    let (client, _server, _closed) =
+        logged_in_over(configs(|_| {}), Split { reader, writer, unblock }, theirs);
+    let session = client.open_session().unwrap();
+    session.exec("hold").unwrap();
+    silent.store(true, Ordering::SeqCst);
+    let waiting = session.clone();
+    let error = comes_back("a read", move || (&waiting).read(&mut [0]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let system = std::io::Error::from(Errno::TIMEDOUT).to_string();
+    assert!(error.to_string().contains(&system), "it is the system's: {error}");
+    assert!(session.is_closed());
+    comes_back("the end", move || client.closed());
 }
 
 /// A writer that looks at its own connection when it is dropped.

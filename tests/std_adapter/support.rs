@@ -23,6 +23,9 @@ pub(crate) const PASSWORD: &str = "correct horse";
 /// What goes there and back at once.
 pub(crate) const PIECE: usize = 32 * 1024;
 
+/// A window for a channel whose user wants it full soon.
+pub(crate) const WINDOW: usize = 64 * 1024;
+
 /// A server that echoes, talks to both streams, and reports how connections end.
 pub(crate) struct Echo {
     pub(crate) channels: Vec<ServerChannel>,
@@ -31,7 +34,7 @@ pub(crate) struct Echo {
 
 impl Handler for Echo {
     fn auth(&mut self, request: Question<AuthRequest>) {
-        let ok = matches!(request.proof(), AuthProof::Password(password) if password.expose() == PASSWORD);
+        let ok = matches!(request.proof(), AuthProof::Password(password) if password.matches(PASSWORD));
         let verdict = match ok {
             true => AuthVerdict::Accept,
             false => AuthVerdict::Reject { next: AuthMethods::PASSWORD },
@@ -93,6 +96,12 @@ pub(crate) fn run(command: &str, channel: &ServerChannel) {
                 channel.stderr().write_all(&piece).unwrap();
             }
             channel.exit(ExitStatus::Code(4)).unwrap();
+        }
+        // More on stderr than goes unread.
+        "errors first" => {
+            channel.stderr().write_all(&[b'e'; WINDOW + 1]).unwrap();
+            io.write_all(b"done").unwrap();
+            channel.exit(ExitStatus::Code(5)).unwrap();
         }
         "sink" => while io.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {},
         "flood" => while io.write_all(&[0; 100_000]).is_ok() {},

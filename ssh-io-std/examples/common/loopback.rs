@@ -58,7 +58,7 @@ struct Demo {
 
 impl Handler for Demo {
     fn auth(&mut self, request: Question<AuthRequest>) {
-        let known = matches!(request.proof(), AuthProof::Password(given) if given.expose() == PASSWORD);
+        let known = matches!(request.proof(), AuthProof::Password(given) if given.matches(PASSWORD));
         let next = AuthMethods::PASSWORD;
         let _ = request.reply(if known { AuthVerdict::Accept } else { AuthVerdict::Reject { next } });
     }

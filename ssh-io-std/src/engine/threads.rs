@@ -5,6 +5,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
@@ -36,7 +37,7 @@ impl<R: AdapterRole> State<R> {
         if !self.warm {
             *look = None;
         } else if look.is_none_or(|at| at <= now) {
-            if look.is_some() && !self.busy && self.conn.memory_usage().output == 0 {
+            if look.is_some() && !self.busy && !self.dead && self.conn.memory_usage().output == 0 {
                 self.cool_down();
                 *look = None;
             } else {
@@ -72,7 +73,7 @@ impl<R: AdapterRole> Shared<R> {
         outputs: usize,
     ) -> Guard<'a, R> {
         for _ in 0..outputs {
-            if guard.broken.is_some() || guard.conn.output().is_empty() {
+            if guard.broken.is_some() || !guard.has_output() {
                 break;
             }
             let mut out = mem::take(&mut guard.spare);
@@ -86,7 +87,9 @@ impl<R: AdapterRole> Shared<R> {
                 match result {
                     Ok(n) => {
                         out.advance(n);
-                        guard.conn.consume_output(n);
+                        if !guard.dead {
+                            guard.conn.consume_output(n);
+                        }
                     }
                     Err(error) if is_timeout(&error) => guard.tick(self),
                     Err(error) => {
@@ -146,14 +149,11 @@ impl<R: AdapterRole> Shared<R> {
         let mut guard = self.lock();
         loop {
             // A user's thread lost it in a panic, and left the rest to this one.
-            if matches!(guard.writer, Writer::Gone) && !guard.conn.is_closed() {
+            if matches!(guard.writer, Writer::Gone) && !guard.is_over() {
                 guard.end(self);
             }
             guard = self.write_out(guard, usize::MAX);
-            if guard.dead && !matches!(guard.writer, Writer::Away) {
-                return;
-            }
-            let closed = guard.conn.is_closed();
+            let closed = guard.is_over();
             if closed && guard.is_written_out() {
                 return;
             }
@@ -167,7 +167,7 @@ impl<R: AdapterRole> Shared<R> {
                 guard = self.wait_for_work(self.lock(), Some(DRAIN_TIME));
                 continue;
             }
-            guard.alarm = guard.conn.poll_timeout();
+            guard.alarm = guard.deadline();
             let cooling = guard.cooling(&mut look);
             let left = guard.alarm.map(until).into_iter().chain(broken).chain(cooling).min();
             guard = self.wait_for_work(guard, left);
@@ -203,7 +203,7 @@ impl<R: AdapterRole> Shared<R> {
         let mut drained = 0;
         loop {
             let mut guard = self.lock();
-            while !guard.conn.wants_input() && guard.closed.is_none() {
+            while guard.closed.is_none() && !guard.conn.wants_input() {
                 guard.reader_waits = true;
                 guard = self.wait_for(guard, &self.wanted, None);
             }
@@ -214,13 +214,12 @@ impl<R: AdapterRole> Shared<R> {
             drop(guard);
             match chunk.read(&mut reader, max) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A reader's own timeout says nothing of the peer.
+                // A reader's own timeout says nothing of the peer, unless nothing can come any more.
                 Err(error) if is_timeout(&error) => {
-                    let guard = self.lock();
-                    if guard.finished {
-                        break;
+                    let guard = self.wait_for(self.lock(), &self.wanted, Some(READ_PAUSE));
+                    if guard.unblocked {
+                        break self.read_end(guard, None);
                     }
-                    drop(self.wait_for(guard, &self.wanted, Some(READ_PAUSE)));
                 }
                 Ok(bytes) if closing => {
                     drained += bytes.len();
@@ -237,41 +236,38 @@ impl<R: AdapterRole> Shared<R> {
                     // Input moves deadlines too: a refusal of the machine's own leaves behind a delay.
                     self.wake_writer(&guard);
                 }
-                end => {
-                    let mut guard = self.lock();
-                    if let Err(error) = end
-                        && guard.closed.is_none()
-                        && guard.io_error.is_none()
-                    {
-                        guard.io_error = Some(error);
-                    }
-                    guard.conn.handle_eof(now());
-                    guard.process(self);
-                    self.work.notify_one();
-                    if guard.closed.is_some() {
-                        break;
-                    }
-                    // Input is held up by a question; the close comes when it is answered.
-                    while guard.closed.is_none() {
-                        guard.reader_waits = true;
-                        guard = self.wait_for(guard, &self.wanted, None);
-                    }
-                    break;
-                }
+                end => break self.read_end(self.lock(), end.err()),
             }
+        }
+    }
+
+    /// Nothing more can be read.
+    fn read_end<'a>(&'a self, mut guard: Guard<'a, R>, error: Option<io::Error>) {
+        if guard.closed.is_none() && guard.io_error.is_none() {
+            guard.io_error = error;
+        }
+        if !guard.dead {
+            guard.conn.handle_eof(now());
+        }
+        guard.process(self);
+        self.work.notify_one();
+        // Input may be held up by a question; the close comes when it is answered.
+        while guard.closed.is_none() {
+            guard.reader_waits = true;
+            guard = self.wait_for(guard, &self.wanted, None);
         }
     }
 }
 
 /// Dropped when the writer thread is done, in whatever way: nobody waits for the connection any more.
-struct Finished<'a, R: AdapterRole>(&'a Shared<R>);
+pub(super) struct Finished<'a, R: AdapterRole>(pub(super) &'a Shared<R>);
 
 impl<R: AdapterRole> Drop for Finished<'_, R> {
     fn drop(&mut self) {
         *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut guard = self.0.lock();
         (self.0.role.let_go)(&mut guard.kept);
-        guard.finished = true;
+        self.0.finished.store(true, Ordering::SeqCst);
         self.0.changed.notify_all();
     }
 }

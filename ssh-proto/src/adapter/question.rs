@@ -20,7 +20,13 @@ pub trait Answering: Clone {
     type Channel;
 
     /// Uses the connection, and has what comes of it sent.
-    fn answer<T>(&self, answer: impl FnOnce(&mut Connection<Server>) -> T) -> T;
+    ///
+    /// # Errors
+    /// Those of `answer`, and [`AnswerError::Gone`] for a connection that is in no state to be used.
+    fn answer<T>(
+        &self,
+        answer: impl FnOnce(&mut Connection<Server>) -> Result<T, AnswerError>,
+    ) -> Result<T, AnswerError>;
 
     /// Opens the channel.
     ///
@@ -42,7 +48,7 @@ struct Notify<A: Answering>(A);
 
 impl<A: Answering> Drop for Notify<A> {
     fn drop(&mut self) {
-        self.0.answer(|_| ());
+        let _ = self.0.answer(|_| Ok(()));
     }
 }
 
