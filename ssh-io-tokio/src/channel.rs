@@ -25,19 +25,16 @@ struct Core<R: AdapterRole> {
 
 impl<R: AdapterRole> Drop for Core<R> {
     fn drop(&mut self) {
-        // Dropped behind the guard, as it is declared before it: there may be wakers in it.
-        let _news;
-        let mut state = self.shared.lock();
-        _news = state.channels.remove(&self.id);
-        if !state.collapsed
-            && let Ok(mut channel) = state.conn.channel(self.id)
-        {
-            // What was written leaves first; what the peer still sends is nobody's.
-            channel.close();
-            channel.release();
-        }
-        drop(state);
-        self.shared.work.notify_one();
+        // There may be wakers in it, which are dropped when the lock is open.
+        let news = self.shared.lock().channels.remove(&self.id);
+        drop(news);
+        self.shared.command(|state, _| {
+            if let Ok(mut channel) = state.conn.channel(self.id) {
+                // What was written leaves first; what the peer still sends is nobody's.
+                channel.close();
+                channel.release();
+            }
+        });
     }
 }
 
@@ -229,7 +226,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Sets how stderr is delivered from now on.
     pub fn set_stderr(&self, how: StderrMode) {
         // What waits may go another way, or have its window given back.
-        self.core.shared.command(|state| {
+        self.core.shared.command(|state, _| {
             if let Ok(mut channel) = state.conn.channel(self.core.id) {
                 channel.set_stderr(how);
             }
@@ -246,21 +243,22 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// [`Error::Closed`] for a lost connection.
     pub fn finish_input(&self) -> Result<(), Error> {
-        let mut state = self.core.shared.lock();
-        if state.is_mute() {
-            return Err(state.gone());
-        }
-        if let Ok(mut channel) = state.conn.channel(self.core.id) {
-            let _ = channel.eof();
-        }
-        drop(state);
-        self.core.shared.work.notify_one();
-        Ok(())
+        let shared = &self.core.shared;
+        let mut said = false;
+        shared.command(|state, _| {
+            if !state.is_mute() {
+                if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                    let _ = channel.eof();
+                }
+                said = true;
+            }
+        });
+        if said { Ok(()) } else { Err(shared.lock().gone()) }
     }
 
     /// Closes the channel: nothing more is sent but what was written, and what was not read can still be.
     pub fn close(&self) {
-        self.core.shared.command(|state| {
+        self.core.shared.command(|state, _| {
             if let Ok(mut channel) = state.conn.channel(self.core.id) {
                 channel.close();
             }
@@ -351,11 +349,16 @@ impl<R: AdapterRole> ChannelOf<R> {
         // Dropped behind the guard, as it is declared before it.
         let _stale;
         let mut state = shared.lock();
+        if state.collapsed {
+            return Poll::Ready(Err(state.gone()));
+        }
         let Ok(mut channel) = state.conn.channel(*id) else { return Poll::Ready(Ok(None)) };
         match take(&mut channel) {
             Ok(taken) => {
+                let owed = !state.conn.output().is_empty();
+                drop(state);
                 // The peer may get its window back.
-                if !state.conn.output().is_empty() {
+                if owed {
                     shared.work.notify_one();
                 }
                 Poll::Ready(Ok(Some(taken)))

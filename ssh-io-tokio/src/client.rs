@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use ssh_proto::adapter::{Error, LoginStep, Output};
@@ -23,6 +22,7 @@ use crate::driver::Driver;
 use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::OsEntropy;
 use crate::shared::{Shared, State};
+use crate::waiters::Wakers;
 
 /// How to connect, made by [`Client::builder`].
 #[derive(Debug)]
@@ -211,12 +211,12 @@ struct Attempt<'a>(&'a Shared<ClientRole>);
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        let mut woken = Vec::new();
+        // Dropped behind the guard, as it is declared before it.
+        let mut woken = Wakers::default();
         let mut state = self.0.lock();
         state.kept.login.give_up();
         state.waiters.wake(&mut woken);
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
         self.0.work.notify_one();
     }
 }
@@ -316,9 +316,10 @@ impl Client {
                 Some(sign) => sign(request.to_sign()).await,
                 None => Err(SignRefused),
             };
-            // The question may be gone with the connection; the wait then says so.
-            let _ = shared.lock().conn.provide_signature(request, signature);
-            shared.work.notify_one();
+            shared.command(|state, _| {
+                // The question may be gone with the connection; the wait then says so.
+                let _ = state.conn.provide_signature(request, signature);
+            });
         }
     }
 
@@ -439,8 +440,7 @@ impl Client {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
-        self.shared().lock().conn.rekey();
-        self.shared().work.notify_one();
+        self.shared().command(|state, _| state.conn.rekey());
     }
 
     /// How often keys were renewed.

@@ -51,6 +51,9 @@ impl Answering for Back {
 
     fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
         let mut state = self.0.lock();
+        if state.collapsed {
+            return Err(AnswerError::Gone);
+        }
         let id = state.conn.accept_channel(request, config)?;
         state.channels.entry(id).or_default();
         drop(state);
@@ -119,7 +122,7 @@ impl ServerConnection {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
-        self.shared().command(|state| state.conn.rekey());
+        self.shared().command(|state, _| state.conn.rekey());
     }
 
     /// How often keys were renewed.
