@@ -148,9 +148,9 @@ async fn drop_in_a_panic(held: impl Send + 'static) {
 
 #[tokio::test(start_paused = true)]
 async fn a_handle_dropped_in_a_panic_of_its_owner_does_not_let_out_one_of_the_provider() {
-    type Held = Box<dyn Send>;
     // What is dropped, and what of the connection is kept.
-    let handles: [fn(Channel, &mut Option<Client>) -> (Held, Option<Channel>); 4] = [
+    type Parts = (Box<dyn Send>, Option<Channel>);
+    let handles: [fn(Channel, &mut Option<Client>) -> Parts; 4] = [
         |channel, _| (Box::new(channel), None),
         |channel, _| {
             let other = channel.clone();
