@@ -12,6 +12,7 @@ use ssh_proto::adapter::AdapterRole;
 use ssh_proto::{Client, CloseReason, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::shared::Shared;
@@ -75,6 +76,9 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
     }
 
     /// Drives the connection to its end, and tells why it ended.
+    ///
+    /// Not cancel-safe: dropped, it ends the connection at once. What has not left by then is lost, the peer does not
+    /// read why, and all who wait on a handle are told. To end it in order, close it by a handle and wait.
     pub fn run(self) -> impl Future<Output = CloseReason> + Send
     where
         T: Send,
@@ -87,6 +91,8 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         let sleep = sleep_until(Instant::now());
         tokio::pin!(sleep);
         loop {
+            // A transport that is always ready must not keep the other tasks of its thread waiting.
+            consume_budget().await;
             let turn = self.turn();
             self.woken.wake();
             let Some((deadline, wants_input)) = turn else { break };
