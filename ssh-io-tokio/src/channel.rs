@@ -1,11 +1,11 @@
 //! A channel as an asynchronous reader and writer.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use ssh_proto::adapter::{AdapterRole, Asker, Error, Replies};
 use ssh_proto::{
@@ -13,6 +13,7 @@ use ssh_proto::{
     Stream, TerminalModes, WindowSize, WriteError,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::consume_budget;
 
 use crate::shared::{Shared, State};
 use crate::waiters::Waiter;
@@ -25,20 +26,23 @@ struct Core<R: AdapterRole> {
 
 impl<R: AdapterRole> Drop for Core<R> {
     fn drop(&mut self) {
-        // Dropped behind the guard, as it is declared before it: there may be wakers in it.
-        let _news;
-        let mut state = self.shared.lock();
-        _news = state.channels.remove(&self.id);
-        if !state.collapsed
-            && let Ok(mut channel) = state.conn.channel(self.id)
-        {
-            // What was written leaves first; what the peer still sends is nobody's.
-            channel.close();
-            channel.release();
-        }
-        drop(state);
-        self.shared.work.notify_one();
+        // There may be wakers in it, which are dropped when the lock is open.
+        let news = self.shared.lock().channels.remove(&self.id);
+        drop(news);
+        self.shared.command(|state, _| {
+            if let Ok(mut channel) = state.conn.channel(self.id) {
+                // What was written leaves first; what the peer still sends is nobody's.
+                channel.close();
+                channel.release();
+            }
+        });
     }
+}
+
+/// Lets the other tasks of the thread have their turn now and then: a stream that is always ready would keep them
+/// waiting. Outside tokio there is no such count.
+fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
+    pin!(consume_budget()).poll(cx)
 }
 
 /// A channel of a connection whose role does not matter to its user.
@@ -47,9 +51,10 @@ impl<R: AdapterRole> Drop for Core<R> {
 /// the channel without saying so first. [`stderr`](Self::stderr) is the other stream. Clones are handles on the
 /// same channel, which closes when the last one is dropped: what was written leaves first.
 ///
-/// Reads and writes are cancel-safe: what was not reported as read or written was not. `flush` waits until the
-/// transport took what was written, asked and said before; `shutdown` says that no more input follows, and
-/// flushes. Requests that wait for the end of a key exchange, or for room, are waited for first: those that other
+/// Reads and writes are cancel-safe: what was not reported as read or written was not. That goes for each single
+/// one, not for calls made of several, such as `read_exact` and `write_all`. `flush` waits until the transport took
+/// what was written, asked and said before; `shutdown` says that no more input follows, and flushes. Both are
+/// cancel-safe: they can be called again, and the end of the input is said at the first poll. Requests that wait for the end of a key exchange, or for room, are waited for first: those that other
 /// handles go on making meanwhile, without a pause, hold up a flush for as long.
 ///
 /// Several tasks may wait on handles of their own. Each has its place, and a byte goes to whoever reads first.
@@ -110,7 +115,8 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Makes a request and waits for its answer. Several may wait at once; each gets its own.
     ///
-    /// Cancel-safe: dropped, its answer goes by unseen.
+    /// Cancel-safe: dropped while it waits for room, nothing was sent; later, the request is made all the same,
+    /// and its answer goes by unseen.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`].
@@ -127,7 +133,7 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Makes a request, waiting for room. An answer, if one is wanted, goes by unseen.
     ///
-    /// Cancel-safe: dropped before it is ready, nothing was sent.
+    /// Cancel-safe: dropped before it is ready, nothing was sent. When it is ready, the request is on its way.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::Closed`].
@@ -172,6 +178,8 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Runs a command.
     ///
+    /// Cancel-safe as [`request`](Self::request): a command that was asked for may run.
+    ///
     /// # Errors
     /// As [`request`](Self::request).
     pub async fn exec(&self, command: impl AsRef<[u8]>) -> Result<(), Error> {
@@ -179,6 +187,8 @@ impl<R: AdapterRole> ChannelOf<R> {
     }
 
     /// Starts the user's shell.
+    ///
+    /// Cancel-safe as [`request`](Self::request).
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -188,6 +198,8 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Starts a subsystem, such as `sftp`.
     ///
+    /// Cancel-safe as [`request`](Self::request).
+    ///
     /// # Errors
     /// As [`request`](Self::request).
     pub async fn subsystem(&self, name: &str) -> Result<(), Error> {
@@ -195,6 +207,8 @@ impl<R: AdapterRole> ChannelOf<R> {
     }
 
     /// Asks for a terminal.
+    ///
+    /// Cancel-safe as [`request`](Self::request).
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -204,6 +218,8 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Sets a variable for the program to come. Servers often refuse; nothing is waited for but room.
     ///
+    /// Cancel-safe as [`send_request`](Self::send_request).
+    ///
     /// # Errors
     /// As [`send_request`](Self::send_request).
     pub async fn env(&self, name: &str, value: &str) -> Result<(), Error> {
@@ -212,6 +228,8 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Tells the terminal's new size.
     ///
+    /// Cancel-safe as [`send_request`](Self::send_request).
+    ///
     /// # Errors
     /// As [`send_request`](Self::send_request).
     pub async fn window_change(&self, size: WindowSize) -> Result<(), Error> {
@@ -219,6 +237,8 @@ impl<R: AdapterRole> ChannelOf<R> {
     }
 
     /// Sends the program a signal, such as `TERM`.
+    ///
+    /// Cancel-safe as [`send_request`](Self::send_request).
     ///
     /// # Errors
     /// As [`send_request`](Self::send_request).
@@ -229,7 +249,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Sets how stderr is delivered from now on.
     pub fn set_stderr(&self, how: StderrMode) {
         // What waits may go another way, or have its window given back.
-        self.core.shared.command(|state| {
+        self.core.shared.command(|state, _| {
             if let Ok(mut channel) = state.conn.channel(self.core.id) {
                 channel.set_stderr(how);
             }
@@ -246,21 +266,22 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// # Errors
     /// [`Error::Closed`] for a lost connection.
     pub fn finish_input(&self) -> Result<(), Error> {
-        let mut state = self.core.shared.lock();
-        if state.is_mute() {
-            return Err(state.gone());
-        }
-        if let Ok(mut channel) = state.conn.channel(self.core.id) {
-            let _ = channel.eof();
-        }
-        drop(state);
-        self.core.shared.work.notify_one();
-        Ok(())
+        let shared = &self.core.shared;
+        let mut said = false;
+        shared.command(|state, _| {
+            if !state.is_mute() {
+                if let Ok(mut channel) = state.conn.channel(self.core.id) {
+                    let _ = channel.eof();
+                }
+                said = true;
+            }
+        });
+        if said { Ok(()) } else { Err(shared.lock().gone()) }
     }
 
     /// Closes the channel: nothing more is sent but what was written, and what was not read can still be.
     pub fn close(&self) {
-        self.core.shared.command(|state| {
+        self.core.shared.command(|state, _| {
             if let Ok(mut channel) = state.conn.channel(self.core.id) {
                 channel.close();
             }
@@ -270,7 +291,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Waits until the peer says how the program ended, or closed the channel without saying it (`None`). Its
     /// output may still be coming, as that of a program it left behind.
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: it takes nothing away, and can be called again.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -303,7 +324,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// that nobody reads can keep a program from ending, and a program left behind with the same output keeps
     /// the channel open: [`wait_exit`](Self::wait_exit) does not wait for that.
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: it takes nothing away, and can be called again.
     ///
     /// # Errors
     /// [`Error::Closed`] for a connection lost before either was said.
@@ -351,11 +372,16 @@ impl<R: AdapterRole> ChannelOf<R> {
         // Dropped behind the guard, as it is declared before it.
         let _stale;
         let mut state = shared.lock();
+        if state.collapsed {
+            return Poll::Ready(Err(state.gone()));
+        }
         let Ok(mut channel) = state.conn.channel(*id) else { return Poll::Ready(Ok(None)) };
         match take(&mut channel) {
             Ok(taken) => {
+                let owed = !state.conn.output().is_empty();
+                drop(state);
                 // The peer may get its window back.
-                if !state.conn.output().is_empty() {
+                if owed {
                     shared.work.notify_one();
                 }
                 Poll::Ready(Ok(Some(taken)))
@@ -376,10 +402,11 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     fn poll_read_stream(
         &self,
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
         stream: Stream,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(poll_budget(cx));
         let room = buf.remaining();
         if room == 0 {
             return Poll::Ready(Ok(()));
@@ -394,7 +421,13 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
     }
 
-    fn poll_write_stream(&mut self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: Stream,
+        src: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(poll_budget(cx));
         let Core { shared, id } = &*self.core;
         // Dropped behind the guard, as it is declared before it.
         let _stale;
@@ -472,6 +505,8 @@ impl<R: AdapterRole> ChannelOf<R> {
 impl ServerChannel {
     /// Tells the client how its program ended.
     ///
+    /// Cancel-safe as [`send_request`](Self::send_request).
+    ///
     /// # Errors
     /// [`Error::Request`], [`Error::Closed`].
     pub async fn exit(&self, status: ExitStatus) -> Result<(), Error> {
@@ -479,7 +514,7 @@ impl ServerChannel {
     }
 }
 
-/// A channel's other stream.
+/// A channel's other stream. Cancel-safe as the [channel](ChannelOf); a server's `shutdown` only flushes.
 pub struct StderrOf<R: AdapterRole> {
     channel: ChannelOf<R>,
 }
@@ -487,12 +522,12 @@ pub struct StderrOf<R: AdapterRole> {
 /// A client's handle on the other stream.
 pub type Stderr = StderrOf<Client>;
 
-/// The reading half of a channel.
+/// The reading half of a channel. Cancel-safe as the [channel](ChannelOf).
 pub struct ReadHalfOf<R: AdapterRole> {
     channel: ChannelOf<R>,
 }
 
-/// The writing half of a channel. Dropping it ends the input.
+/// The writing half of a channel. Dropping it ends the input. Cancel-safe as the [channel](ChannelOf).
 pub struct WriteHalfOf<R: AdapterRole> {
     channel: ChannelOf<R>,
 }

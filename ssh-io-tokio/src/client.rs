@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use ssh_proto::adapter::{Error, LoginStep, Output};
@@ -23,6 +22,7 @@ use crate::driver::Driver;
 use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::OsEntropy;
 use crate::shared::{Shared, State};
+use crate::waiters::Wakers;
 
 /// How to connect, made by [`Client::builder`].
 #[derive(Debug)]
@@ -54,7 +54,8 @@ impl ClientBuilder {
 
     /// Connects over TCP, to the first address of the host that answers, and spawns the driver onto the current runtime.
     ///
-    /// Cancel-safe: dropped, it leaves no connection behind.
+    /// Cancel-safe: dropped, it leaves no connection behind. A key that [`HostKeys::AcceptNew`] was just about to
+    /// record may be recorded all the same.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::KnownHosts`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`],
@@ -75,7 +76,7 @@ impl ClientBuilder {
     /// Connects over any transport, such as a channel of another connection, and spawns the driver onto the
     /// current runtime. Host and port are what the host key is judged by.
     ///
-    /// Cancel-safe: dropped, it leaves no connection behind.
+    /// Cancel-safe as [`connect`](Self::connect): the transport is let go of.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -97,7 +98,7 @@ impl ClientBuilder {
     /// Begins over any transport: gives the driver to spawn, and what waits for the handshake. Host and port
     /// are what the host key is judged by. The connect timeout is the caller's to keep.
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: nothing has begun before it is ready. The transport is let go of.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::KnownHosts`] for the file of known hosts.
@@ -169,7 +170,8 @@ impl fmt::Debug for Connecting {
 impl Connecting {
     /// Waits for the host key and judges it.
     ///
-    /// Cancel-safe: dropped, it leaves no connection behind.
+    /// Cancel-safe: dropped, also before its first poll, it ends the connection, and the server reads why. A key that
+    /// [`HostKeys::AcceptNew`] was just about to record may be recorded all the same.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::KnownHosts`], [`Error::Io`].
@@ -211,12 +213,12 @@ struct Attempt<'a>(&'a Shared<ClientRole>);
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        let mut woken = Vec::new();
+        // Dropped behind the guard, as it is declared before it.
+        let mut woken = Wakers::default();
         let mut state = self.0.lock();
         state.kept.login.give_up();
         state.waiters.wake(&mut woken);
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
         self.0.work.notify_one();
     }
 }
@@ -261,8 +263,8 @@ impl Client {
     /// meanwhile. One that blocks, such as a token that waits to be touched, still holds up the thread it is
     /// called on; for it there is [`auth_key_with`](Self::auth_key_with).
     ///
-    /// Dropped before it is ready, a signature not made yet is refused, and an attempt that has left goes on
-    /// unseen. The next call waits for its end, and is told [`AuthError::Done`] if that was a success.
+    /// Cancel-safe: dropped before it is ready, a signature not made yet is refused, and an attempt that was begun
+    /// goes on unseen; it may still succeed. The next call waits for its end, and is told [`AuthError::Done`] if that was a success.
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
@@ -316,13 +318,16 @@ impl Client {
                 Some(sign) => sign(request.to_sign()).await,
                 None => Err(SignRefused),
             };
-            // The question may be gone with the connection; the wait then says so.
-            let _ = shared.lock().conn.provide_signature(request, signature);
-            shared.work.notify_one();
+            shared.command(|state, _| {
+                // The question may be gone with the connection; the wait then says so.
+                let _ = state.conn.provide_signature(request, signature);
+            });
         }
     }
 
     /// Logs in with a password.
+    ///
+    /// Cancel-safe as [`authenticate`](Self::authenticate).
     ///
     /// # Errors
     /// As [`authenticate`](Self::authenticate).
@@ -331,6 +336,8 @@ impl Client {
     }
 
     /// Logs in with a key.
+    ///
+    /// Cancel-safe as [`authenticate`](Self::authenticate).
     ///
     /// # Errors
     /// As [`authenticate`](Self::authenticate).
@@ -352,6 +359,8 @@ impl Client {
     ///     .await
     /// # }
     /// ```
+    ///
+    /// Cancel-safe as [`authenticate`](Self::authenticate): what `sign` gave is dropped along.
     ///
     /// # Errors
     /// As [`authenticate`](Self::authenticate). A signature refused is an [`Error::AuthFailed`].
@@ -420,7 +429,8 @@ impl Client {
 
     /// Runs a command without input, and collects what it says.
     ///
-    /// Cancel-safe: dropped, the channel closes by itself.
+    /// Cancel-safe: dropped, the channel closes by itself. What was collected is gone, and a command that was asked
+    /// for may run.
     ///
     /// # Errors
     /// As [`open_session`](Self::open_session), and [`Error::RequestRefused`].
@@ -439,8 +449,7 @@ impl Client {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
-        self.shared().lock().conn.rekey();
-        self.shared().work.notify_one();
+        self.shared().command(|state, _| state.conn.rekey());
     }
 
     /// How often keys were renewed.
@@ -472,7 +481,7 @@ impl Client {
 
     /// Waits until the connection is over and its driver done with the transport, and tells why.
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: it can be called again.
     pub async fn closed(&self) -> CloseReason {
         self.shared().finished().await
     }

@@ -4,18 +4,19 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::task::Waker;
 use std::thread::panicking;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use ssh_proto::adapter::AdapterRole;
-use ssh_proto::{Client, CloseReason, Disconnect, InputPool};
+use ssh_proto::{Client, CloseReason, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::shared::Shared;
+use crate::waiters::Wakers;
 
 /// Behind the close, so much is still read so that the peer can read our last words.
 const DRAIN_BYTES: usize = 64 * 1024;
@@ -41,7 +42,7 @@ pub struct Driver<T, R: AdapterRole = Client> {
     tidy: Option<Instant>,
     traffic: bool,
     /// Kept, so that waking costs no allocation.
-    woken: Vec<Waker>,
+    woken: Wakers,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
     _end: EndOnDrop<R>,
 }
@@ -69,12 +70,15 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             read_until: None,
             tidy: None,
             traffic: false,
-            woken: Vec::new(),
+            woken: Wakers::default(),
             _end: end,
         }
     }
 
     /// Drives the connection to its end, and tells why it ended.
+    ///
+    /// Not cancel-safe: dropped, it ends the connection at once. What has not left by then is lost, the peer does not
+    /// read why, and all who wait on a handle are told. To end it in order, close it by a handle and wait.
     pub fn run(self) -> impl Future<Output = CloseReason> + Send
     where
         T: Send,
@@ -87,8 +91,10 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         let sleep = sleep_until(Instant::now());
         tokio::pin!(sleep);
         loop {
+            // A transport that is always ready must not keep the other tasks of its thread waiting.
+            consume_budget().await;
             let turn = self.turn();
-            self.woken.drain(..).for_each(Waker::wake);
+            self.woken.wake();
             let Some((deadline, wants_input)) = turn else { break };
             if let Some(deadline) = deadline
                 && deadline != sleep.deadline()
@@ -174,8 +180,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
 
     fn on_deadline(&mut self) {
         let mut state = self.shared.lock();
-        let now = state.clock.now();
-        state.conn.handle_timeout(now);
+        state.tick();
         if self.read_until.is_some_and(|at| at <= Instant::now()) {
             // Once: when a question holds up the input, the close comes with its answer.
             self.read_until = None;
@@ -222,17 +227,16 @@ struct EndOnDrop<R: AdapterRole>(Arc<Shared<R>>);
 
 impl<R: AdapterRole> Drop for EndOnDrop<R> {
     fn drop(&mut self) {
-        let mut woken = Vec::new();
+        if !panicking() && self.0.lock().closed.is_none() {
+            self.0.close();
+        }
+        // Dropped behind the guard, as it is declared before it.
+        let mut woken = Wakers::default();
         let mut state = self.0.lock();
         if panicking() {
             state.collapse(&mut woken);
-        } else if state.closed.is_none() {
-            state.conn.close(Disconnect::by_application());
-            state.process(&mut BytesMut::new(), &mut woken);
         }
         state.finished = true;
         state.waiters.wake(&mut woken);
-        drop(state);
-        woken.into_iter().for_each(Waker::wake);
     }
 }

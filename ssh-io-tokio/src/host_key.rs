@@ -48,7 +48,7 @@ pub enum HostKeys {
     },
     /// The one key with this fingerprint, `SHA256:…`.
     Fingerprint(String),
-    /// The keys a future says yes to. It may ask a person and take its time.
+    /// The keys a future says yes to. It may ask a person and take its time; it is dropped when who connects gives up.
     Ask(Judge),
     /// Any key: whoever stands in between can read and change everything.
     DangerousAcceptAny,

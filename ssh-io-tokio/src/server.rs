@@ -54,6 +54,9 @@ impl Answering for Back {
 
     fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<ServerChannel, AnswerError> {
         let mut state = self.0.lock();
+        if state.collapsed {
+            return Err(AnswerError::Gone);
+        }
         let id = state.conn.accept_channel(request, config)?;
         state.channels.entry(id).or_default();
         drop(state);
@@ -109,7 +112,7 @@ impl ServerConnection {
     /// is answered; channels do not. Up to 256 questions wait to be taken; what the client asks beyond that is
     /// refused.
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: what it did not hand out is handed out to the next call. Answers are given without waiting.
     pub async fn asked(&self) -> Option<Asked> {
         let shared = self.shared();
         let back = Back(Arc::clone(shared));
@@ -122,7 +125,7 @@ impl ServerConnection {
 
     /// Asks for new keys.
     pub fn rekey(&self) {
-        self.shared().command(|state| state.conn.rekey());
+        self.shared().command(|state, _| state.conn.rekey());
     }
 
     /// How often keys were renewed.
@@ -154,7 +157,7 @@ impl ServerConnection {
 
     /// Waits until the connection is over and its driver done with the transport, and tells why.
     ///
-    /// Cancel-safe.
+    /// Cancel-safe: it can be called again.
     pub async fn closed(&self) -> CloseReason {
         self.shared().finished().await
     }
@@ -190,8 +193,11 @@ impl Server {
     /// Accepts clients until [`shutdown`](Self::shutdown), and has `serve` answer what each asks, on a task of
     /// its own. A client's connection ends when its future does, also by a panic.
     ///
-    /// A failure to accept one client, for want of descriptors, is waited out. Dropped, this ends all
-    /// connections at once, and clients do not read why.
+    /// A failure to accept one client, for want of descriptors, is waited out.
+    ///
+    /// Not cancel-safe: dropped, it ends all its connections at once, along with the futures that answer them, and
+    /// clients do not read why. The server can serve another listener then. To end in order there is
+    /// [`shutdown`](Self::shutdown).
     ///
     /// # Errors
     /// [`io::Error`] when the listener itself fails.
@@ -207,6 +213,10 @@ impl Server {
         let mut connections = Connections::default();
         loop {
             select! {
+                // Behind a shutdown nobody is accepted, also not who waits already.
+                biased;
+                () = stopped(&mut stop) => break,
+                Some(_) = connections.tasks.join_next() => connections.tidy(),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
                         let Ok(startup) = self.startups.begin(Some(from.ip())) else { continue };
@@ -224,8 +234,6 @@ impl Server {
                     Err(error) if is_listener_fault(&error) => return Err(error),
                     Err(_) => sleep(BACK_OFF).await,
                 },
-                Some(_) = connections.tasks.join_next() => connections.tidy(),
-                () = stopped(&mut stop) => break,
             }
         }
         drop(listener);
@@ -247,7 +255,7 @@ impl Server {
     /// [`Limits::linger`](ssh_proto::Limits) and three seconds after the clients were told is aborted, also the
     /// futures that answer them.
     ///
-    /// Cancel-safe: dropped, the server still shuts down.
+    /// Cancel-safe: once it was polled the server shuts down, also when this is dropped. It can be called again.
     pub async fn shutdown(&self, grace: Duration) {
         let until = Instant::now() + grace.min(FOREVER);
         self.stop.send_if_modified(|stop| {

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::thread::panicking;
 
 use bytes::BytesMut;
@@ -19,7 +20,7 @@ use ssh_proto::{
 use tokio::sync::Notify;
 
 use crate::os::{Clock, OsEntropy};
-use crate::waiters::{ChannelWaiters, Waiter, Waiters};
+use crate::waiters::{ChannelWaiters, Waiter, Waiters, Wakers};
 
 /// What happened to a channel, and who waits for more.
 #[derive(Debug, Default)]
@@ -72,7 +73,7 @@ impl<R: AdapterRole> State<R> {
 
     /// Takes in what is there, and hands out what happened, until both are exhausted. Those in `woken` are to
     /// be woken when the lock is open.
-    pub(crate) fn process(&mut self, input: &mut BytesMut, woken: &mut Vec<Waker>) {
+    pub(crate) fn process(&mut self, input: &mut BytesMut, woken: &mut Wakers) {
         loop {
             self.conn.handle_input(self.clock.now(), input);
             let mut any = false;
@@ -86,7 +87,7 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    fn sort(&mut self, news: News, woken: &mut Vec<Waker>) {
+    fn sort(&mut self, news: News, woken: &mut Wakers) {
         match news {
             News::Channel(id, event) => {
                 // One that is closed also frees a place, and is news for who answers questions.
@@ -110,7 +111,7 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    fn wake_all(&mut self, woken: &mut Vec<Waker>) {
+    fn wake_all(&mut self, woken: &mut Wakers) {
         self.channels.values_mut().for_each(|news| news.waiters.wake(woken));
         self.flushers.wake(woken);
         self.waiters.wake(woken);
@@ -118,13 +119,13 @@ impl<R: AdapterRole> State<R> {
 
     /// Ends the connection for all who wait, without the machine: a panic may have left it anyhow, and a second
     /// panic on the way out of a first one would end the process.
-    pub(crate) fn collapse(&mut self, woken: &mut Vec<Waker>) {
+    pub(crate) fn collapse(&mut self, woken: &mut Wakers) {
         self.collapsed = true;
         self.closed.get_or_insert(CloseReason::Local(DisconnectCode::BY_APPLICATION));
         self.wake_all(woken);
     }
 
-    fn sort_channel(&mut self, id: ChannelId, event: ChannelEvent, woken: &mut Vec<Waker>) {
+    fn sort_channel(&mut self, id: ChannelId, event: ChannelEvent, woken: &mut Wakers) {
         let Some(news) = self.channels.get_mut(&id) else { return };
         let [data, stderr] = &mut news.waiters.readers;
         match event {
@@ -141,7 +142,7 @@ impl<R: AdapterRole> State<R> {
         news.waiters.wake(woken);
     }
 
-    fn tell(&mut self, id: ChannelId, woken: &mut Vec<Waker>, change: impl FnOnce(&mut ChannelNews)) {
+    fn tell(&mut self, id: ChannelId, woken: &mut Wakers, change: impl FnOnce(&mut ChannelNews)) {
         if let Some(news) = self.channels.get_mut(&id) {
             change(news);
             news.waiters.wake(woken);
@@ -149,7 +150,10 @@ impl<R: AdapterRole> State<R> {
     }
 
     /// The transport took so many bytes.
-    pub(crate) fn took(&mut self, n: usize, woken: &mut Vec<Waker>) {
+    pub(crate) fn took(&mut self, n: usize, woken: &mut Wakers) {
+        if self.collapsed {
+            return;
+        }
         self.conn.consume_output(n);
         self.sent += n as u64;
         if !self.flushers.is_empty() {
@@ -164,11 +168,20 @@ impl<R: AdapterRole> State<R> {
 
     /// The transport has ended.
     pub(crate) fn end(&mut self) {
-        self.conn.handle_eof(self.clock.now());
+        if !self.collapsed {
+            self.conn.handle_eof(self.clock.now());
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self) {
+        if !self.collapsed {
+            self.conn.handle_timeout(self.clock.now());
+        }
     }
 
     /// The transport failed. Who wants to write need not wait any longer.
-    pub(crate) fn fail(&mut self, error: &io::Error, woken: &mut Vec<Waker>) {
+    pub(crate) fn fail(&mut self, error: &io::Error, woken: &mut Wakers) {
         if self.io_error.is_none() && self.closed.is_none() {
             self.io_error = Some((error.kind(), error.to_string()));
             self.channels.values_mut().for_each(|news| news.waiters.writers.wake(woken));
@@ -196,29 +209,33 @@ impl<R: AdapterRole> State<R> {
 
 /// The state, locked. A panic that passes it ends the connection, and wakes all who wait once the lock is open.
 pub(crate) struct Guard<'a, R: AdapterRole> {
-    shared: &'a Shared<R>,
     /// The lock was taken on the way out of a panic that is nothing to the state.
     panicking: bool,
     // Fields are dropped in this order.
     state: MutexGuard<'a, State<R>>,
     woken: Wakers,
+    work: WorkOnDrop<'a>,
 }
 
-/// Woken when dropped.
-#[derive(Default)]
-struct Wakers(Vec<Waker>);
+/// Wakes the driver when dropped, if that is due.
+struct WorkOnDrop<'a> {
+    work: &'a Notify,
+    due: bool,
+}
 
-impl Drop for Wakers {
+impl Drop for WorkOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
+        if self.due {
+            self.work.notify_one();
+        }
     }
 }
 
 impl<R: AdapterRole> Drop for Guard<'_, R> {
     fn drop(&mut self) {
         if panicking() && !self.panicking {
-            self.state.collapse(&mut self.woken.0);
-            self.shared.work.notify_one();
+            self.state.collapse(&mut self.woken);
+            self.work.due = true;
         }
     }
 }
@@ -252,25 +269,34 @@ impl<R: AdapterRole> Shared<R> {
     pub(crate) fn lock(&self) -> Guard<'_, R> {
         // What a panic left behind is taken care of by the guard it passed.
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        Guard { shared: self, panicking: panicking(), state, woken: Wakers::default() }
+        let work = WorkOnDrop { work: &self.work, due: false };
+        Guard { panicking: panicking(), state, woken: Wakers::default(), work }
     }
 
-    /// After a command: the driver goes on.
-    pub(crate) fn command(&self, command: impl FnOnce(&mut State<R>)) {
-        command(&mut self.lock());
+    /// Has the machine do something that cannot fail, and the driver go on.
+    ///
+    /// A panic ends the connection and goes no further: commands are also given by what is dropped, which may be on
+    /// the way out of another panic, and two at once would end the process.
+    pub(crate) fn command(&self, command: impl FnOnce(&mut State<R>, &mut Wakers)) {
+        // Dropped behind the guard, as it is declared before it.
+        let mut woken = Wakers::default();
+        let mut state = self.lock();
+        if !state.collapsed {
+            let run = AssertUnwindSafe(|| command(&mut state, &mut woken));
+            if catch_unwind(run).is_err() {
+                state.collapse(&mut woken);
+            }
+        }
+        drop(state);
         self.work.notify_one();
     }
 
     /// Ends the connection. Whoever waits, or calls next, is told why without waiting for the driver.
     pub(crate) fn close(&self) {
-        let mut woken = Vec::new();
-        self.command(|state| {
-            if !state.collapsed {
-                state.conn.close(Disconnect::by_application());
-                state.process(&mut BytesMut::new(), &mut woken);
-            }
+        self.command(|state, woken| {
+            state.conn.close(Disconnect::by_application());
+            state.process(&mut BytesMut::new(), woken);
         });
-        woken.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until the driver is done, and tells why the connection ended.

@@ -40,8 +40,26 @@ impl Waiters {
     }
 
     /// Moves all of them to those to be woken when the lock is open.
-    pub(crate) fn wake(&mut self, woken: &mut Vec<Waker>) {
-        woken.extend(self.0.drain(..).map(|(_, waker)| waker));
+    pub(crate) fn wake(&mut self, woken: &mut Wakers) {
+        woken.0.extend(self.0.drain(..).map(|(_, waker)| waker));
+    }
+}
+
+/// Those who are to be woken when the lock is open, and are when this is dropped, be it by a panic: nothing else
+/// knows of them any more. Where there is a guard too, this is declared before it.
+#[derive(Debug, Default)]
+pub(crate) struct Wakers(Vec<Waker>);
+
+impl Wakers {
+    /// Wakes them now. The memory is kept.
+    pub(crate) fn wake(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Drop for Wakers {
+    fn drop(&mut self) {
+        self.wake();
     }
 }
 
@@ -61,7 +79,7 @@ impl ChannelWaiters {
         [data, stderr, &mut self.writers, &mut self.others]
     }
 
-    pub(crate) fn wake(&mut self, woken: &mut Vec<Waker>) {
+    pub(crate) fn wake(&mut self, woken: &mut Wakers) {
         self.lists().into_iter().for_each(|list| list.wake(woken));
     }
 }

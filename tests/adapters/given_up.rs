@@ -56,7 +56,7 @@ pub(crate) async fn polled<F: Future>(polls: usize, future: F) -> Option<F::Outp
 }
 
 /// Waits for what has to come by itself.
-async fn until(what: &str, done: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
     let mut future = pin!(async {
         while !done() {
             turn_of_others().await;
@@ -128,7 +128,7 @@ impl Rig {
     }
 }
 
-async fn nothing_is_left(line: &Arc<Line>) {
+pub(crate) async fn nothing_is_left(line: &Arc<Line>) {
     until("the end of all tasks", || Handle::current().metrics().num_alive_tasks() == 0).await;
     assert_eq!(Arc::strong_count(line), 1);
 }

@@ -10,6 +10,7 @@ mod given_up;
 mod line;
 mod over_std;
 mod over_tokio;
+mod serving;
 mod session;
 mod sweep;
 mod tally;

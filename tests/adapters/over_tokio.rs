@@ -32,8 +32,16 @@ async fn program(mut channel: ServerChannel) -> Result<(), Error> {
 
 /// Lets everybody in, and runs [`program`] for whoever asks.
 pub(crate) async fn serve(server: ServerConnection) {
+    serve_by(server, async |server| server.asked().await).await;
+}
+
+/// As [`serve`]; `ask` says how a question is waited for.
+pub(crate) async fn serve_by(
+    server: ServerConnection,
+    ask: impl AsyncFn(&ServerConnection) -> Option<Asked>,
+) {
     let mut channels: Vec<ServerChannel> = Vec::new();
-    while let Some(asked) = server.asked().await {
+    while let Some(asked) = ask(&server).await {
         // What fails does so because the connection is gone, which ends the loop.
         match asked {
             Asked::Auth(request) => drop(request.reply(AuthVerdict::Accept)),

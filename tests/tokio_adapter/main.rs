@@ -13,4 +13,5 @@ mod requests;
 mod rig;
 mod sendable;
 mod server;
+mod turns;
 mod waiting;

@@ -129,7 +129,7 @@ pub(crate) fn doorman(end: &mut End<Server>) {
         match event {
             ServerEvent::Auth(request) => {
                 let ok = match request.proof() {
-                    AuthProof::Password(password) => password.expose() == PASSWORD,
+                    AuthProof::Password(password) => password.matches(PASSWORD),
                     proof => matches!(proof, AuthProof::PublicKey { .. }),
                 };
                 let refusal = AuthVerdict::Reject { next: AuthMethods::default() };

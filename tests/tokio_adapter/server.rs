@@ -28,8 +28,7 @@ async fn answer(connection: ServerConnection) {
     while let Some(asked) = connection.asked().await {
         match asked {
             Asked::Auth(question) => {
-                let right =
-                    matches!(question.proof(), AuthProof::Password(given) if given.expose() == PASSWORD);
+                let right = matches!(question.proof(), AuthProof::Password(given) if given.matches(PASSWORD));
                 let next = AuthMethods::PASSWORD;
                 let verdict = if right { AuthVerdict::Accept } else { AuthVerdict::Reject { next } };
                 let _ = question.reply(verdict);

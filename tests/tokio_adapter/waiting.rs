@@ -7,9 +7,10 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use ssh_io_tokio::Client;
+use ssh_io_tokio::{Channel, Client};
 use ssh_proto::{
-    ChannelEvent, ChannelId, ChannelRequestKind, CloseReason, Server, ServerEvent, Stream, WriteError,
+    ChannelEvent, ChannelId, ChannelRequestKind, CloseReason, Server, ServerEvent, Stderr as StderrMode,
+    Stream, WriteError,
 };
 use ssh_tests::{End, null_client, null_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -227,4 +228,81 @@ async fn a_limit_beyond_all_time_is_no_limit() {
     check(&client).await;
     client.close();
     assert!(matches!(within(driver).await.unwrap(), CloseReason::Local(_)));
+}
+
+/// A channel whose window is full of stderr that nobody reads.
+async fn full_of_stderr(rig: &Rig) -> (Channel, ChannelId, usize) {
+    let channel = rig.client.open_session().await.unwrap();
+    let id = newest(&rig.remote).await;
+    let (piece, mut sent) = ([b'e'; 100_000], 0);
+    loop {
+        let write = |end: &mut End<Server>| end.conn.channel(id).unwrap().write(Stream::Stderr, &piece);
+        match rig.remote.with(write) {
+            Ok(n) => sent += n,
+            // The output is full, or the window is.
+            Err(WriteError::Blocked) if rig.remote.with(|end| end.conn.output().is_empty()) => break,
+            Err(WriteError::Blocked) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // All of it arrives.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(rig.remote.with(write_more(id)).is_err());
+    (channel, id, sent)
+}
+
+fn write_more(id: ChannelId) -> impl Fn(&mut End<Server>) -> Result<usize, WriteError> {
+    move |end| end.conn.channel(id).unwrap().write(Stream::Data, b"on")
+}
+
+#[tokio::test(start_paused = true)]
+async fn stderr_thrown_away_late_lets_the_peer_go_on() {
+    let rig = logged_in(doorman).await;
+    let (mut channel, id, _) = full_of_stderr(&rig).await;
+    let mut got = [0; 2];
+    let reading = {
+        let mut reader = channel.clone();
+        tokio::spawn(async move { reader.read(&mut [0; 9]).await.unwrap() })
+    };
+    tokio::task::yield_now().await;
+    channel.set_stderr(StderrMode::Discard);
+    // The driver is told: nobody else calls.
+    at_once(rig.remote.until(|end| write_more(id)(end).ok())).await;
+    rig.remote.with(|_| ());
+    assert_eq!(at_once(reading).await.unwrap(), 2);
+    assert!(rig.remote.with(write_more(id)).is_ok());
+    at_once(channel.read_exact(&mut got)).await.unwrap();
+    assert_eq!(&got, b"on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stderr_combined_late_wakes_who_reads_data_and_lets_the_peer_go_on() {
+    for pending in [true, false] {
+        let rig = logged_in(doorman).await;
+        let (channel, id, sent) = full_of_stderr(&rig).await;
+        let mut reader = channel.clone();
+        let reading = async move {
+            let (mut buffer, mut left) = (vec![0; 100_000], sent);
+            while left > 0 {
+                let n = reader.read(&mut buffer).await.unwrap();
+                assert!(n > 0 && buffer[..n].iter().all(|byte| *byte == b'e'));
+                left -= n;
+            }
+            reader
+        };
+        let mut reader = if pending {
+            let reading = tokio::spawn(reading);
+            tokio::task::yield_now().await;
+            channel.set_stderr(StderrMode::Combined);
+            at_once(reading).await.unwrap()
+        } else {
+            channel.set_stderr(StderrMode::Combined);
+            at_once(reading).await
+        };
+        at_once(rig.remote.until(|end| write_more(id)(end).ok())).await;
+        rig.remote.with(|_| ());
+        let mut got = [0; 2];
+        at_once(reader.read_exact(&mut got)).await.unwrap();
+        assert_eq!(&got, b"on");
+    }
 }

@@ -1,0 +1,97 @@
+//! Tasks that never have to wait, and the turns of others.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ssh_io_tokio::Client;
+use ssh_proto::{CloseReason, Stream};
+use ssh_tests::null_client;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::rig::{Rig, doorman, logged_in, newest, within};
+
+/// How many turns another task has while this is worked on.
+async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        loop {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+        }
+    });
+    work.await;
+    other.abort();
+    turns.load(Ordering::SeqCst)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_never_has_to_wait_still_lets_others_have_their_turn() {
+    let Rig { client, remote, .. } = logged_in(doorman).await;
+    let mut channel = client.open_session().await.unwrap();
+    let id = newest(&remote).await;
+    remote.with(|end| end.conn.channel(id).unwrap().write(Stream::Data, &[7; 10_000])).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let reading = turns_of_others(async {
+        for _ in 0..10_000 {
+            assert_eq!(channel.read_u8().await.unwrap(), 7);
+        }
+    });
+    assert!(reading.await > 10);
+    let writing = turns_of_others(async {
+        for _ in 0..1000 {
+            channel.write_u8(7).await.unwrap();
+        }
+    });
+    assert!(writing.await > 5);
+}
+
+/// A transport that is always interrupted, until it ends.
+struct Restless {
+    over: Arc<AtomicBool>,
+    reads: usize,
+}
+
+/// More than a driver may do before others have their turn.
+const TOO_MANY: usize = 10_000;
+
+impl AsyncRead for Restless {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.over.load(Ordering::SeqCst) {
+            return Poll::Ready(Ok(()));
+        }
+        self.reads += 1;
+        assert!(self.reads < TOO_MANY, "nobody else has a turn");
+        Poll::Ready(Err(io::ErrorKind::Interrupted.into()))
+    }
+}
+
+impl AsyncWrite for Restless {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(src.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_whose_transport_is_always_ready_lets_others_have_their_turn() {
+    let over = Arc::new(AtomicBool::new(false));
+    let builder = Client::with_config(null_client().build().unwrap());
+    let transport = Restless { over: Arc::clone(&over), reads: 0 };
+    let (connecting, driver) = builder.start("test", 22, transport).await.unwrap();
+    tokio::spawn(async move { over.store(true, Ordering::SeqCst) });
+    assert_eq!(within(driver.run()).await, CloseReason::Eof);
+    drop(connecting);
+}
