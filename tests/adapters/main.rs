@@ -7,6 +7,7 @@
 mod crowd;
 mod dropped;
 mod given_up;
+mod late;
 mod line;
 mod over_std;
 mod over_tokio;

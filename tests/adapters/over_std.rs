@@ -181,19 +181,19 @@ fn run(sessions: Vec<[Faults; 2]>) -> Vec<Ended> {
 }
 
 #[test]
-fn cuts() {
+fn ad_04_ad_05_a_line_cut_at_every_byte() {
     let _turn = turn();
     sweep::every_cut(STD, run);
 }
 
 #[test]
-fn nuisances() {
+fn ad_06_nuisances() {
     let _turn = turn();
     sweep::every_nuisance(STD, run);
 }
 
 #[test]
-fn failures() {
+fn ad_06_failures() {
     let _turn = turn();
     // Behind a failed write each waits a while for what may still be read.
     sweep::every_failure(STD, |sessions| run_beside(64, sessions));

@@ -168,19 +168,19 @@ fn run_at_once(sessions: Vec<[Faults; 2]>) -> Vec<Ended> {
 }
 
 #[test]
-fn cuts() {
+fn ad_04_ad_05_a_line_cut_at_every_byte() {
     let _turn = turn();
     sweep::every_cut(TOKIO, run_at_once);
 }
 
 #[test]
-fn nuisances() {
+fn ad_06_nuisances() {
     let _turn = turn();
     sweep::every_nuisance(TOKIO, run_at_once);
 }
 
 #[test]
-fn failures() {
+fn ad_06_failures() {
     let _turn = turn();
     // Behind a failed write what may still come is read for a while.
     sweep::every_failure(TOKIO, |sessions| run(Duration::from_secs(5), sessions));
