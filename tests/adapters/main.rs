@@ -4,6 +4,7 @@
 //! blocking and for asynchronous streams. Tests take turns, so that threads, tasks, descriptors and the heap can
 //! be counted; each tells how many positions it tried.
 
+mod busy;
 mod crowd;
 mod dropped;
 mod given_up;
