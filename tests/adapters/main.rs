@@ -13,6 +13,7 @@ mod line;
 mod over_std;
 mod over_tokio;
 mod session;
+mod strangers;
 mod sweep;
 mod tally;
 
