@@ -20,12 +20,12 @@ use crate::over_tokio::{self, runtime, serve};
 use crate::session::{COMPLAINT, DATA, STATUS, configs, own};
 use crate::tally::{PATIENCE, STD, TOKIO, live, survived, turn};
 
-fn config(limits: impl FnOnce(&mut Limits)) -> Arc<ClientConfig> {
+pub(crate) fn config(limits: impl FnOnce(&mut Limits)) -> Arc<ClientConfig> {
     null_client().with_limits(limits).build().unwrap()
 }
 
 /// A server and a client of the asynchronous adapter over a line without faults, logged in.
-async fn logged_in(config: Arc<ClientConfig>) -> (Arc<Line>, Client, ServerConnection) {
+pub(crate) async fn logged_in(config: Arc<ClientConfig>) -> (Arc<Line>, Client, ServerConnection) {
     let (line, ours, theirs) = Line::pair(Default::default());
     let (server, driver) = ServerConnection::start(configs().1, theirs);
     tokio::spawn(driver.run());
@@ -37,7 +37,9 @@ async fn logged_in(config: Arc<ClientConfig>) -> (Arc<Line>, Client, ServerConne
 }
 
 /// The same of the blocking one.
-fn blocking(config: Arc<ClientConfig>) -> (Arc<Line>, blocking::Client, blocking::ServerConnection) {
+pub(crate) fn blocking(
+    config: Arc<ClientConfig>,
+) -> (Arc<Line>, blocking::Client, blocking::ServerConnection) {
     let (line, ours, theirs) = Line::pair(Default::default());
     let handler = Serves { channels: Vec::new(), closed: channel().0 };
     let server = blocking::ServerConnection::start(configs().1, theirs, handler).unwrap();
@@ -66,7 +68,7 @@ fn stalled(error: &Error) -> bool {
 const MOST_OUTPUT: usize = 512 * 1024;
 
 #[test]
-fn a_peer_that_never_reads() {
+fn ad_07_a_peer_that_never_reads() {
     let _turn = turn();
     runtime().block_on(async {
         let config = config(|limits| limits.write_stall = Duration::from_secs(10));
@@ -114,7 +116,7 @@ const WINDOW: usize = 2 << 20;
 const OTHERS: usize = 20;
 
 #[test]
-fn an_application_that_never_reads_one_channel() {
+fn ad_08_an_application_that_never_reads_one_channel() {
     let _turn = turn();
     runtime().block_on(async {
         let (_line, client, _server) = logged_in(configs().0).await;
@@ -157,63 +159,6 @@ fn an_application_that_never_reads_one_channel() {
     survived(STD, "sessions beside a channel that nobody reads", OTHERS);
 }
 
-// ----- Those who take their time.
-
-#[test]
-fn slow_lorises() {
-    let _turn = turn();
-    const EACH: usize = 100;
-    let limits = Limits::default();
-    // The packet has many bytes, of which none is wrong.
-    let begins: [(&[u8], &[u8], Duration); 3] = [
-        (b"", b"SSH-2.0-a", limits.ident_timeout),
-        (b"SSH-2.0-loris\r\n", b"\0\0\x0f\xfc\x08\x14", limits.kex_timeout),
-        (b"SSH-2.0-loris\r\n\0\0\x0f\xfc\x08\x14", b"", limits.kex_timeout),
-    ];
-    runtime().block_on(async {
-        let began = tokio::time::Instant::now();
-        let mut waiting = Vec::new();
-        for (at_once, slowly, limit) in begins {
-            for _ in 0..EACH {
-                let (_line, mut ours, theirs) = Line::pair(Default::default());
-                let (server, driver) = ServerConnection::start(configs().1, theirs);
-                tokio::spawn(serve(server));
-                let driver = tokio::spawn(driver.run());
-                let trickle = async move {
-                    AsyncWriteExt::write_all(&mut ours, at_once).await?;
-                    let bytes = slowly.iter().copied().chain(std::iter::repeat(b'a'));
-                    for byte in bytes {
-                        tokio::time::sleep(Duration::from_secs(9)).await;
-                        AsyncWriteExt::write_all(&mut ours, &[byte]).await?;
-                    }
-                    std::io::Result::Ok(())
-                };
-                let trickle = tokio::spawn(trickle);
-                waiting.push(tokio::spawn(async move {
-                    let reason = driver.await.unwrap();
-                    trickle.abort();
-                    (reason, began.elapsed(), limit)
-                }));
-            }
-        }
-        // Who comes meanwhile does not even wait.
-        let (_line, client, _server) = logged_in(configs().0).await;
-        over_tokio::talk(client.open_session().await.unwrap()).await.unwrap();
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        let mut ended = 0;
-        for waiting in waiting {
-            let (reason, took, limit) = waiting.await.unwrap();
-            let expected = [TimeoutReason::Ident, TimeoutReason::Kex].map(CloseReason::TimedOut);
-            assert!(expected.contains(&reason), "{reason}");
-            // The deadline, the linger of the last words and the drain behind them.
-            assert!(took >= limit && took <= limit + Duration::from_secs(5), "{took:?} of {limit:?}");
-            ended += 1;
-        }
-        assert_eq!(ended, 3 * EACH);
-        survived(TOKIO, "a byte every nine seconds, in the ident and in the first packet", ended);
-    });
-}
-
 // ----- Those who come and go.
 
 const OPENS: usize = 100_000;
@@ -221,7 +166,7 @@ const OPENS: usize = 100_000;
 const NO_GROWTH: usize = 64 * 1024;
 
 #[test]
-fn a_hundred_thousand_channels_one_after_the_other() {
+fn ad_10_a_hundred_thousand_channels_one_after_the_other() {
     let _turn = turn();
     runtime().block_on(async {
         let (_line, client, server) = logged_in(configs().0).await;
@@ -327,7 +272,7 @@ fn is_served(at: SocketAddr) {
 }
 
 #[test]
-fn a_crowd_at_the_door_of_the_blocking_server() {
+fn ad_02_a_crowd_at_the_door_of_the_blocking_server() {
     let _turn = turn();
     let before = held();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -353,7 +298,7 @@ fn a_crowd_at_the_door_of_the_blocking_server() {
 }
 
 #[test]
-fn a_crowd_at_the_door_of_the_asynchronous_server() {
+fn ad_02_a_crowd_at_the_door_of_the_asynchronous_server() {
     let _turn = turn();
     let before = held();
     let startups = ssh_io_tokio::Startups::default();

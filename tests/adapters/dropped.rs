@@ -111,6 +111,10 @@ fn drivers() {
     at_each_step("a server's driver dropped at each step", async |rig| rig.server_driver.abort());
     at_each_step("a client closed at each step", async |rig| rig.client.close());
     at_each_step("a server closed at each step", async |rig| rig.server.close());
+    at_each_step("both sides closed at each step", async |rig| {
+        rig.client.close();
+        rig.server.close();
+    });
 }
 
 /// A session whose handles outlive their runtime.

@@ -4,14 +4,17 @@
 //! blocking and for asynchronous streams. Tests take turns, so that threads, tasks, descriptors and the heap can
 //! be counted; each tells how many positions it tried.
 
+mod busy;
 mod crowd;
 mod dropped;
 mod given_up;
+mod late;
 mod line;
 mod over_std;
 mod over_tokio;
 mod serving;
 mod session;
+mod strangers;
 mod sweep;
 mod tally;
 

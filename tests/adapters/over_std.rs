@@ -13,7 +13,7 @@ use ssh_proto::{
 };
 
 use crate::line::{Faults, Line};
-use crate::session::{COMPLAINT, DATA, Ended, STATUS, Whole, configs, own};
+use crate::session::{COMPLAINT, DATA, Ended, STATUS, Whole, configs, own, pieces};
 use crate::sweep;
 use crate::tally::{PATIENCE, STD, turn};
 
@@ -66,8 +66,31 @@ fn program(mut channel: &ServerChannel) -> Result<(), Error> {
 pub(crate) fn talk(mut channel: &Channel) -> Result<Whole, Error> {
     channel.exec("program")?;
     channel.write_all(DATA).map_err(own)?;
+    hear_out(channel, Vec::new())
+}
+
+/// Sends them with a renewal of keys by each side behind what has come back.
+fn talk_across_rekeys(
+    mut channel: &Channel,
+    client: &Client,
+    server: &ServerConnection,
+) -> Result<Whole, Error> {
+    channel.exec("program")?;
+    let renewals: [&dyn Fn(); 3] = [&|| client.rekey(), &|| server.rekey(), &|| ()];
+    let mut stdout = Vec::new();
+    for (piece, renew) in pieces().into_iter().zip(renewals) {
+        channel.write_all(piece).map_err(own)?;
+        let begin = stdout.len();
+        stdout.resize(begin + piece.len(), 0);
+        channel.read_exact(&mut stdout[begin..]).map_err(own)?;
+        renew();
+    }
+    hear_out(channel, stdout)
+}
+
+fn hear_out(mut channel: &Channel, mut stdout: Vec<u8>) -> Result<Whole, Error> {
     channel.finish_input()?;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut stderr = Vec::new();
     channel.read_to_end(&mut stdout).map_err(own)?;
     channel.stderr().read_to_end(&mut stderr).map_err(own)?;
     Ok((stdout, stderr, channel.wait()?))
@@ -75,12 +98,12 @@ pub(crate) fn talk(mut channel: &Channel) -> Result<Whole, Error> {
 
 type Waiter = thread::JoinHandle<Result<Option<ExitStatus>, Error>>;
 
-fn client(client: &Client, waiter: &mut Option<Waiter>) -> Result<Whole, Error> {
+fn client(client: &Client, server: &ServerConnection, waiter: &mut Option<Waiter>) -> Result<Whole, Error> {
     client.auth_password("me", "x")?;
     let channel = client.open_session()?;
     let other = channel.clone();
     *waiter = Some(thread::spawn(move || other.wait()));
-    talk(&channel)
+    talk_across_rekeys(&channel, client, server)
 }
 
 fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]) -> Ended {
@@ -89,7 +112,7 @@ fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]
     let handler = Serves { channels: Vec::new(), closed: sender };
     let server = ServerConnection::start(configs.1.clone(), theirs, handler).unwrap();
     let builder = Client::with_config(configs.0.clone()).host_keys(HostKeys::DangerousAcceptAny);
-    let (mut waiter, mut after) = (None, None);
+    let (mut waiter, mut after, mut rekeys) = (None, None, [0; 2]);
     let result = match builder.connect_over("test", 22, ours) {
         Err(error) => {
             // There is no handle to ask again: the error stands for itself.
@@ -101,10 +124,11 @@ fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]
             Err(error)
         }
         Ok(connection) => {
-            let result = client(&connection, &mut waiter);
+            let result = client(&connection, &server, &mut waiter);
             if result.is_err() {
                 after = connection.open_session().err();
             }
+            rekeys[0] = connection.rekeys();
             connection.close();
             result
         }
@@ -113,6 +137,7 @@ fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]
     let reason = closed.recv_timeout(PATIENCE).unwrap();
     server.join(PATIENCE);
     assert!(server.is_finished());
+    rekeys[1] = server.rekeys();
     drop(server);
     // Threads drop their last handles a moment behind their end.
     let patience = Instant::now() + PATIENCE;
@@ -120,7 +145,8 @@ fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]
         thread::yield_now();
     }
     assert_eq!(Arc::strong_count(&line), 1, "both ends are let go");
-    Ended { client: result, waiter, after, server: reason, carried: line.carried(), calls: line.calls() }
+    let (carried, calls) = (line.carried(), line.calls());
+    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls }
 }
 
 /// Runs sessions, some at a time; a panic when one does not come back.
@@ -155,19 +181,19 @@ fn run(sessions: Vec<[Faults; 2]>) -> Vec<Ended> {
 }
 
 #[test]
-fn cuts() {
+fn ad_04_ad_05_a_line_cut_at_every_byte() {
     let _turn = turn();
     sweep::every_cut(STD, run);
 }
 
 #[test]
-fn nuisances() {
+fn ad_06_nuisances() {
     let _turn = turn();
     sweep::every_nuisance(STD, run);
 }
 
 #[test]
-fn failures() {
+fn ad_06_failures() {
     let _turn = turn();
     // Behind a failed write each waits a while for what may still be read.
     sweep::every_failure(STD, |sessions| run_beside(64, sessions));

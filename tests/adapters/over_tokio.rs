@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout};
 
 use crate::line::{Faults, Line};
-use crate::session::{COMPLAINT, DATA, Ended, STATUS, Whole, configs, own};
+use crate::session::{COMPLAINT, DATA, Ended, STATUS, Whole, configs, own, pieces};
 use crate::sweep;
 use crate::tally::{TOKIO, turn};
 
@@ -64,8 +64,31 @@ pub(crate) async fn serve_by(
 pub(crate) async fn talk(mut channel: Channel) -> Result<Whole, Error> {
     channel.exec("program").await?;
     channel.write_all(DATA).await.map_err(own)?;
+    hear_out(channel, Vec::new()).await
+}
+
+/// Sends them with a renewal of keys by each side behind what has come back.
+async fn talk_across_rekeys(
+    mut channel: Channel,
+    client: &Client,
+    server: &ServerConnection,
+) -> Result<Whole, Error> {
+    channel.exec("program").await?;
+    let renewals: [&dyn Fn(); 3] = [&|| client.rekey(), &|| server.rekey(), &|| ()];
+    let mut stdout = Vec::new();
+    for (piece, renew) in pieces().into_iter().zip(renewals) {
+        channel.write_all(piece).await.map_err(own)?;
+        let begin = stdout.len();
+        stdout.resize(begin + piece.len(), 0);
+        channel.read_exact(&mut stdout[begin..]).await.map_err(own)?;
+        renew();
+    }
+    hear_out(channel, stdout).await
+}
+
+async fn hear_out(mut channel: Channel, mut stdout: Vec<u8>) -> Result<Whole, Error> {
     channel.shutdown().await.map_err(own)?;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut stderr = Vec::new();
     channel.read_to_end(&mut stdout).await.map_err(own)?;
     channel.stderr().read_to_end(&mut stderr).await.map_err(own)?;
     Ok((stdout, stderr, channel.wait().await?))
@@ -73,23 +96,27 @@ pub(crate) async fn talk(mut channel: Channel) -> Result<Whole, Error> {
 
 type Waiter = JoinHandle<Result<Option<ssh_proto::ExitStatus>, Error>>;
 
-async fn client(client: &Client, waiter: &mut Option<Waiter>) -> Result<Whole, Error> {
+async fn client(
+    client: &Client,
+    server: &ServerConnection,
+    waiter: &mut Option<Waiter>,
+) -> Result<Whole, Error> {
     client.auth_password("me", "x").await?;
     let channel = client.open_session().await?;
     let other = channel.clone();
     *waiter = Some(tokio::spawn(async move { other.wait().await }));
-    talk(channel).await
+    talk_across_rekeys(channel, client, server).await
 }
 
 async fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]) -> Ended {
     let (line, ours, theirs) = Line::pair(faults);
     let (server, driver) = ServerConnection::start(configs.1.clone(), theirs);
     let server_driver = tokio::spawn(driver.run());
-    let serving = tokio::spawn(serve(server));
+    let serving = tokio::spawn(serve(server.clone()));
     let builder = Client::with_config(configs.0.clone()).host_keys(HostKeys::DangerousAcceptAny);
     let (connecting, driver) = builder.start("test", 22, ours).await.unwrap();
     let driver = tokio::spawn(driver.run());
-    let (mut waiter, mut after) = (None, None);
+    let (mut waiter, mut after, mut rekeys) = (None, None, [0; 2]);
     let result = match connecting.finish().await {
         Err(error) => {
             // There is no handle to ask again, but the driver says why.
@@ -100,10 +127,11 @@ async fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faul
             Err(error)
         }
         Ok(connection) => {
-            let result = client(&connection, &mut waiter).await;
+            let result = client(&connection, &server, &mut waiter).await;
             if result.is_err() {
                 after = connection.open_session().await.err();
             }
+            rekeys[0] = connection.rekeys();
             connection.close();
             assert_eq!(connection.closed().await, driver.await.unwrap());
             result
@@ -113,7 +141,9 @@ async fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faul
         Some(waiter) => Some(waiter.await.unwrap()),
         None => None,
     };
-    let server = server_driver.await.unwrap();
+    let reason = server_driver.await.unwrap();
+    rekeys[1] = server.rekeys();
+    drop(server);
     serving.await.unwrap();
     // Programs and their channels end by themselves.
     while Handle::current().metrics().num_alive_tasks() > 0 {
@@ -121,7 +151,7 @@ async fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faul
     }
     let (carried, calls) = (line.carried(), line.calls());
     assert_eq!(Arc::strong_count(&line), 1, "both ends are let go");
-    Ended { client: result, waiter, after, server, carried, calls }
+    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls }
 }
 
 /// Runs sessions one after the other, each of which takes so long at most.
@@ -146,19 +176,19 @@ fn run_at_once(sessions: Vec<[Faults; 2]>) -> Vec<Ended> {
 }
 
 #[test]
-fn cuts() {
+fn ad_04_ad_05_a_line_cut_at_every_byte() {
     let _turn = turn();
     sweep::every_cut(TOKIO, run_at_once);
 }
 
 #[test]
-fn nuisances() {
+fn ad_06_nuisances() {
     let _turn = turn();
     sweep::every_nuisance(TOKIO, run_at_once);
 }
 
 #[test]
-fn failures() {
+fn ad_06_failures() {
     let _turn = turn();
     // Behind a failed write what may still come is read for a while.
     sweep::every_failure(TOKIO, |sessions| run(Duration::from_secs(5), sessions));

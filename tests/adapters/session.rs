@@ -11,6 +11,17 @@ use crate::line::{Calls, Cut};
 
 /// What goes there and back.
 pub(crate) const DATA: &[u8] = b"a few words that come back as they were sent";
+/// The same in pieces. Behind the first the client asks for new keys, and behind the second the server. Each comes
+/// back before the next is sent, so that neither exchange crosses the other or the end.
+pub(crate) fn pieces() -> [&'static [u8]; 3] {
+    let (first, rest) = DATA.split_at(15);
+    let (second, third) = rest.split_at(15);
+    [first, second, third]
+}
+
+/// So often.
+const REKEYS: u64 = 2;
+
 /// What is said on the other stream.
 pub(crate) const COMPLAINT: &[u8] = b"complaint";
 pub(crate) const STATUS: ExitStatus = ExitStatus::Code(7);
@@ -32,6 +43,8 @@ pub(crate) struct Ended {
     pub(crate) waiter: Option<Result<Option<ExitStatus>, Error>>,
     /// What a call behind the end said, when the client failed.
     pub(crate) after: Option<Error>,
+    /// How often the client renewed its keys, and how often the server did.
+    pub(crate) rekeys: [u64; 2],
     /// What the server was told.
     pub(crate) server: CloseReason,
     /// How many bytes each side wrote.
@@ -64,6 +77,7 @@ impl Ended {
         match &self.client {
             Ok(whole) => {
                 assert_eq!(*whole, (DATA.to_vec(), COMPLAINT.to_vec(), Some(STATUS)));
+                assert_eq!(self.rekeys, [REKEYS; 2], "{self:?}");
                 assert!(matches!(&self.waiter, Some(Ok(Some(status))) if *status == STATUS), "{self:?}");
                 true
             }

@@ -31,7 +31,7 @@ fn config() -> Outcome<(Arc<ServerConfig>, impl Fn(SocketAddr))> {
 }
 
 fn verdict(request: &AuthRequest) -> AuthVerdict {
-    let right = matches!(request.proof(), AuthProof::Password(given) if given.expose() == PASSWORD);
+    let right = matches!(request.proof(), AuthProof::Password(given) if given.matches(PASSWORD));
     match right && *request.user() == *USER {
         true => AuthVerdict::Accept,
         false => AuthVerdict::Reject { next: AuthMethods::PASSWORD },
