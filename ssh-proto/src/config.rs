@@ -91,9 +91,13 @@ pub struct Limits {
     pub min_window: usize,
     /// Bytes of output beyond which channel writes are refused.
     pub output: usize,
-    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count. While a
-    /// re-exchange keeps replies from leaving, input is taken all the same, and four times as many that the peer
-    /// provoked end the connection.
+    /// Bytes of owed replies that the peer provoked, beyond which no input is taken. Those that wait for the embedder
+    /// do not count. While a re-exchange keeps replies from leaving, input is taken all the same, and four times as
+    /// many end the connection.
+    ///
+    /// The data of answers to global requests is the embedder's choice and stops no input. While it and what was
+    /// provoked are together more than this, further global requests are answered FAILURE without asking; so it is
+    /// at most this and 32 KiB for each of [`pending_global_tickets`](Self::pending_global_tickets).
     pub owed_replies: usize,
     /// Bytes of messages waiting in the outbox, one keepalive aside.
     pub outbox_bytes: usize,
