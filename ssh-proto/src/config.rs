@@ -21,7 +21,9 @@ pub struct Limits {
     pub pre_auth_packets: u64,
     /// How long the peer's identification may take.
     pub ident_timeout: Duration,
-    /// How long the initial key exchange may take (the answer of a person not counted).
+    /// How long the initial key exchange may take, the answer of a person not counted: at a server it ends with our
+    /// NEWKEYS, because that of the client may come only when somebody has read a fingerprint. From there
+    /// [`login_timeout`](Self::login_timeout) is the bound.
     pub kex_timeout: Duration,
     /// How long a re-exchange may take. It starts again when it is over while events wait unpolled in a full queue.
     pub rekey_timeout: Duration,
