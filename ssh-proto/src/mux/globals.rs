@@ -168,9 +168,10 @@ impl Mux {
         let full = request.want_reply
             && (self.globals.owed.waiting() >= cx.limits.pending_global_tickets || cx.owes_long_answers());
         if name == KEEPALIVE || full {
-            if request.want_reply {
-                self.globals.owed.push_refusal(cx.owed);
+            if !request.want_reply {
+                return Ok(Effect::Noise);
             }
+            self.globals.owed.push_refusal(cx.owed);
             return Ok(Effect::Useful);
         }
         let ticket = request.want_reply.then(|| {

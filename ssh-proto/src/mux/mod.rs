@@ -96,7 +96,8 @@ impl MuxContext<'_> {
 pub(crate) enum Effect {
     Useful,
     Noise,
-    /// It was on its way to a channel that we closed, or may have been: it neither earns nor costs.
+    /// It was on its way to a channel that we closed, or may have been, or is a habit of honest peers: it neither
+    /// earns nor costs.
     Late,
 }
 

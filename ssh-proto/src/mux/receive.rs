@@ -357,11 +357,16 @@ impl Mux {
         let id = channel.id;
         let late = channel.closing().then(|| channel.drop_request(cx.limits.pending_requests));
         let full = request.want_reply && cx.owes_too_much();
+        let mut refused = Effect::Useful;
         let kind = match surfaced(channel, &request, cx.limits).filter(|_| !full) {
             // How a program ended is worth knowing to whoever closed on it.
             Some(ChannelRequestKind::Exit(status)) if !channel.released => {
                 cx.events.push(CoreEvent::Channel(id, ChannelEvent::Exit(status)));
                 self.active = true;
+                None
+            }
+            None if !request.want_reply => {
+                refused = channel.refuse_quietly();
                 None
             }
             kind => kind,
@@ -377,7 +382,7 @@ impl Mux {
                 }
                 self.touch(id);
             }
-            return Ok(Effect::Useful);
+            return Ok(refused);
         };
         let Some(channel) = self.find(id) else { return Ok(Effect::Useful) };
         let asked = request.want_reply.then(|| {
