@@ -82,11 +82,13 @@ impl Mux {
         }
     }
 
-    /// The channel, which must be confirmed; `None` when it is gone.
+    /// The channel, which must be confirmed, and the confirmation on its way when it is ours; `None` when it is gone.
     fn open_target(&mut self, recipient: u32) -> Result<Option<&mut ChannelState>, PeerMisbehaved> {
         match self.target(recipient)? {
             Target::Gone => Ok(None),
-            Target::Channel(channel) if channel.remote.is_none() => Err(PeerMisbehaved::ChannelNotOpen),
+            Target::Channel(channel) if channel.remote.is_none() || channel.confirm == Once::Wanted => {
+                Err(PeerMisbehaved::ChannelNotOpen)
+            }
             Target::Channel(channel) => Ok(Some(channel)),
         }
     }
