@@ -24,7 +24,7 @@ use crate::owed::OwedQueue;
 use crate::role::Side;
 use crate::ticket::Identity;
 use crate::time::Instant;
-use crate::timer::{TimeoutReason, Timers};
+use crate::timer::{Taken, TimeoutReason, Timers};
 use crate::transport::incoming::Incoming;
 use crate::transport::noise::NoiseBudget;
 use crate::transport::outgoing::Outgoing;
@@ -270,7 +270,9 @@ impl Core {
         // First: the refusal of a dropped question may be due at once.
         self.sweep();
         self.timers.arm(self.now);
-        while let Some(reason) = self.timers.take_due(self.now) {
+        // Each at most once: at the end of the clock one that is set again is due again.
+        let mut taken = Taken::default();
+        while let Some(reason) = self.timers.take_due(self.now, &mut taken) {
             self.on_timer(reason);
         }
     }
