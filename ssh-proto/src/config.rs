@@ -256,6 +256,8 @@ pub enum ConfigError {
     BadLimit(&'static str),
     /// A server has no host key that fits its host key algorithms.
     NoHostKey,
+    /// A client is to let its server open a session: that would run the server's commands (RFC 4254 §6.1).
+    SessionAtClient,
 }
 
 impl fmt::Display for ConfigError {
@@ -267,6 +269,7 @@ impl fmt::Display for ConfigError {
             Self::BudgetTooSmall => f.write_str("recv_budget is below max_channels × min_window"),
             Self::BadLimit(name) => write!(f, "the limit {name} is out of bounds"),
             Self::NoHostKey => f.write_str("no host key fits the host key algorithms"),
+            Self::SessionAtClient => f.write_str("a client lets no server open a session"),
         }
     }
 }
@@ -512,7 +515,8 @@ macro_rules! builder {
 builder! {
     /// Builds a [`ClientConfig`].
     ClientConfigBuilder for ClientConfig {
-        /// Surfaces channel opens of these types as events. Without it a server can open nothing.
+        /// Surfaces channel opens of these types as events. Without it a server can open nothing; `session` is
+        /// none of them ([RFC 4254 §6.1](https://www.rfc-editor.org/rfc/rfc4254#section-6.1)).
         pub fn accept_opens(mut self, kinds: &[&str]) -> Self {
             self.0.accept_opens = kinds.iter().map(|kind| kind.to_string()).collect();
             self
@@ -524,6 +528,9 @@ builder! {
         /// [`ConfigError`].
         pub fn build(self) -> Result<Arc<ClientConfig>, ConfigError> {
             self.0.common.check()?;
+            if self.0.accept_opens.iter().any(|kind| kind == "session") {
+                return Err(ConfigError::SessionAtClient);
+            }
             Ok(Arc::new(self.0))
         }
     }
