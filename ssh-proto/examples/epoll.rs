@@ -148,9 +148,12 @@ fn main() -> Outcome {
 
     let mut events = Events::new();
     let (mut server_readable, mut client_readable) = (false, false);
-    while !client.is_done() || !server.is_done() {
+    loop {
         server.turn(server_readable)?;
         client.turn(client_readable)?;
+        if client.is_done() && server.is_done() {
+            break;
+        }
         server.arm()?;
         client.arm()?;
         events.clear();
