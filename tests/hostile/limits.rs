@@ -101,18 +101,22 @@ fn ch_20_what_is_refused_without_an_answer_is_noise() {
 
 #[test]
 fn ch_20_the_habits_of_honest_peers_are_no_noise() {
-    let mut scene = Scene::server().authenticated();
-    scene.say(&hand::global("hostkeys-00@openssh.com", false));
-    for _ in 0..3000 {
-        let id = scene.open_session(100);
-        scene.say(&hand::request(0, "simple@putty.projects.tartarus.org", false, b""));
-        scene.say(&hand::request(0, "eow@openssh.com", false, b""));
-        scene.say(&hand::global("keepalive@openssh.com", true));
-        scene.say(&hand::close(0));
-        either!(&mut scene.subject, conn => conn.channel(id).expect("known").release());
-        scene.forget();
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        scene.say(&hand::global("hostkeys-00@openssh.com", false));
+        for _ in 0..3000 {
+            let id = scene.open_session(100);
+            scene.say(&hand::request(0, "simple@putty.projects.tartarus.org", false, b""));
+            // This one is refused.
+            scene.say(&hand::request(0, "keepalive@openssh.com", false, b""));
+            scene.say(&hand::request(0, "eow@openssh.com", false, b""));
+            scene.say(&hand::global("keepalive@openssh.com", true));
+            scene.say(&hand::close(0));
+            either!(&mut scene.subject, conn => conn.channel(id).expect("known").release());
+            scene.forget();
+        }
+        assert!(!scene.is_over(), "{side:?}");
     }
-    assert!(!scene.is_over());
 }
 
 #[test]
