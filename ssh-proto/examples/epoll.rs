@@ -4,7 +4,7 @@
 mod embed;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use embed::{End, Failure, Outcome, now};
@@ -113,6 +113,23 @@ impl<'a, E: End> Driven<'a, E> {
         let conn = self.end.conn();
         conn.is_closed() && conn.output().is_empty()
     }
+
+    /// Takes what is still on its way, within 2 s and 64 KiB: to close a socket with bytes unread is a reset, and that
+    /// may destroy our DISCONNECT before it is read.
+    fn hang_up(mut self) -> Outcome {
+        self.stream.set_nonblocking(false)?;
+        let until = now() + Duration::from_secs(2);
+        let (mut left, mut chunk) = (64 * 1024, [0; 4096]);
+        while left > 0 && until > now() {
+            self.stream
+                .set_read_timeout(Some(until.saturating_since(now()).max(Duration::from_millis(1))))?;
+            match self.stream.read(&mut chunk) {
+                Ok(n @ 1..) => left -= n.min(left),
+                _ => break,
+            }
+        }
+        Ok(())
+    }
 }
 
 fn is_no_fault(kind: ErrorKind) -> bool {
@@ -131,9 +148,12 @@ fn main() -> Outcome {
 
     let mut events = Events::new();
     let (mut server_readable, mut client_readable) = (false, false);
-    while !client.is_done() || !server.is_done() {
+    loop {
         server.turn(server_readable)?;
         client.turn(client_readable)?;
+        if client.is_done() && server.is_done() {
+            break;
+        }
         server.arm()?;
         client.arm()?;
         events.clear();
@@ -143,5 +163,10 @@ fn main() -> Outcome {
         server.tick();
         client.tick();
     }
-    Ok(())
+    for stream in [&server.stream, &client.stream] {
+        // The other end may be gone already.
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    server.hang_up()?;
+    client.hang_up()
 }

@@ -3,6 +3,9 @@
 
 mod embed;
 
+use std::net::Shutdown;
+use std::time::Duration;
+
 use embed::{End, Outcome, now};
 use smol::future::{FutureExt, or, try_zip};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +32,7 @@ async fn drive(mut end: impl End, stream: TcpStream) -> Outcome {
         }
         let conn = end.conn();
         if conn.is_closed() && conn.output().is_empty() {
+            hang_up(reader).await;
             return Ok(());
         }
         let (wants_input, deadline) = (conn.wants_input(), conn.poll_timeout());
@@ -67,6 +71,15 @@ async fn drive(mut end: impl End, stream: TcpStream) -> Outcome {
             Woken::Deadline => conn.handle_timeout(now()),
         }
     }
+}
+
+/// Takes what is still on its way, within 2 s and 64 KiB: to close a socket with bytes unread is a reset, and that may
+/// destroy our DISCONNECT before it is read. The other end may be gone already.
+async fn hang_up(stream: TcpStream) {
+    let _ = stream.shutdown(Shutdown::Write);
+    let rest = async { smol::io::copy(stream.take(64 * 1024), smol::io::sink()).await.map(drop) };
+    let enough = async { Ok(_ = Timer::after(Duration::from_secs(2)).await) };
+    let _ = or(rest, enough).await;
 }
 
 fn main() -> Outcome {

@@ -21,7 +21,9 @@ pub struct Limits {
     pub pre_auth_packets: u64,
     /// How long the peer's identification may take.
     pub ident_timeout: Duration,
-    /// How long the initial key exchange may take (the answer of a person not counted).
+    /// How long the initial key exchange may take, the answer of a person not counted: at a server it ends with our
+    /// NEWKEYS, because that of the client may come only when somebody has read a fingerprint. From there
+    /// [`login_timeout`](Self::login_timeout) is the bound.
     pub kex_timeout: Duration,
     /// How long a re-exchange may take. It starts again when it is over while events wait unpolled in a full queue.
     pub rekey_timeout: Duration,
@@ -91,9 +93,13 @@ pub struct Limits {
     pub min_window: usize,
     /// Bytes of output beyond which channel writes are refused.
     pub output: usize,
-    /// Bytes of owed replies beyond which no input is taken. Those that wait for the embedder do not count. While a
-    /// re-exchange keeps replies from leaving, input is taken all the same, and four times as many that the peer
-    /// provoked end the connection.
+    /// Bytes of owed replies that the peer provoked, beyond which no input is taken. Those that wait for the embedder
+    /// do not count. While a re-exchange keeps replies from leaving, input is taken all the same, and four times as
+    /// many end the connection.
+    ///
+    /// The data of answers to global requests is the embedder's choice and stops no input. While it and what was
+    /// provoked are together more than this, further global requests are answered FAILURE without asking; so it is
+    /// at most this and 32 KiB for each of [`pending_global_tickets`](Self::pending_global_tickets).
     pub owed_replies: usize,
     /// Bytes of messages waiting in the outbox, one keepalive aside.
     pub outbox_bytes: usize,
@@ -250,6 +256,8 @@ pub enum ConfigError {
     BadLimit(&'static str),
     /// A server has no host key that fits its host key algorithms.
     NoHostKey,
+    /// A client is to let its server open a session: that would run the server's commands (RFC 4254 §6.1).
+    SessionAtClient,
 }
 
 impl fmt::Display for ConfigError {
@@ -261,6 +269,7 @@ impl fmt::Display for ConfigError {
             Self::BudgetTooSmall => f.write_str("recv_budget is below max_channels × min_window"),
             Self::BadLimit(name) => write!(f, "the limit {name} is out of bounds"),
             Self::NoHostKey => f.write_str("no host key fits the host key algorithms"),
+            Self::SessionAtClient => f.write_str("a client lets no server open a session"),
         }
     }
 }
@@ -506,7 +515,8 @@ macro_rules! builder {
 builder! {
     /// Builds a [`ClientConfig`].
     ClientConfigBuilder for ClientConfig {
-        /// Surfaces channel opens of these types as events. Without it a server can open nothing.
+        /// Surfaces channel opens of these types as events. Without it a server can open nothing; `session` is
+        /// none of them ([RFC 4254 §6.1](https://www.rfc-editor.org/rfc/rfc4254#section-6.1)).
         pub fn accept_opens(mut self, kinds: &[&str]) -> Self {
             self.0.accept_opens = kinds.iter().map(|kind| kind.to_string()).collect();
             self
@@ -518,6 +528,9 @@ builder! {
         /// [`ConfigError`].
         pub fn build(self) -> Result<Arc<ClientConfig>, ConfigError> {
             self.0.common.check()?;
+            if self.0.accept_opens.iter().any(|kind| kind == "session") {
+                return Err(ConfigError::SessionAtClient);
+            }
             Ok(Arc::new(self.0))
         }
     }

@@ -217,8 +217,9 @@ rules! {
     BadHostKeySignature = KEY_EXCHANGE_FAILED, "host key signature does not verify";
     /// The host key stays the same over a connection's life.
     HostKeyChanged = HOST_KEY_NOT_VERIFIABLE, "host key changed during the connection";
-    /// Extensions are announced at most as often, and at most as many, as allowed (RFC 8308 §2.4).
-    TooManyExtensions = PROTOCOL_ERROR, "too many extensions";
+    /// Extensions are announced at most as often as allowed (RFC 8308 §2.4). More than 64 at once are a
+    /// [`MalformedMessage`](Self::MalformedMessage).
+    TooManyExtensions = PROTOCOL_ERROR, "extensions announced too often";
     /// Messages without effect are budgeted.
     NoiseFlood = PROTOCOL_ERROR, "too many messages without effect";
     /// Messages with unknown numbers are budgeted.

@@ -86,7 +86,8 @@
 //! the size of one); one packet; the receive windows granted (at most [`Limits::recv_budget`]); the state of
 //! [`Limits::max_channels`] channels; the output limit and one swapped buffer, the outbox, the waiting events, and
 //! the replies owed. [`Connection::memory_usage`] reports it, buffers and channels as numbers. Slices that were
-//! read are the embedder's. Nothing is reserved by a length or a count before the bytes are there.
+//! read are the embedder's, and so is a ticket while it is undecided: it holds what was asked, up to a packet. How
+//! many there may be at once is bounded by [`Limits`]. Nothing is reserved by a length or a count before the bytes are there.
 //!
 //! # Keys are renewed in flight
 //!

@@ -94,6 +94,10 @@ enum Deadline {
     At(Instant),
 }
 
+/// The deadlines that were taken in one call.
+#[derive(Debug, Default)]
+pub(crate) struct Taken([bool; REASONS.len()]);
+
 /// All deadlines of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
@@ -163,14 +167,16 @@ impl Timers {
         points.min_by_key(|(at, _)| *at)
     }
 
-    /// Takes the earliest deadline that is due, turning it off.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<TimeoutReason> {
-        let due = self.deadlines.iter_mut().zip(REASONS).filter_map(|(deadline, reason)| match *deadline {
-            Deadline::At(at) if at <= now => Some((at, deadline, reason)),
+    /// Takes the earliest deadline that is due and not among those `taken`, turning it off.
+    pub(crate) fn take_due(&mut self, now: Instant, taken: &mut Taken) -> Option<TimeoutReason> {
+        let all = self.deadlines.iter_mut().zip(&mut taken.0).zip(REASONS);
+        let due = all.filter_map(|((deadline, taken), reason)| match *deadline {
+            Deadline::At(at) if at <= now && !*taken => Some((at, deadline, taken, reason)),
             _ => None,
         });
-        due.min_by_key(|(at, ..)| *at).map(|(_, deadline, reason)| {
+        due.min_by_key(|(at, ..)| *at).map(|(_, deadline, taken, reason)| {
             *deadline = Deadline::Off;
+            *taken = true;
             reason
         })
     }
@@ -224,11 +230,11 @@ mod tests {
         let mut timers = Timers::default();
         timers.start(TimeoutReason::Kex, Some(Duration::from_secs(30)));
         assert_eq!(timers.next(at(5)), Some((at(5), TimeoutReason::Kex)));
-        assert_eq!(timers.take_due(at(5)), None);
+        assert_eq!(timers.take_due(at(5), &mut Taken::default()), None);
         timers.arm(at(7));
         assert_eq!(timers.next(at(7)), Some((at(37), TimeoutReason::Kex)));
-        assert_eq!(timers.take_due(at(36)), None);
-        assert_eq!(timers.take_due(at(37)), Some(TimeoutReason::Kex));
+        assert_eq!(timers.take_due(at(36), &mut Taken::default()), None);
+        assert_eq!(timers.take_due(at(37), &mut Taken::default()), Some(TimeoutReason::Kex));
         assert_eq!(timers.next(at(37)), None);
     }
 
@@ -242,8 +248,8 @@ mod tests {
         timers.set(TimeoutReason::Ident, at(9));
         for reason in [TimeoutReason::Idle, TimeoutReason::Linger, TimeoutReason::Kex] {
             assert_eq!(timers.next(at(8)).map(|(_, reason)| reason), Some(reason));
-            assert_eq!(timers.take_due(at(8)), Some(reason));
+            assert_eq!(timers.take_due(at(8), &mut Taken::default()), Some(reason));
         }
-        assert_eq!(timers.take_due(at(8)), None);
+        assert_eq!(timers.take_due(at(8), &mut Taken::default()), None);
     }
 }

@@ -86,6 +86,49 @@ fn ch_20_whatever_provokes_an_answer_of_a_peer_that_does_not_read() {
 }
 
 #[test]
+fn ch_20_what_is_refused_without_an_answer_is_noise() {
+    for payload in [
+        hand::global("keepalive@openssh.com", false),
+        hand::request(0, "keepalive@openssh.com", false, b""),
+        hand::request(0, "exec", false, b""),
+    ] {
+        let mut scene = Scene::server().authenticated();
+        scene.open_session(100);
+        flood(&mut scene, &payload, 10_000);
+        assert_eq!(rule(&mut scene), PeerMisbehaved::NoiseFlood, "{payload:?}");
+    }
+}
+
+#[test]
+fn ch_20_the_habits_of_honest_peers_are_no_noise() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        scene.say(&hand::global("hostkeys-00@openssh.com", false));
+        for _ in 0..3000 {
+            let id = scene.open_session(100);
+            scene.say(&hand::request(0, "simple@putty.projects.tartarus.org", false, b""));
+            // This one is refused.
+            scene.say(&hand::request(0, "keepalive@openssh.com", false, b""));
+            scene.say(&hand::request(0, "eow@openssh.com", false, b""));
+            scene.say(&hand::global("keepalive@openssh.com", true));
+            scene.say(&hand::close(0));
+            either!(&mut scene.subject, conn => conn.channel(id).expect("known").release());
+            scene.forget();
+        }
+        assert!(!scene.is_over(), "{side:?}");
+    }
+}
+
+#[test]
+fn globals_that_want_no_answer_are_told_also_behind_as_many_as_may_wait_for_one() {
+    let mut scene = Scene::server().authenticated();
+    (0..20).for_each(|_| scene.say(&hand::global("g@ssh-tests.invalid", true)));
+    (0..20).for_each(|_| scene.say(&hand::global("g@ssh-tests.invalid", false)));
+    let told = scene.take_events().iter().filter(|event| format!("{event:?}").contains("Global")).count();
+    assert_eq!(told, 16 + 20);
+}
+
+#[test]
 fn ch_06_answers_owed_on_a_channel_are_forgotten_with_it() {
     let mut scene = Scene::server().authenticated();
     for _ in 0..100 {

@@ -50,6 +50,30 @@ fn sm_11_an_exchange_that_does_not_end_is_ended() {
     }
 }
 
+#[test]
+fn ch_16_nothing_comes_for_a_channel_whose_confirmation_has_not_left() {
+    for message in [
+        hand::data(0, b"x"),
+        hand::extended(0, 1, b"x"),
+        hand::adjust(0, 1),
+        hand::eof(0),
+        hand::request(0, "shell", true, b""),
+        hand::close(0),
+    ] {
+        let mut scene = Scene::server().authenticated();
+        scene.open_from_peer(7, 1 << 20);
+        let request = scene.take(|event| match event {
+            Event::Server(ServerEvent::Open(request)) => Ok(request),
+            event => Err(event),
+        });
+        scene.rekey();
+        scene.as_server().accept_channel(request, Default::default()).expect("there is room");
+        scene.settle();
+        scene.say(&message);
+        scene.assert_broken(PeerMisbehaved::ChannelNotOpen, Some(message[0]));
+    }
+}
+
 /// Answers each global request that was asked about, at length. Says how many there were.
 fn answer_at_length(scene: &mut Scene) -> usize {
     let mut answered = 0;

@@ -222,7 +222,8 @@ impl Session {
             0 if peer.channels.len() < 40 => {
                 let sender = u32::try_from(peer.channels.len()).expect("few");
                 peer.channels.push(Model { granted: 5000, ..Model::default() });
-                scene.say(&hand::open(sender, 5000, 1000));
+                let kind = if scene.side() == Side::Server { "session" } else { "x@ssh-tests.invalid" };
+                scene.say(&hand::open_as(kind.as_bytes(), sender, 5000, 1000));
             }
             1 => {
                 if let Some((theirs, window)) = peer.opens.pop_front() {

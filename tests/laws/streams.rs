@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ssh_proto::{
-    ChannelConfig, ChannelEvent, ChannelId, ChannelRequestKind, Client, GlobalRequestKind, ReadError, Stderr,
-    Stream, WriteError,
+    ChannelConfig, ChannelEvent, ChannelId, ChannelRequestKind, Client, ClientEvent, GlobalReply,
+    GlobalRequestKind, ReadError, ServerEvent, Stderr, Stream, WriteError,
 };
-use ssh_tests::{End, Pair, Peer, Policy, Seeded, Split, null_configs_with};
+use ssh_tests::{Answer, End, Pair, Peer, Policy, Seeded, Split, null_configs_with, take};
 
 use super::ops::{cases, stream};
 
@@ -152,11 +152,16 @@ enum Act {
     Write(bool, u8, usize),
     Read(bool, u8, Stream, usize, How),
     Ask(bool, u8),
-    AskGlobal(bool),
+    /// Asked by this side, and from then on answered with so many bytes.
+    AskGlobal(bool, usize),
     Step(u8),
     Drive,
     Stall(bool, bool),
     Rekey(bool),
+}
+
+fn global() -> GlobalRequestKind {
+    GlobalRequestKind { name: "x@ssh-tests.invalid".into(), data: vec![7; 100] }
 }
 
 fn how() -> impl Strategy<Value = How> {
@@ -170,7 +175,7 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (any::<bool>(), any::<u8>(), stream(), 1usize..50_000, how())
             .prop_map(|(s, c, t, n, how)| Act::Read(s, c, t, n, how)),
         1 => (any::<bool>(), any::<u8>()).prop_map(|(s, c)| Act::Ask(s, c)),
-        1 => any::<bool>().prop_map(Act::AskGlobal),
+        2 => (any::<bool>(), 0usize..=32 * 1024).prop_map(|(s, n)| Act::AskGlobal(s, n)),
         4 => (1u8..10).prop_map(Act::Step),
         1 => Just(Act::Drive),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(s, on)| Act::Stall(s, on)),
@@ -233,13 +238,13 @@ impl Talk {
             }
             Act::Ask(true, c) => self.client[at(c)].ask(&mut self.pair.client),
             Act::Ask(false, c) => self.server[at(c)].ask(&mut self.pair.server),
-            Act::AskGlobal(side) => {
-                let kind = GlobalRequestKind { name: "x@ssh-tests.invalid".into(), data: vec![7; 100] };
-                let asked = match side {
-                    true => self.pair.client.conn.global_request(&kind).is_ok(),
-                    false => self.pair.server.conn.global_request(&kind).is_ok(),
-                };
-                self.asked += usize::from(asked);
+            Act::AskGlobal(true, answer) => {
+                self.pair.server.policy.global_data = answer;
+                self.asked += usize::from(self.pair.client.conn.global_request(&global()).is_ok());
+            }
+            Act::AskGlobal(false, answer) => {
+                self.pair.client.policy.global_data = answer;
+                self.asked += usize::from(self.pair.server.conn.global_request(&global()).is_ok());
             }
             Act::Step(n) => {
                 for _ in 0..n {
@@ -510,7 +515,7 @@ fn l7_full_outputs_and_stalled_wires_are_no_deadlock_whoever_wants_new_keys_and_
                 let output = [talk.pair.client.conn.output().len(), talk.pair.server.conn.output().len()];
                 assert!(output.iter().all(|output| *output >= 256 * 1024), "{output:?}");
                 act(&mut talk, &|side| Act::Ask(side, 0));
-                act(&mut talk, &Act::AskGlobal);
+                act(&mut talk, &|side| Act::AskGlobal(side, 0));
                 act(&mut talk, &|side| {
                     if rekeys[usize::from(side)] { Act::Rekey(side) } else { Act::Step(1) }
                 });
@@ -529,5 +534,40 @@ fn l7_full_outputs_and_stalled_wires_are_no_deadlock_whoever_wants_new_keys_and_
                 assert_eq!(talk.pair.client.count("Rekeyed"), rekeyed, "{stalls:?} {rekeys:?}");
             }
         }
+    }
+}
+
+#[test]
+fn l7_full_outputs_are_no_deadlock_however_long_the_answers_to_requests_are() {
+    for stalls in STALLS {
+        let mut pair = Pair::logged_in();
+        (pair.c2s.capacity, pair.s2c.capacity) = (Some(1000), Some(1000));
+        let mut talk = Talk::new(pair, &[(Stderr::Separate, 2 << 20, [600_000, 600_000])], 1);
+        let pair = &mut talk.pair;
+        (pair.client.policy.global, pair.server.policy.global) = (Answer::Keep, Answer::Keep);
+        for _ in 0..16 {
+            pair.client.conn.global_request(&global()).unwrap();
+            pair.server.conn.global_request(&global()).unwrap();
+        }
+        pair.drive();
+        let asked: Vec<_> = (0..16)
+            .map(|_| {
+                let client = take!(pair.client, ClientEvent::Global(request) => request);
+                (client, take!(pair.server, ServerEvent::Global(request) => request))
+            })
+            .collect();
+        talk.asked = 32;
+        [talk.pair.c2s.stalled, talk.pair.s2c.stalled] = stalls;
+        for at in 0..100 {
+            talk.act(&Act::Write(true, at, usize::MAX));
+            talk.act(&Act::Write(false, at, usize::MAX));
+        }
+        let answer = [7; 8 * 1024];
+        for (client, server) in asked {
+            talk.pair.client.conn.reply_global(client, GlobalReply::Success(&answer)).unwrap();
+            talk.pair.server.conn.reply_global(server, GlobalReply::Success(&answer)).unwrap();
+        }
+        talk.finish();
+        talk.assert_complete();
     }
 }

@@ -13,7 +13,6 @@ pub const HOST_KEY: u32 = 1;
 /// A client on the null provider.
 pub fn null_client() -> ClientConfigBuilder {
     ClientConfig::builder(&null::PROVIDER).ciphers(&[null::CIPHER]).accept_opens(&[
-        "session",
         "direct-tcpip",
         "forwarded-tcpip",
         "x@ssh-tests.invalid",
@@ -32,7 +31,7 @@ pub fn null_server_external() -> ServerConfigBuilder {
 
 /// A client on the real provider.
 pub fn rustcrypto_client() -> ClientConfigBuilder {
-    ClientConfig::builder(&rustcrypto::PROVIDER).accept_opens(&["session", "x@ssh-tests.invalid"])
+    ClientConfig::builder(&rustcrypto::PROVIDER).accept_opens(&["x@ssh-tests.invalid"])
 }
 
 /// A server on the real provider.

@@ -42,6 +42,8 @@ pub struct Policy {
     pub request: Answer,
     /// `Global`.
     pub global: Answer,
+    /// How many bytes of data a yes to it has.
+    pub global_data: usize,
     /// Whether readable streams are read until they are empty, into [`End::received`].
     pub read: bool,
     /// What accepted channels start with.
@@ -60,6 +62,7 @@ impl Policy {
             open: keep,
             request: keep,
             global: keep,
+            global_data: 0,
             read: false,
             channel: ChannelConfig::default(),
         }
@@ -77,6 +80,7 @@ impl Default for Policy {
             open: yes,
             request: yes,
             global: yes,
+            global_data: 0,
             read: true,
             channel: ChannelConfig::default(),
         }
@@ -304,10 +308,11 @@ macro_rules! react {
                 }
             },
             $Event::Global(ticket) => {
+                let data = vec![0; $end.policy.global_data];
                 let reply = match $end.policy.global {
                     Answer::Keep => return Some($Event::Global(ticket)),
                     Answer::Drop => return None,
-                    Answer::Yes => GlobalReply::Success(&[]),
+                    Answer::Yes => GlobalReply::Success(&data),
                     Answer::No => GlobalReply::Failure,
                 };
                     answered($end.conn.reply_global(ticket, reply));

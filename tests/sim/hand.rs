@@ -20,7 +20,12 @@ pub fn encode<'a>(message: &impl Message<'a>) -> Vec<u8> {
 
 /// CHANNEL_OPEN of a session.
 pub fn open(sender: u32, window: u32, max_packet: u32) -> Vec<u8> {
-    encode(&ChannelOpen { kind: b"session", sender, window, max_packet, data: b"" })
+    open_as(b"session", sender, window, max_packet)
+}
+
+/// CHANNEL_OPEN of this type, without fields of its own.
+pub fn open_as(kind: &[u8], sender: u32, window: u32, max_packet: u32) -> Vec<u8> {
+    encode(&ChannelOpen { kind, sender, window, max_packet, data: b"" })
 }
 
 /// CHANNEL_OPEN_CONFIRMATION.

@@ -411,9 +411,10 @@ impl Scene {
         id
     }
 
-    /// The peer opens a session with its number `sender`.
+    /// The peer opens a channel with its number `sender`: at a server a session.
     pub fn open_from_peer(&mut self, sender: u32, window: u32) {
-        self.tell(&channel::ChannelOpen { kind: b"session", sender, window, max_packet: 32768, data: b"" });
+        let kind: &[u8] = if self.side() == Side::Server { b"session" } else { b"x@ssh-tests.invalid" };
+        self.tell(&channel::ChannelOpen { kind, sender, window, max_packet: 32768, data: b"" });
     }
 
     /// Reads what has arrived on a channel, to its end.

@@ -13,7 +13,9 @@ fn meddle(pair: &mut Pair) {
     fn both<R: Role>(conn: &mut Connection<R>, channels: &[ChannelId]) {
         conn.rekey();
         let _ = conn.global_request(&global());
-        let _ = conn.open_channel(&ChannelKind::Session, ChannelConfig::default());
+        // A server opens no sessions.
+        let kind = ChannelKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+        let _ = conn.open_channel(&kind, ChannelConfig::default());
         for id in channels {
             let Ok(mut channel) = conn.channel(*id) else { continue };
             let _ = channel.write(Stream::Data, b"meanwhile");

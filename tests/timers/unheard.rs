@@ -1,12 +1,14 @@
 //! Answers that came in time to a side that does not listen, and who is to blame for it.
 
+use std::time::Duration;
+
 use ssh_proto::{
-    ChannelConfig, ChannelKind, ChannelRequestKind, Credential, GlobalRequestKind, TimeoutReason,
+    ChannelConfig, ChannelKind, ChannelRequestKind, Credential, GlobalRequestKind, Instant, TimeoutReason,
 };
 use ssh_tests::config::null_server_external;
 use ssh_tests::{Answer, Pair, Policy, hand, null_client, null_server};
 
-use super::{secs, timed_out};
+use super::{logged_in, secs, timed_out};
 
 fn global() -> GlobalRequestKind {
     GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() }
@@ -186,4 +188,22 @@ fn nothing_excuses_a_client_before_it_is_logged_in() {
     pair.server.frozen = false;
     pair.drive();
     assert_eq!(pair.server.closed, timed_out(TimeoutReason::Login));
+}
+
+#[test]
+fn nothing_turns_in_circles_at_the_last_point_of_the_clock() {
+    let last = Instant::from_duration(Duration::MAX);
+    for owed in ALL {
+        let (mut pair, ours) = behind_events();
+        owed.ask(&mut pair, ours);
+        pair.drive();
+        pair.client.conn.handle_timeout(last);
+        pair.client.poll(usize::MAX);
+        assert_eq!(pair.client.closed, None, "{owed:?}");
+    }
+    // A keepalive went out, and nobody can have missed its answer yet.
+    let mut pair = logged_in(|limits| limits.keepalive_interval = Some(secs(1)));
+    pair.client.conn.handle_timeout(last);
+    pair.client.poll(usize::MAX);
+    assert_eq!(pair.client.closed, None);
 }

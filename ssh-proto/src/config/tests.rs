@@ -155,6 +155,9 @@ fn configurations_that_cannot_work_are_refused_for_what_is_wrong_with_them() {
     for builder in without_host_keys() {
         assert_eq!(builder.build().err(), Some(ConfigError::NoHostKey));
     }
+    let builder = client().accept_opens(&["x11", "session"]);
+    assert_eq!(builder.build().err(), Some(ConfigError::SessionAtClient));
+    assert!(client().accept_opens(&["x11", "forwarded-tcpip"]).build().is_ok());
 }
 
 #[test]
@@ -176,10 +179,12 @@ fn there_is_a_case_for_every_reason_to_refuse() {
             ConfigError::BudgetTooSmall => 3,
             ConfigError::BadLimit(_) => 4,
             ConfigError::NoHostKey => 5,
+            ConfigError::SessionAtClient => 6,
         }
     }
-    let refused: Vec<_> = REFUSED.iter().map(|(error, _)| *error).chain([ConfigError::NoHostKey]).collect();
-    assert_eq!(refused.iter().map(variant).collect::<BTreeSet<_>>(), (0..=5).collect());
+    let of_one_role = [ConfigError::NoHostKey, ConfigError::SessionAtClient];
+    let refused: Vec<_> = REFUSED.iter().map(|(error, _)| *error).chain(of_one_role).collect();
+    assert_eq!(refused.iter().map(variant).collect::<BTreeSet<_>>(), (0..=6).collect());
     let limits: BTreeSet<_> = refused
         .iter()
         .filter_map(|error| match error {

@@ -3,11 +3,10 @@
 //! [RFC 4253 §7.1]: https://www.rfc-editor.org/rfc/rfc4253#section-7.1
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::config::{Common, StrictKexPolicy};
-use crate::crypto::{KexAlgorithm, SignatureAlgorithm};
+use crate::crypto::{KexAlgorithm, Provider, SignatureAlgorithm};
 use crate::entropy::{Entropy, EntropyError};
 use crate::error::{AlgorithmKind, PeerIncompatible};
 use crate::msg::Message;
@@ -137,60 +136,57 @@ pub(crate) fn negotiate(
     ours: &KexInit<'_>,
     theirs: &KexInit<'_>,
 ) -> Result<Choice, Box<PeerIncompatible>> {
-    let pick = |kind, ours: NameList<'_>, theirs: NameList<'_>, known: &dyn Fn(&str) -> bool| {
-        let (client, server) = match side {
-            Side::Client => (ours, theirs),
-            Side::Server => (theirs, ours),
-        };
-        // Only names this end really has: a marker is in both lists and no algorithm.
-        let name = client.iter().find(|name| server.contains(name) && known(name)).map(String::from);
-        name.ok_or_else(|| {
-            let real: Vec<&str> = ours.iter().filter(|name| known(name)).collect();
-            Box::new(PeerIncompatible::NoCommonAlgorithm {
-                kind,
-                ours: real.join(","),
-                theirs: PeerText::with_limit(theirs.as_str().as_bytes(), MAX_LIST_IN_ERROR),
-            })
-        })
-    };
-    let provider = common.provider;
-    let find_kex = |name: &str| provider.kex.iter().find(|kex| kex.name() == name).copied();
-    let find_key = |name: &str| provider.signatures.iter().find(|key| key.name() == name).copied();
-    let find_cipher = |name: &str| provider.ciphers.iter().find(|cipher| cipher.name() == name).copied();
-    let find_mac = |name: &str| provider.macs.iter().find(|mac| mac.name() == name).copied();
-    let gone = || Box::new(PeerIncompatible::StrictKexRequired);
+    let Provider { kex, signatures, ciphers, macs, .. } = *common.provider;
+    let find_cipher = |name: &str| ciphers.iter().find(|cipher| cipher.name() == name).copied();
+    let find_mac = |name: &str| macs.iter().find(|mac| mac.name() == name).copied();
 
-    let kex = pick(AlgorithmKind::Kex, ours.kex, theirs.kex, &|name| find_kex(name).is_some())?;
-    let host_key =
-        pick(AlgorithmKind::HostKey, ours.host_key, theirs.host_key, &|name| find_key(name).is_some())?;
-    let direction = |cipher_lists: (NameList<'_>, NameList<'_>), mac_lists: (NameList<'_>, NameList<'_>)| {
-        let (ours, theirs) = cipher_lists;
-        let cipher = pick(AlgorithmKind::Cipher, ours, theirs, &|name| find_cipher(name).is_some())?;
-        let cipher = find_cipher(&cipher).ok_or_else(gone)?;
+    let kex_lists = (ours.kex, theirs.kex);
+    let kex = pick(side, AlgorithmKind::Kex, kex_lists, |name| kex.iter().find(|kex| kex.name() == name))?;
+    let key_lists = (ours.host_key, theirs.host_key);
+    let host_key = pick(side, AlgorithmKind::HostKey, key_lists, |name| {
+        signatures.iter().find(|key| key.name() == name)
+    })?;
+    let direction = |cipher_lists, mac_lists| {
+        let cipher = pick(side, AlgorithmKind::Cipher, cipher_lists, find_cipher)?;
         // OpenSSH's rule for AEADs (PROTOCOL §1.6): the MAC lists are not looked at.
         let mac = match cipher.is_aead() {
             true => None,
-            false => {
-                let (ours, theirs) = mac_lists;
-                let mac = pick(AlgorithmKind::Mac, ours, theirs, &|name| find_mac(name).is_some())?;
-                Some(find_mac(&mac).ok_or_else(gone)?)
-            }
+            false => Some(pick(side, AlgorithmKind::Mac, mac_lists, find_mac)?),
         };
         Ok::<_, Box<PeerIncompatible>>(DirectionAlgorithms { cipher, mac })
     };
     let c2s = direction((ours.cipher_c2s, theirs.cipher_c2s), (ours.mac_c2s, theirs.mac_c2s))?;
     let s2c = direction((ours.cipher_s2c, theirs.cipher_s2c), (ours.mac_s2c, theirs.mac_s2c))?;
-    for (ours, theirs) in
+    for lists in
         [(ours.compression_c2s, theirs.compression_c2s), (ours.compression_s2c, theirs.compression_s2c)]
     {
-        pick(AlgorithmKind::Compression, ours, theirs, &|name| name == "none")?;
+        pick(side, AlgorithmKind::Compression, lists, |name| (name == "none").then_some(()))?;
     }
-    Ok(Choice {
-        kex: find_kex(&kex).ok_or_else(gone)?,
-        host_key: find_key(&host_key).ok_or_else(gone)?,
-        c2s,
-        s2c,
-        wrong_guess: theirs.first_kex_packet_follows && !guess_is_right(ours, theirs, &kex, &host_key),
+    let wrong_guess =
+        theirs.first_kex_packet_follows && !guess_is_right(ours, theirs, kex.name(), host_key.name());
+    Ok(Choice { kex: *kex, host_key: *host_key, c2s, s2c, wrong_guess })
+}
+
+/// The first algorithm in the client's list that is in the server's and that this end really has: a marker may be in
+/// both lists and is no algorithm. `lists` are ours and theirs.
+fn pick<T>(
+    side: Side,
+    kind: AlgorithmKind,
+    lists: (NameList<'_>, NameList<'_>),
+    find: impl Fn(&str) -> Option<T>,
+) -> Result<T, Box<PeerIncompatible>> {
+    let (ours, theirs) = lists;
+    let (client, server) = match side {
+        Side::Client => (ours, theirs),
+        Side::Server => (theirs, ours),
+    };
+    client.iter().filter(|name| server.contains(name)).find_map(&find).ok_or_else(|| {
+        let real: Vec<&str> = ours.iter().filter(|name| find(name).is_some()).collect();
+        Box::new(PeerIncompatible::NoCommonAlgorithm {
+            kind,
+            ours: real.join(","),
+            theirs: PeerText::with_limit(theirs.as_str().as_bytes(), MAX_LIST_IN_ERROR),
+        })
     })
 }
 

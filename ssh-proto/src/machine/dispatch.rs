@@ -287,6 +287,10 @@ impl Core {
             self.rekey_wanted = false;
             return;
         }
+        if self.side == Side::Server {
+            // A person reads a fingerprint at the client before its NEWKEYS comes. The login grace goes on.
+            self.timers.stop(TimeoutReason::Kex);
+        }
         if self.kex.peer_takes_ext_info()
             && let Some(mut sender) = self.out.service()
         {

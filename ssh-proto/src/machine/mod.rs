@@ -24,7 +24,7 @@ use crate::owed::OwedQueue;
 use crate::role::Side;
 use crate::ticket::Identity;
 use crate::time::Instant;
-use crate::timer::{TimeoutReason, Timers};
+use crate::timer::{Taken, TimeoutReason, Timers};
 use crate::transport::incoming::Incoming;
 use crate::transport::noise::NoiseBudget;
 use crate::transport::outgoing::Outgoing;
@@ -235,7 +235,7 @@ impl Core {
         !self.is_closing()
             && !self.embedder_holds()
             && self.auth.gate_state() != State::AuthDecisionPending
-            && (self.owed.held().total() <= limits.owed_replies || self.exchange_holds_replies())
+            && (self.owed.held().provoked <= limits.owed_replies || self.exchange_holds_replies())
     }
 
     /// Whether the embedder keeps input from being taken: by a question about the key exchange that it has not
@@ -270,7 +270,9 @@ impl Core {
         // First: the refusal of a dropped question may be due at once.
         self.sweep();
         self.timers.arm(self.now);
-        while let Some(reason) = self.timers.take_due(self.now) {
+        // Each at most once: at the end of the clock one that is set again is due again.
+        let mut taken = Taken::default();
+        while let Some(reason) = self.timers.take_due(self.now, &mut taken) {
             self.on_timer(reason);
         }
     }

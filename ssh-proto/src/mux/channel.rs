@@ -109,6 +109,8 @@ pub(crate) struct ChannelState {
     /// The peer's EOF and requests behind our CLOSE.
     late_eof: bool,
     late_requests: usize,
+    /// Requests of the peer that wanted no answer, and were refused.
+    quiet_refusals: u32,
 
     /// Our requests.
     pub(crate) awaited: AwaitedReplies<()>,
@@ -127,6 +129,9 @@ pub(crate) struct ChannelState {
     /// The embedder is done with it.
     pub(crate) released: bool,
 }
+
+/// So many requests per channel that have no effect are no noise yet.
+const QUIET_REFUSALS: u32 = 8;
 
 impl ChannelState {
     pub(crate) fn new(id: ChannelId, rules: Rules, recv: RecvWindow, stderr: Stderr) -> Self {
@@ -150,6 +155,7 @@ impl ChannelState {
             cut: [false; 2],
             late_eof: false,
             late_requests: 0,
+            quiet_refusals: 0,
             awaited: AwaitedReplies::default(),
             refused: false,
             owed: OwedReplies::default(),
@@ -209,6 +215,13 @@ impl ChannelState {
     pub(crate) fn drop_request(&mut self, max: usize) -> Effect {
         self.late_requests = self.late_requests.saturating_add(1);
         if self.late_requests > max { Effect::Noise } else { Effect::Late }
+    }
+
+    /// A request that is refused, and wants no answer. Peers have habits (`eow@openssh.com` when a reader is gone,
+    /// `simple@putty.projects.tartarus.org`), a few for each channel, and channels may be many.
+    pub(crate) fn refuse_quietly(&mut self) -> Effect {
+        self.quiet_refusals = self.quiet_refusals.saturating_add(1);
+        if self.quiet_refusals > QUIET_REFUSALS { Effect::Noise } else { Effect::Late }
     }
 
     /// An adjust of the peer. Once we close the channel it can only give back what was sent before.

@@ -164,11 +164,14 @@ impl Mux {
     ) -> Result<Effect, PeerMisbehaved> {
         let request = Wire::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let name = core::str::from_utf8(request.name).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        let full = self.globals.owed.waiting() >= cx.limits.pending_global_tickets || cx.owes_too_much();
+        // What wants no answer takes a place among the events, and those are bounded.
+        let full = request.want_reply
+            && (self.globals.owed.waiting() >= cx.limits.pending_global_tickets || cx.owes_long_answers());
         if name == KEEPALIVE || full {
-            if request.want_reply {
-                self.globals.owed.push_refusal(cx.owed);
+            if !request.want_reply {
+                return Ok(Effect::Noise);
             }
+            self.globals.owed.push_refusal(cx.owed);
             return Ok(Effect::Useful);
         }
         let ticket = request.want_reply.then(|| {

@@ -162,8 +162,8 @@ impl<'a> Channel<'a> {
         while let Some(rest) = src.get(sent..).filter(|rest| !rest.is_empty() && channel.may_write()) {
             let Some(mut sender) = cx.data_sender() else { break };
             let Some(super::RemoteId(recipient)) = channel.remote else { break };
-            let n = channel.send.spend(rest.len().min(channel.max_packet));
-            let Some(data) = rest.get(..n) else { break };
+            let n = rest.len().min(channel.max_packet).min(channel.send.available());
+            let (Some(data), Ok(())) = (rest.get(..n), channel.send.spend(n)) else { break };
             sender.send_with(n.saturating_add(EXTENDED_DATA_HEAD), |out| match stream {
                 Stream::Data => ChannelData { recipient, data }.encode(out),
                 Stream::Stderr => {

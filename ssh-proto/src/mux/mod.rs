@@ -64,11 +64,19 @@ impl MuxContext<'_> {
         self.out.pending() < self.limits.output
     }
 
-    /// Whether so much is owed that nothing more is asked of the embedder.
+    /// Whether the peer provoked so much that nothing more is asked of the embedder.
     ///
     /// DoS: in an exchange answers cannot leave, and input goes on. Each refusal is the peer's own doing, and so
-    /// counts against it; an answer that it made the embedder give would not.
+    /// counts against it; what the embedder decides meanwhile would not.
     fn owes_too_much(&self) -> bool {
+        self.owed.held().provoked > self.limits.owed_replies
+    }
+
+    /// Whether so much is owed that no more of what has a long answer is asked.
+    ///
+    /// DoS: answers that the embedder gave must not stop the input, or two ends that are as busy would wait for each
+    /// other. What bounds them is that no more are asked for.
+    fn owes_long_answers(&self) -> bool {
         self.owed.held().total() > self.limits.owed_replies
     }
 
@@ -88,7 +96,8 @@ impl MuxContext<'_> {
 pub(crate) enum Effect {
     Useful,
     Noise,
-    /// It was on its way to a channel that we closed, or may have been: it neither earns nor costs.
+    /// It was on its way to a channel that we closed, or may have been, or is a habit of honest peers: it neither
+    /// earns nor costs.
     Late,
 }
 

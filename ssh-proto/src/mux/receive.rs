@@ -82,11 +82,13 @@ impl Mux {
         }
     }
 
-    /// The channel, which must be confirmed; `None` when it is gone.
+    /// The channel, which must be confirmed, and the confirmation on its way when it is ours; `None` when it is gone.
     fn open_target(&mut self, recipient: u32) -> Result<Option<&mut ChannelState>, PeerMisbehaved> {
         match self.target(recipient)? {
             Target::Gone => Ok(None),
-            Target::Channel(channel) if channel.remote.is_none() => Err(PeerMisbehaved::ChannelNotOpen),
+            Target::Channel(channel) if channel.remote.is_none() || channel.confirm == Once::Wanted => {
+                Err(PeerMisbehaved::ChannelNotOpen)
+            }
             Target::Channel(channel) => Ok(Some(channel)),
         }
     }
@@ -357,11 +359,16 @@ impl Mux {
         let id = channel.id;
         let late = channel.closing().then(|| channel.drop_request(cx.limits.pending_requests));
         let full = request.want_reply && cx.owes_too_much();
+        let mut refused = Effect::Useful;
         let kind = match surfaced(channel, &request, cx.limits).filter(|_| !full) {
             // How a program ended is worth knowing to whoever closed on it.
             Some(ChannelRequestKind::Exit(status)) if !channel.released => {
                 cx.events.push(CoreEvent::Channel(id, ChannelEvent::Exit(status)));
                 self.active = true;
+                None
+            }
+            None if !request.want_reply => {
+                refused = channel.refuse_quietly();
                 None
             }
             kind => kind,
@@ -377,7 +384,7 @@ impl Mux {
                 }
                 self.touch(id);
             }
-            return Ok(Effect::Useful);
+            return Ok(refused);
         };
         let Some(channel) = self.find(id) else { return Ok(Effect::Useful) };
         let asked = request.want_reply.then(|| {

@@ -3,6 +3,10 @@
 use crate::error::PeerMisbehaved;
 use crate::transport::MAX_DATA;
 
+/// The peer's window is smaller than what was to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WindowShort;
+
 /// What the peer lets us send, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
@@ -24,12 +28,12 @@ impl Window {
         self.outstanding
     }
 
-    /// Takes up to `wanted` bytes and says how many.
-    pub(crate) fn spend(&mut self, wanted: usize) -> usize {
-        let spent = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.available);
-        self.available = self.available.saturating_sub(spent);
-        self.outstanding = self.outstanding.saturating_add(spent);
-        spent as usize
+    /// Takes so many bytes, or none when there are fewer.
+    pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), WindowShort> {
+        let bytes = u32::try_from(bytes).map_err(|_| WindowShort)?;
+        self.available = self.available.checked_sub(bytes).ok_or(WindowShort)?;
+        self.outstanding = self.outstanding.saturating_add(bytes);
+        Ok(())
     }
 
     /// WINDOW_ADJUST. CVE-2025-54804: the sum must not exceed 2^32 - 1, and is not clipped to it either.
@@ -175,8 +179,17 @@ mod tests {
         let mut window = Window::new(u32::MAX - 1);
         assert_eq!(window.grow(1), Ok(()));
         assert_eq!(window.grow(1), Err(PeerMisbehaved::WindowOverflow));
-        assert_eq!(window.spend(1 << 40), u32::MAX as usize);
-        assert_eq!(window.spend(1), 0);
+    }
+
+    #[test]
+    fn ch_03_no_more_is_spent_than_there_is() {
+        let mut window = Window::new(u32::MAX);
+        assert_eq!(window.spend(1 << 40), Err(WindowShort));
+        assert_eq!(window.spend(u32::MAX as usize - 1), Ok(()));
+        assert_eq!(window.spend(2), Err(WindowShort));
+        assert_eq!((window.available(), window.outstanding()), (1, u32::MAX - 1));
+        assert_eq!(window.spend(1), Ok(()));
+        assert_eq!((window.available(), window.outstanding()), (0, u32::MAX));
     }
 
     #[test]
