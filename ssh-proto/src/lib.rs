@@ -84,9 +84,10 @@
 //! Every bound is a field of [`Limits`] or a constant of this crate. What a connection may hold is the sum of: the
 //! input buffers ([`InputPool`]), and as many more as parked data may keep alive ([`Limits::max_borrowed`] times
 //! the size of one); one packet; the receive windows granted (at most [`Limits::recv_budget`]); the state of
-//! [`Limits::max_channels`] channels; the output limit and one swapped buffer, the outbox, the waiting events, and
-//! the replies owed. [`Connection::memory_usage`] reports it, buffers and channels as numbers. Slices that were
-//! read are the embedder's. Nothing is reserved by a length or a count before the bytes are there.
+//! [`Limits::max_channels`] channels; the output limit and one swapped buffer, each with a packet over it, or half as
+//! much again in one buffer that is sent in pieces; the outbox, the waiting events, and the replies owed.
+//! [`Connection::memory_usage`] reports it, buffers and channels as numbers. Slices that were read are the
+//! embedder's. Nothing is reserved by a length or a count before the bytes are there.
 //!
 //! # Keys are renewed in flight
 //!
