@@ -149,6 +149,8 @@ mod text;
 mod ticket;
 mod time;
 mod timer;
+#[cfg(test)]
+mod tokens;
 mod transport;
 pub mod wire;
 

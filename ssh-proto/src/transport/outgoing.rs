@@ -354,15 +354,7 @@ impl Drop for Unsealed<'_> {
 }
 
 /// The right to send messages of the layers above the transport. [`Outgoing::service`] gives it; who was given none
-/// has none:
-///
-/// ```compile_fail,E0603
-/// use ssh_proto::transport::outgoing::{Outgoing, ServiceSender};
-///
-/// fn send(out: &mut Outgoing) -> ServiceSender<'_> {
-///     ServiceSender(out)
-/// }
-/// ```
+/// has none, for the field is private.
 pub(crate) struct ServiceSender<'a>(&'a mut Outgoing);
 
 impl ServiceSender<'_> {
