@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use ssh_proto::raw::number;
 use ssh_proto::{
-    ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason,
-    DisconnectCode, ExitStatus, GlobalRequestKind, Limits, PeerMisbehaved, ReadError, RekeyPolicy,
-    ServerEvent, Side, Stream, TimeoutReason, WriteError,
+    AuthMethods, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind,
+    ClientEvent, CloseReason, ExitStatus, GlobalRequestKind, Instant, Limits, PeerMisbehaved, ReadError,
+    RekeyPolicy, ServerEvent, Side, Stream, TimeoutReason, WriteError,
 };
-use ssh_tests::{Answer, Pair, Policy, Scene, hand, null_configs_with, record, take};
+use ssh_tests::{Answer, End, Pair, Peer, Policy, Scene, Wire, hand, null_configs_with, record, take};
 
 fn pair_with(limits: impl Fn(&mut Limits) + Copy, rekey: impl Fn(&mut RekeyPolicy) + Copy) -> Pair {
     let (client, server) = null_configs_with(limits, rekey);
@@ -35,6 +36,17 @@ fn assert_clean(pair: &Pair) {
 /// A session that uses everything: a request, data both ways, stderr, EOF, exit status, close. `before` is
 /// called before each step of the wires with the number of the step.
 fn session(pair: &mut Pair, mut before: impl FnMut(&mut Pair, usize)) -> usize {
+    let mut steps = 0;
+    session_by(pair, |pair| {
+        before(pair, steps);
+        steps += 1;
+        pair.step()
+    });
+    steps
+}
+
+/// The same, moved on by `step`, which says whether anything happened.
+fn session_by(pair: &mut Pair, mut step: impl FnMut(&mut Pair) -> bool) {
     pair.server.policy.channel = ChannelConfig::default().with_window(50_000);
     let config = ChannelConfig::default().with_window(50_000);
     let ours = pair.client.conn.open_channel(&ChannelKind::Session, config).unwrap();
@@ -44,11 +56,8 @@ fn session(pair: &mut Pair, mut before: impl FnMut(&mut Pair, usize)) -> usize {
     let (mut to_server, mut to_client) = (vec![1u8; 120_000], vec![2u8; 120_000]);
     let (mut eof, mut exit) = (false, false);
     let mut idle = 0;
-    let mut steps = 0;
     while idle < 2 {
-        before(pair, steps);
-        steps += 1;
-        idle = if pair.step() { 0 } else { idle + 1 };
+        idle = if step(pair) { 0 } else { idle + 1 };
         if let Ok(mut channel) = pair.client.conn.channel(ours) {
             if let Ok(n) = channel.write(Stream::Data, &to_server[..to_server.len().min(9000)]) {
                 to_server.drain(..n);
@@ -81,7 +90,6 @@ fn session(pair: &mut Pair, mut before: impl FnMut(&mut Pair, usize)) -> usize {
         words.map(|words| pair.client.trace.iter().position(|event| event.contains(words)).expect(words));
     assert!(at[0] < at[1] && at[2] < at[4] && at[3] < at[4], "{:?}", pair.client.trace);
     assert_clean(pair);
-    steps
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +97,17 @@ enum From {
     Client,
     Server,
     Both,
+}
+
+impl From {
+    fn rekey(self, pair: &mut Pair) {
+        if !matches!(self, Self::Server) {
+            pair.client.conn.rekey();
+        }
+        if !matches!(self, Self::Client) {
+            pair.server.conn.rekey();
+        }
+    }
 }
 
 fn rekey_at_every_step(from: From) {
@@ -106,12 +125,7 @@ fn rekey_at_every_step(from: From) {
         split(&mut pair);
         session(&mut pair, |pair, step| {
             if step == at {
-                if !matches!(from, From::Server) {
-                    pair.client.conn.rekey();
-                }
-                if !matches!(from, From::Client) {
-                    pair.server.conn.rekey();
-                }
+                from.rekey(pair);
             }
         });
         assert_eq!(rekeyed(&pair), (1, 1), "rekey {from:?} at {at}");
@@ -133,9 +147,97 @@ fn sm_13_two_rekeys_that_cross_at_every_step_of_a_session_are_one_and_lose_nothi
     rekey_at_every_step(From::Both);
 }
 
-/// As above, but by messages: the rekey is asked for right behind the message of this number.
+/// The packets on the way to a side that is logged in.
+#[derive(Default)]
+struct Packets {
+    under_way: BytesMut,
+    delivered: usize,
+}
+
+impl Packets {
+    fn send<R: Peer>(&mut self, from: &mut End<R>, record: &mut Wire) {
+        let output = from.conn.output();
+        record.sent.extend_from_slice(output);
+        self.under_way.extend_from_slice(output);
+        let n = output.len();
+        from.conn.consume_output(n);
+    }
+
+    /// The next one, and nothing else.
+    fn deliver<R: Peer>(&mut self, to: &mut End<R>, now: Instant) -> bool {
+        let Some((length, _)) = self.under_way.split_first_chunk::<4>() else { return false };
+        let length = u32::from_be_bytes(*length) as usize;
+        to.input.extend_from_slice(&self.under_way.split_to(4 + length + ssh_tests::null::TAG));
+        to.turn(now);
+        self.delivered += 1;
+        true
+    }
+}
+
+/// The session, packet by packet: `behind` is called behind each that was taken, with the side that took it and how
+/// many that side took before. Whoever sent it may have sent more by then, which is on its way.
+fn session_by_packets(pair: &mut Pair, mut behind: impl FnMut(&mut Pair, Side, usize)) {
+    let (mut to_server, mut to_client) = (Packets::default(), Packets::default());
+    session_by(pair, |pair| {
+        let now = pair.now;
+        let mut busy = pair.client.turn(now) | pair.server.turn(now);
+        to_server.send(&mut pair.client, &mut pair.c2s);
+        if to_server.deliver(&mut pair.server, now) {
+            behind(pair, Side::Server, to_server.delivered - 1);
+            busy = true;
+        }
+        to_client.send(&mut pair.server, &mut pair.s2c);
+        if to_client.deliver(&mut pair.client, now) {
+            behind(pair, Side::Client, to_client.delivered - 1);
+            busy = true;
+        }
+        busy
+    });
+}
+
 #[test]
 fn sm_13_a_rekey_behind_every_single_message_of_a_side_loses_nothing() {
+    let start = || {
+        let pair = pair_with(no_flood_limit, |_| {});
+        let before = [&pair.c2s, &pair.s2c].map(|wire| record::packets(&wire.sent).len());
+        (pair, before)
+    };
+    let mut points = Vec::new();
+    let (mut pair, before) = start();
+    session_by_packets(&mut pair, |_, to, index| points.push((to, index)));
+    // Each message behind authentication, of either side, is a point.
+    for (to, wire, before) in [(Side::Server, &pair.c2s, before[0]), (Side::Client, &pair.s2c, before[1])] {
+        let numbers = record::numbers(&wire.sent).split_off(before);
+        let tried: Vec<_> = points.iter().filter(|point| point.0 == to).map(|point| point.1).collect();
+        assert_eq!(tried, Vec::from_iter(0..numbers.len()), "{numbers:?}");
+        assert!(numbers.len() > 20, "{numbers:?}");
+        // Those that leave together with others are among them.
+        let (request, eof, close) = (number::CHANNEL_REQUEST, number::CHANNEL_EOF, number::CHANNEL_CLOSE);
+        let together: [&[u8]; 2] = match to {
+            Side::Server => [&[request, request], &[eof, close]],
+            Side::Client => [&[request, eof], &[eof, close]],
+        };
+        let of_channel: Vec<_> =
+            numbers.into_iter().filter(|number| [request, eof, close].contains(number)).collect();
+        for part in together {
+            assert!(of_channel.windows(2).any(|two| two == part), "{part:?} in {of_channel:?}");
+        }
+    }
+    for from in [From::Client, From::Server, From::Both] {
+        for &point in &points {
+            let (mut pair, _) = start();
+            session_by_packets(&mut pair, |pair, to, index| {
+                if (to, index) == point {
+                    from.rekey(pair);
+                }
+            });
+            assert_eq!(rekeyed(&pair), (1, 1), "rekey {from:?} behind {point:?}");
+        }
+    }
+}
+
+#[test]
+fn sm_13_rekeys_by_every_small_number_of_packets_lose_nothing() {
     for packets in 1..30 {
         let mut pair = pair_with(no_flood_limit, move |rekey| rekey.packets = packets);
         session(&mut pair, |_, _| {});
@@ -390,30 +492,63 @@ fn a_rekey_asked_for_before_authentication_waits_for_it() {
     assert_clean(&pair);
 }
 
+/// What a peer says up to its login, message by message.
+fn before_login(subject: Side) -> Vec<fn(&mut Scene)> {
+    use ssh_proto::raw::auth::{Method, UserauthBanner, UserauthRequest};
+    let refused: fn(&mut Scene) = |scene| {
+        scene.tell(&UserauthRequest { user: "user", service: "ssh-connection", method: Method::None });
+        scene.answer_auth(AuthVerdict::Reject { next: AuthMethods::NONE });
+        scene.wait(Duration::from_secs(10));
+    };
+    let exchange: [fn(&mut Scene); 2] = match subject {
+        Side::Client => [
+            |scene| {
+                scene.method();
+                scene.accept_host_key();
+            },
+            Scene::new_keys,
+        ],
+        Side::Server => [Scene::method, Scene::new_keys],
+    };
+    let login: [fn(&mut Scene); 3] = match subject {
+        Side::Client => [
+            Scene::service,
+            |scene| scene.tell(&UserauthBanner { message: b"welcome", language: b"" }),
+            |scene| {
+                scene.as_client().authenticate("user", ssh_proto::Credential::None).unwrap();
+                scene.settle();
+                // USERAUTH_FAILURE.
+                scene.say(b"\x33\0\0\0\x08password\0");
+            },
+        ],
+        Side::Server => [Scene::service, refused, refused],
+    };
+    let first: [fn(&mut Scene); 1] = [|scene| scene.kexinit(|_| {})];
+    [&first[..], &exchange, &login].concat()
+}
+
 #[test]
-fn sm_10_a_kexinit_before_authentication_ends_the_connection() {
-    for at_client in [true, false] {
-        let mut pair = Pair::null();
-        pair.handshake();
-        let kexinit = hand::kexinit(ssh_tests::null::NAME);
-        if at_client {
-            pair.client.conn.send_raw(&kexinit);
-        } else {
-            pair.server.conn.send_raw(&kexinit);
+fn sm_10_a_kexinit_before_authentication_ends_the_connection_wherever_it_comes() {
+    for side in [Side::Client, Side::Server] {
+        let steps = before_login(side);
+        for at in 1..=steps.len() {
+            let mut scene = Scene::of(side);
+            scene.hello();
+            for step in &steps[..at] {
+                step(&mut scene);
+            }
+            assert!(!scene.is_over(), "{side:?}, {at}: {:?}", scene.events);
+            scene.say(&hand::kexinit(ssh_tests::null::NAME));
+            assert!(scene.is_over(), "{side:?}, {at}");
+            scene.assert_broken(PeerMisbehaved::UnexpectedMessage, Some(number::KEXINIT));
         }
-        pair.drive();
-        let broken = CloseReason::PeerMisbehaved {
-            rule: PeerMisbehaved::UnexpectedMessage,
-            message: Some(number::KEXINIT),
-        };
-        let (broke, told) = if at_client {
-            (pair.server.closed, pair.client.closed)
-        } else {
-            (pair.client.closed, pair.server.closed)
-        };
-        assert_eq!(broke, Some(broken));
-        let code = DisconnectCode::PROTOCOL_ERROR;
-        assert!(matches!(told, Some(CloseReason::PeerDisconnected { code: c, .. }) if c == code), "{told:?}");
+        // They do lead to a login, and behind it new keys are the peer's right.
+        let mut scene = Scene::of(side);
+        scene.hello();
+        steps.iter().for_each(|step| step(&mut scene));
+        scene.login();
+        scene.exchange();
+        assert!(!scene.is_over() && scene.state() == ssh_proto::raw::State::Authed, "{:?}", scene.events);
     }
 }
 

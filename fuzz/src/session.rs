@@ -522,7 +522,7 @@ impl<S: Subject> Session<S> {
         self.buf = BytesMut::new();
         let usage = self.conn.memory_usage();
         let told = usage.outbox + usage.owed + usage.events + usage.channels * 4096;
-        let most = 2 * told + self.conn.output_capacity() + self.limits.output + FIXED;
+        let most = 2 * told + self.conn.output_capacity() + FIXED;
         let before = live();
         drop(self.conn);
         let freed = before.saturating_sub(live());

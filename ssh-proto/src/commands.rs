@@ -214,7 +214,7 @@ impl<R: Role> Connection<R> {
     /// Sends a payload as it is, in whatever state. For tests and fuzzing.
     #[cfg(feature = "raw")]
     pub fn send_raw(&mut self, payload: &[u8]) {
-        self.core.out.transport(|out| out.extend_from_slice(payload));
+        self.core.out.transport_with(payload.len(), |out| out.extend_from_slice(payload));
     }
 
     /// Sets what was received under the current key, in packets and bytes. For tests of what wears a key out.

@@ -156,7 +156,9 @@ impl<R: Role> Connection<R> {
         self.core.memory_usage()
     }
 
-    /// The capacity of the output buffer, in bytes.
+    /// The bytes that the output buffer takes, with those behind and before the [`output`](Self::output). At most
+    /// half as much again as [`Limits::output`](crate::Limits::output) and a packet; for the moment in which it grows
+    /// there are two. What was swapped out is not in it.
     pub fn output_capacity(&self) -> usize {
         self.core.out.capacity()
     }

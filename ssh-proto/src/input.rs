@@ -30,10 +30,33 @@ const BUFFERS: usize = 3;
 /// ```
 #[derive(Debug)]
 pub struct InputPool {
-    current: BytesMut,
-    others: Vec<BytesMut>,
+    current: Held,
+    others: Vec<Held>,
     size: usize,
     max: usize,
+}
+
+/// A buffer, and the bytes it takes: its capacity does not count what was taken off its front.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: BytesMut,
+    size: usize,
+}
+
+impl Held {
+    fn new(size: usize) -> Self {
+        let bytes = BytesMut::with_capacity(size);
+        Self { size: bytes.capacity(), bytes }
+    }
+
+    fn spare(&self) -> usize {
+        self.bytes.capacity().saturating_sub(self.bytes.len())
+    }
+
+    /// Larger than it was made it is when more was appended than there was room for.
+    fn size(&self) -> usize {
+        self.size.max(self.bytes.capacity())
+    }
 }
 
 impl Default for InputPool {
@@ -45,7 +68,7 @@ impl Default for InputPool {
 impl InputPool {
     /// An empty pool.
     pub fn new() -> Self {
-        Self { current: BytesMut::new(), others: Vec::new(), size: MIN, max: MAX }
+        Self { current: Held::default(), others: Vec::new(), size: MIN, max: MAX }
     }
 
     /// The size of buffers that does until a peer is authenticated, for [`set_max`](Self::set_max).
@@ -65,26 +88,26 @@ impl InputPool {
 
     /// The buffer to append to and to hand to `handle_input`.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.current
+        &mut self.current.bytes
     }
 
     /// Makes room for a read and says how many bytes: at least an eighth of the buffer's size.
     pub fn reserve(&mut self) -> usize {
-        let spare = |buffer: &BytesMut| buffer.capacity().saturating_sub(buffer.len());
+        self.current.size = self.current.size();
         let wanted = self.size / 8;
         // Enough is left behind what is there, or the slices of the front are gone.
-        if spare(&self.current) >= wanted || self.current.try_reclaim(wanted) {
-            return spare(&self.current);
+        if self.current.spare() >= wanted || self.current.bytes.try_reclaim(wanted) {
+            return self.current.spare();
         }
-        let needed = self.current.len().saturating_add(wanted);
-        let free = self.others.iter_mut().position(|other| other.try_reclaim(needed));
+        let needed = self.current.bytes.len().saturating_add(wanted);
+        let free = self.others.iter_mut().position(|other| other.bytes.try_reclaim(needed));
         let next = match free {
             Some(at) => self.others.swap_remove(at),
-            None => BytesMut::with_capacity(self.size.max(needed)),
+            None => Held::new(self.size.max(needed)),
         };
         let mut old = core::mem::replace(&mut self.current, next);
-        self.current.extend_from_slice(&old);
-        old.clear();
+        self.current.bytes.extend_from_slice(&old.bytes);
+        old.bytes.clear();
         // Before authentication nothing is parked, so nothing is there to turn away from: one buffer does.
         let others = if self.max > Self::MAX_PRE_AUTH { BUFFERS - 1 } else { 0 };
         if self.others.len() < others {
@@ -94,14 +117,14 @@ impl InputPool {
             *first = old;
             self.others.rotate_left(1);
         }
-        spare(&self.current)
+        self.current.spare()
     }
 
     /// A read gave `n` of `room` bytes: a full one means there is more to come.
     pub fn filled(&mut self, n: usize, room: usize) {
         if n >= room && self.size < self.max {
             self.size = self.size.saturating_mul(2).min(self.max);
-            self.others.retain(|other| other.capacity() >= self.size);
+            self.others.retain(|other| other.size() >= self.size);
         }
     }
 
@@ -109,17 +132,18 @@ impl InputPool {
     pub fn idle(&mut self) {
         self.others.clear();
         self.size = MIN;
-        // However little is left of it, it may be large: its capacity does not count what was taken off its front.
-        if self.current.len() < MIN {
-            let mut small = BytesMut::with_capacity(if self.current.is_empty() { 0 } else { MIN });
-            small.extend_from_slice(&self.current);
+        // However little is left of it, it may be large.
+        if self.current.bytes.len() < MIN {
+            let mut small = Held::new(if self.current.bytes.is_empty() { 0 } else { MIN });
+            small.bytes.extend_from_slice(&self.current.bytes);
             self.current = small;
         }
     }
 
-    /// Bytes of the buffers held.
+    /// Bytes of the buffers held, whatever of them is in use. A buffer that was turned away from for good, and is
+    /// kept alive by slices that a connection or the application has, is theirs and not counted.
     pub fn capacity(&self) -> usize {
-        self.others.iter().map(BytesMut::capacity).fold(self.current.capacity(), usize::saturating_add)
+        self.others.iter().map(Held::size).fold(self.current.size(), usize::saturating_add)
     }
 }
 
@@ -127,8 +151,8 @@ impl InputPool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_large_buffer_is_given_back_however_little_of_it_is_left() {
+    /// A pool whose buffer grew, all but `left` bytes of it taken off again.
+    fn grown(left: usize) -> InputPool {
         let mut pool = InputPool::new();
         let mut room = pool.reserve();
         while room < 4 * MIN {
@@ -138,10 +162,43 @@ mod tests {
             room = pool.reserve();
         }
         pool.buffer().resize(room, 1);
-        drop(pool.buffer().split_to(room - 10));
+        drop(pool.buffer().split_to(room - left));
+        pool.others.clear();
+        pool
+    }
+
+    #[test]
+    fn a_large_buffer_is_given_back_however_little_of_it_is_left() {
+        let mut pool = grown(10);
         assert!(pool.buffer().capacity() < MIN);
         pool.idle();
         assert_eq!(pool.buffer()[..], [1; 10]);
         assert!(!pool.buffer().try_reclaim(MIN), "it was there still");
+        assert_eq!(pool.capacity(), MIN);
+    }
+
+    #[test]
+    fn a_buffer_counts_whole_however_little_of_it_is_left() {
+        let mut pool = grown(10);
+        assert!(pool.capacity() >= 4 * MIN, "{}", pool.capacity());
+        // Behind slices of it that are kept, it is one of the others, and the next is the one in use.
+        let kept = pool.buffer().split();
+        let before = pool.capacity();
+        pool.reserve();
+        assert_eq!((pool.others.len(), pool.capacity()), (1, before + pool.size));
+        drop(kept);
+    }
+
+    #[test]
+    fn a_buffer_that_is_large_enough_stays_when_buffers_grow() {
+        let mut pool = grown(10);
+        let kept = pool.buffer().split();
+        pool.reserve();
+        drop(kept);
+        // It shows next to nothing of what it is.
+        assert!(pool.others[0].bytes.capacity() < MIN && pool.others[0].size() >= 2 * MIN);
+        pool.size = MIN;
+        pool.filled(MIN, MIN);
+        assert_eq!(pool.others.len(), 1);
     }
 }

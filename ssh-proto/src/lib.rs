@@ -84,10 +84,11 @@
 //! Every bound is a field of [`Limits`] or a constant of this crate. What a connection may hold is the sum of: the
 //! input buffers ([`InputPool`]), and as many more as parked data may keep alive ([`Limits::max_borrowed`] times
 //! the size of one); one packet; the receive windows granted (at most [`Limits::recv_budget`]); the state of
-//! [`Limits::max_channels`] channels; the output limit and one swapped buffer, the outbox, the waiting events, and
-//! the replies owed. [`Connection::memory_usage`] reports it, buffers and channels as numbers. Slices that were
-//! read are the embedder's, and so is a ticket while it is undecided: it holds what was asked, up to a packet. How
-//! many there may be at once is bounded by [`Limits`]. Nothing is reserved by a length or a count before the bytes are there.
+//! [`Limits::max_channels`] channels; the output limit and one swapped buffer, each with a packet over it, or half as
+//! much again in one buffer that is sent in pieces; the outbox, the waiting events, and the replies owed.
+//! [`Connection::memory_usage`] reports it, buffers and channels as numbers. Slices that were read are the
+//! embedder's, and so is a ticket while it is undecided: it holds what was asked, up to a packet. How many there may
+//! be at once is bounded by [`Limits`]. Nothing is reserved by a length or a count before the bytes are there.
 //!
 //! # Keys are renewed in flight
 //!
@@ -149,6 +150,8 @@ mod text;
 mod ticket;
 mod time;
 mod timer;
+#[cfg(test)]
+mod tokens;
 mod transport;
 pub mod wire;
 

@@ -120,7 +120,9 @@ impl OwedQueue {
             let Some(owed) = self.queue.pop_front() else { break };
             self.forgive(owed.cost());
             match owed {
-                Owed::Pong(data) => sender.send(&Pong { data: &data }),
+                Owed::Pong(data) => {
+                    sender.send_with(data.len().saturating_add(5), |out| Pong { data: &data }.encode(out));
+                }
                 Owed::Unimplemented(sequence) => sender.send(&Unimplemented { sequence }),
                 Owed::OpenFailure(remote, why) => send_open_failure(&mut sender, remote, &why),
                 Owed::Global(Some(data)) => {

@@ -33,11 +33,7 @@ pub(crate) struct AuthContext<'a> {
 }
 
 /// Proof that authentication is complete. Only the two halves make one; the mux can't be had without it, and
-/// nobody else makes one:
-///
-/// ```compile_fail,E0603
-/// let forged = ssh_proto::auth::Authenticated(());
-/// ```
+/// nobody else can make one, for the field is private.
 #[derive(Debug)]
 pub(crate) struct Authenticated(());
 

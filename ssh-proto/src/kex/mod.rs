@@ -186,7 +186,7 @@ impl Kex {
         let first = !self.established;
         self.our_init =
             build_kexinit(self.side, common, first, &mut out.random).map_err(|_| CloseReason::Entropy)?;
-        out.transport(|buf| buf.extend_from_slice(&self.our_init));
+        out.transport_with(self.our_init.len(), |buf| buf.extend_from_slice(&self.our_init));
         out.begin_exchange();
         self.phase = Phase::InitSent;
         Ok(())

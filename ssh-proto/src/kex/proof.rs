@@ -12,13 +12,7 @@ pub(crate) struct HostKeyAccepted(pub(super) ());
 #[derive(Debug)]
 pub(crate) struct ReplySigned(pub(super) ());
 
-/// The right to take new keys into use. Only the key exchange can make one:
-///
-/// ```compile_fail,E0603
-/// use ssh_proto::kex::proof::{KexProof, ReplySigned};
-///
-/// let forged = KexProof::Server(ReplySigned(()));
-/// ```
+/// The right to take new keys into use. Only the key exchange can make one: the fields above are its own.
 #[derive(Debug)]
 pub(crate) enum KexProof {
     Client(SignatureVerified, HostKeyAccepted),

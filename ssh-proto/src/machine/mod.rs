@@ -116,7 +116,7 @@ impl Core {
             our_ident: common.ident.as_bytes().to_vec(),
             peer_ident: Vec::new(),
             incoming: Incoming::new(MAX_PACKET_PRE_AUTH),
-            out: Outgoing::new(entropy, hard_limit),
+            out: Outgoing::new(entropy, hard_limit, limits.output),
             kex: Kex::new(side),
             auth: match &config {
                 AnyConfig::Client(_) => Auth::Client(ClientAuth::new()),

@@ -71,8 +71,21 @@ const HEAD: usize = 5;
 /// The least padding of a packet, RFC 4253 §6.
 const MIN_PADDING: usize = 4;
 
+/// What goes out behind the last byte below the output limit: a packet, and what no limit holds up.
+const OVER: usize = 64 * 1024;
+/// The room for a message of a layer above whose size is not said.
+const MESSAGE: usize = 512;
+/// The room for a message of the transport or a key exchange whose size is not said.
+const EXCHANGE: usize = 4 * 1024;
+
 pub(crate) struct Outgoing {
+    /// Never advanced, so that its capacity is all of it. Only `make_room` lets it grow, but for a message larger
+    /// than it was said to be.
     out: BytesMut,
+    /// How much of `out` was consumed.
+    head: usize,
+    /// How much services put in, but for their last packet.
+    limit: usize,
     /// Bytes traded away by `swap` and not reported as sent yet.
     swapped: usize,
     sealer: Box<dyn SealPacket>,
@@ -88,11 +101,13 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// `max_bytes` is what one key may carry at the very most.
-    pub(crate) fn new(entropy: Box<dyn Entropy + Send>, max_bytes: u64) -> Self {
+    /// `max_bytes` is what one key may carry at the very most, `limit` the output limit.
+    pub(crate) fn new(entropy: Box<dyn Entropy + Send>, max_bytes: u64, limit: usize) -> Self {
         let sealer = Box::new(Plain);
         Self {
             out: BytesMut::new(),
+            head: 0,
+            limit,
             swapped: 0,
             shape: sealer.shape(),
             sealer,
@@ -124,13 +139,14 @@ impl Outgoing {
 
     /// Bytes not reported as sent, swapped ones included.
     pub(crate) fn pending(&self) -> usize {
-        self.swapped.saturating_add(self.out.len())
+        self.swapped.saturating_add(self.output().len())
     }
 
     pub(crate) fn output(&self) -> &[u8] {
-        &self.out
+        self.out.get(self.head..).unwrap_or_default()
     }
 
+    /// Bytes of the buffer, those before the output included.
     pub(crate) fn capacity(&self) -> usize {
         self.out.capacity()
     }
@@ -139,15 +155,52 @@ impl Outgoing {
         self.progress |= n > 0;
         let from_swapped = n.min(self.swapped);
         self.swapped = self.swapped.saturating_sub(from_swapped);
-        let rest = n.saturating_sub(from_swapped).min(self.out.len());
-        self.out.advance(rest);
+        let rest = n.saturating_sub(from_swapped).min(self.output().len());
+        self.head = self.head.saturating_add(rest);
+        if self.head >= self.out.len() {
+            self.out.clear();
+            self.head = 0;
+        }
+    }
+
+    /// Lets so many bytes be appended without another allocation.
+    ///
+    /// To grow over what was consumed would double it too. A move copies all that is unsent, so there is one in
+    /// place only when half as much was sent since the last, and else into a buffer with half as much room again:
+    /// however slowly a peer takes it, a byte is copied a few times, and the buffer is at most half as large again
+    /// as its contents ever were. One that is sent whole or swapped needs no such room.
+    fn make_room(&mut self, needed: usize) {
+        if self.out.capacity().saturating_sub(self.out.len()) >= needed {
+            return;
+        }
+        let unsent = self.output().len();
+        let wanted = unsent.saturating_add(needed);
+        if self.head >= unsent / 2 && self.out.capacity() >= wanted {
+            self.out.copy_within(self.head.., 0);
+            self.out.truncate(unsent);
+        } else {
+            let most = self.limit.saturating_add(OVER);
+            let size = match self.head {
+                0 if wanted <= most => wanted.saturating_mul(2).min(most),
+                _ => wanted.saturating_add(wanted / 2),
+            };
+            let mut larger = BytesMut::with_capacity(size);
+            larger.extend_from_slice(self.output());
+            self.out = larger;
+        }
+        self.head = 0;
     }
 
     /// Trades the pending bytes for an empty buffer. While a traded buffer is not consumed, nothing happens.
     pub(crate) fn swap(&mut self, spare: &mut BytesMut) {
         if self.swapped == 0 && spare.is_empty() {
+            self.out.advance(self.head);
+            self.head = 0;
             core::mem::swap(&mut self.out, spare);
             self.swapped = spare.len();
+            // What was taken off its front counts again.
+            let shown = self.out.capacity();
+            let _ = self.out.try_reclaim(shown.saturating_add(1));
         }
     }
 
@@ -159,26 +212,32 @@ impl Outgoing {
     /// Drops what was not sent.
     pub(crate) fn clear(&mut self) {
         self.out = BytesMut::new();
+        self.head = 0;
         self.swapped = 0;
     }
 
-    /// Gives the buffer back when it is empty and large. That shows once what was consumed is reclaimed: the
-    /// capacity alone is only what is left behind it.
+    /// Gives the buffer back when it is empty and large.
     pub(crate) fn shrink(&mut self) {
         const IDLE: usize = 4096;
-        if self.out.is_empty() && self.out.try_reclaim(IDLE + 1) {
+        if self.out.is_empty() && self.out.capacity() > IDLE {
             self.out = BytesMut::new();
         }
     }
 
     /// Appends bytes that are no packet: the identification line.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
         self.out.put_slice(bytes);
     }
 
     /// A transport or key exchange message (1–49 without 5–7): legal at any time.
     pub(crate) fn transport(&mut self, write: impl FnOnce(&mut BytesMut)) {
-        self.packet(0, write);
+        self.packet(EXCHANGE, write);
+    }
+
+    /// The same, of about `size` bytes.
+    pub(crate) fn transport_with(&mut self, size: usize, write: impl FnOnce(&mut BytesMut)) {
+        self.packet(size, write);
     }
 
     /// Whether services may send now.
@@ -238,9 +297,9 @@ impl Outgoing {
         // Should a provider panic in here, or name a block that no padding fills, this connection sends nothing any
         // more: the embedder may go on with it, and no packet is left out.
         self.fault = Some(SendFault::Interrupted);
-        let mut unsealed = Unsealed { start: self.out.len(), out: &mut self.out, sealed: false };
         let around = self.shape.block.saturating_add(self.shape.tag).saturating_add(HEAD + MIN_PADDING);
-        unsealed.out.reserve(size.saturating_add(around));
+        self.make_room(size.saturating_add(around));
+        let mut unsealed = Unsealed { start: self.out.len(), out: &mut self.out, sealed: false };
         unsealed.out.put_bytes(0, HEAD);
         write(unsealed.out);
         let payload = unsealed.out.len().saturating_sub(unsealed.start).saturating_sub(HEAD);
@@ -295,21 +354,13 @@ impl Drop for Unsealed<'_> {
 }
 
 /// The right to send messages of the layers above the transport. [`Outgoing::service`] gives it; who was given none
-/// has none:
-///
-/// ```compile_fail,E0603
-/// use ssh_proto::transport::outgoing::{Outgoing, ServiceSender};
-///
-/// fn send(out: &mut Outgoing) -> ServiceSender<'_> {
-///     ServiceSender(out)
-/// }
-/// ```
+/// has none, for the field is private.
 pub(crate) struct ServiceSender<'a>(&'a mut Outgoing);
 
 impl ServiceSender<'_> {
     /// Sends a message.
     pub(crate) fn send<'m>(&mut self, message: &impl Message<'m>) {
-        self.0.packet(0, |out| message.encode(out));
+        self.0.packet(MESSAGE, |out| message.encode(out));
     }
 
     /// Sends a payload written by `write`, of about `size` bytes.
@@ -325,6 +376,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const LIMIT: usize = 256 * 1024;
 
     struct NoEntropy;
 
@@ -358,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_packet_whose_sealing_panics_is_not_in_the_output_and_none_follows_it() {
-        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX);
+        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX, LIMIT);
         out.sealer = Box::new(Panics(false));
         out.transport(|out| out.put_slice(b"sealed"));
         let sealed = out.output().to_vec();
@@ -385,7 +438,7 @@ mod tests {
 
     #[test]
     fn pk_12_sequence_numbers_wrap() {
-        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX);
+        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX, LIMIT);
         (out.sealer, out.seq) = (Box::new(Numbers), u32::MAX - 1);
         for seq in [u32::MAX - 1, u32::MAX, 0, 1] {
             out.clear();
@@ -407,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_packet_that_cannot_be_padded_is_not_dropped_in_silence() {
-        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX);
+        let mut out = Outgoing::new(Box::new(Zeros), u64::MAX, LIMIT);
         let sealer = Box::new(Wide);
         (out.shape, out.sealer) = (sealer.shape(), sealer);
         out.transport(|out| out.put_slice(b"payload"));
@@ -432,7 +485,7 @@ mod tests {
     }
 
     fn outgoing() -> Outgoing {
-        Outgoing::new(Box::new(NoEntropy), u64::MAX)
+        Outgoing::new(Box::new(NoEntropy), u64::MAX, LIMIT)
     }
 
     #[test]
@@ -523,6 +576,64 @@ mod tests {
         assert_eq!(out.output(), [0], "it is in use");
         out.consume(1);
         out.shrink();
-        assert!(!out.out.try_reclaim(1), "it was there still");
+        assert_eq!(out.capacity(), 0, "it was there still");
+    }
+
+    #[test]
+    fn a_slow_peer_costs_half_as_much_memory_again_and_a_few_copies_of_each_byte() {
+        const PACKET: usize = 32 * 1024;
+        let limit = 4 * LIMIT;
+        for taken in [10, 100, 1000, 5000, 30_000, 100_000, 500_000] {
+            let mut out = Outgoing { limit, ..outgoing() };
+            let (mut made, mut copied, mut allocated) = (0, 0, 0);
+            while made < 8 * limit {
+                while out.pending() < limit {
+                    let (head, unsent, at) = (out.head, out.pending(), out.out.as_ptr());
+                    out.raw(&[7; PACKET]);
+                    made += PACKET;
+                    allocated += usize::from(out.out.as_ptr() != at);
+                    if out.head < head || out.out.as_ptr() != at {
+                        copied += unsent;
+                    }
+                    assert!(out.capacity() <= (limit + PACKET) * 3 / 2, "{taken}: {}", out.capacity());
+                }
+                out.consume(taken);
+            }
+            println!("{taken}: {copied} bytes of {made} copied, {allocated} allocations");
+            assert!(copied <= 3 * made, "{taken}: {copied} of {made}");
+            assert!(allocated <= 10, "{taken}: {allocated}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_is_sent_whole_or_swapped_is_as_large_as_the_limit_and_little_more() {
+        for swaps in [true, false] {
+            let (mut out, mut spare) = (outgoing(), BytesMut::new());
+            for _ in 0..20 {
+                while out.pending() < LIMIT {
+                    out.raw(&[7; 32 * 1024]);
+                }
+                if swaps {
+                    out.swap(&mut spare);
+                    spare.advance(spare.len());
+                }
+                out.consume(usize::MAX);
+                assert!(out.capacity() <= LIMIT + OVER, "{}", out.capacity());
+            }
+        }
+    }
+
+    #[test]
+    fn a_spare_counts_with_what_was_taken_off_its_front() {
+        let (mut out, mut spare) = (outgoing(), BytesMut::with_capacity(10_000));
+        spare.extend_from_slice(&[1; 9_000]);
+        spare.advance(9_000);
+        out.swap(&mut spare);
+        assert!(out.capacity() >= 10_000, "{}", out.capacity());
+        let mut split = BytesMut::with_capacity(20_000);
+        split.extend_from_slice(&[1; 19_000]);
+        drop(split.split_to(19_000));
+        out.swap(&mut split);
+        assert!(out.capacity() >= 20_000, "{}", out.capacity());
     }
 }
