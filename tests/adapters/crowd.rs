@@ -269,7 +269,7 @@ fn from_elsewhere(at: SocketAddr) -> TcpStream {
 }
 
 /// A good client, beside the crowd.
-fn is_served(at: SocketAddr) {
+pub(crate) fn is_served(at: SocketAddr) {
     let client = blocking::Client::with_config(configs().0)
         .host_keys(blocking::HostKeys::DangerousAcceptAny)
         .connect_timeout(PATIENCE)

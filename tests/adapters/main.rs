@@ -14,6 +14,7 @@ mod over_std;
 mod over_tokio;
 mod serving;
 mod session;
+mod shortage;
 mod strangers;
 mod sweep;
 mod tally;
