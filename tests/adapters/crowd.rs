@@ -14,6 +14,7 @@ use ssh_tests::null_client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
+use crate::given_up::until;
 use crate::line::Line;
 use crate::over_std::{self, Serves};
 use crate::over_tokio::{self, runtime, serve};
@@ -49,6 +50,15 @@ pub(crate) fn blocking(
         .unwrap();
     client.auth_password("me", "x").unwrap();
     (line, client, server)
+}
+
+/// Waits for what has to come by itself, on threads of its own.
+pub(crate) fn waits_until(what: &str, done: impl Fn() -> bool) {
+    let patience = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < patience, "{what} does not come");
+        thread::yield_now();
+    }
 }
 
 /// Runs this on a thread of its own; a panic when it does not come back.
@@ -178,9 +188,8 @@ fn ad_10_a_hundred_thousand_channels_one_after_the_other() {
             drop(client.open_session().await.unwrap());
         }
         over_tokio::talk(client.open_session().await.unwrap()).await.unwrap();
-        while server.memory_usage().channels + client.memory_usage().channels > 0 {
-            tokio::task::yield_now().await;
-        }
+        let channels = || server.memory_usage().channels + client.memory_usage().channels;
+        until("the end of all channels", || channels() == 0).await;
         let grown = live().saturating_sub(early);
         assert!(grown < NO_GROWTH, "{grown} bytes more");
         println!("{TOKIO}: {OPENS} channels opened and closed: {grown} bytes more on the heap");
@@ -194,8 +203,9 @@ fn ad_10_a_hundred_thousand_channels_one_after_the_other() {
         drop(client.open_session().unwrap());
     }
     over_std::talk(&client.open_session().unwrap()).unwrap();
-    client.close();
-    server.join(PATIENCE);
+    let channels = || server.memory_usage().channels + client.memory_usage().channels;
+    waits_until("the end of all channels", || channels() == 0);
+    // Both connections are alive, as they were before.
     let grown = live().saturating_sub(early);
     assert!(grown < NO_GROWTH, "{grown} bytes more");
     println!("{STD}: {OPENS} channels opened and closed: {grown} bytes more on the heap");
@@ -259,7 +269,7 @@ fn from_elsewhere(at: SocketAddr) -> TcpStream {
 }
 
 /// A good client, beside the crowd.
-fn is_served(at: SocketAddr) {
+pub(crate) fn is_served(at: SocketAddr) {
     let client = blocking::Client::with_config(configs().0)
         .host_keys(blocking::HostKeys::DangerousAcceptAny)
         .connect_timeout(PATIENCE)

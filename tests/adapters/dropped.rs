@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ssh_io_std as blocking;
 use ssh_io_tokio::{Channel, Client, Error, ServerConnection};
@@ -12,7 +12,7 @@ use ssh_proto::CloseReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::crowd::comes_back;
+use crate::crowd::{comes_back, waits_until};
 use crate::given_up::{Rig, builder, connected, every_poll, on_one, polled, slow, turn_of_others};
 use crate::line::Line;
 use crate::over_std::{Serves, talk};
@@ -221,11 +221,7 @@ fn after(line: Arc<Line>, server: blocking::ServerConnection, closed: &Receiver<
     server.join(PATIENCE);
     assert!(server.is_finished());
     drop(server);
-    let patience = Instant::now() + PATIENCE;
-    while Arc::strong_count(&line) > 1 && Instant::now() < patience {
-        thread::yield_now();
-    }
-    assert_eq!(Arc::strong_count(&line), 1, "a thread is left");
+    waits_until("the end of all threads", || Arc::strong_count(&line) == 1);
 }
 
 #[test]
@@ -287,11 +283,7 @@ fn channels_while_others_go_on() {
         thread::spawn(move || drop(channel)).join().unwrap();
         talk(&client.open_session().unwrap()).unwrap();
     }
-    let patience = Instant::now() + PATIENCE;
-    while client.memory_usage().channels > 0 && Instant::now() < patience {
-        thread::yield_now();
-    }
-    assert_eq!(client.memory_usage().channels, 0);
+    waits_until("the end of all channels", || client.memory_usage().channels == 0);
     client.close();
     after(line, server, &closed);
     given_up(STD, "busy channels dropped beside others", ROUNDS);

@@ -2,7 +2,7 @@
 //!
 //! [`line`] is a transport in memory, and [`Faults`](line::Faults) what is wrong with it: one description for
 //! blocking and for asynchronous streams. Tests take turns, so that threads, tasks, descriptors and the heap can
-//! be counted; each tells how many positions it tried.
+//! be counted; each tells how many positions it tried, and the last one how many that was in all.
 
 mod busy;
 mod crowd;
@@ -14,6 +14,7 @@ mod over_std;
 mod over_tokio;
 mod serving;
 mod session;
+mod shortage;
 mod strangers;
 mod sweep;
 mod tally;

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
 
 use ssh_io_std::{Channel, Client, Error, Handler, HostKeys, Question, ServerChannel, ServerConnection};
 use ssh_proto::{
@@ -12,6 +11,7 @@ use ssh_proto::{
     ExitStatus, OpenRequest, ServerConfig,
 };
 
+use crate::crowd::waits_until;
 use crate::line::{Faults, Line};
 use crate::session::{COMPLAINT, DATA, Ended, STATUS, Whole, configs, own, pieces};
 use crate::sweep;
@@ -140,11 +140,7 @@ fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]
     rekeys[1] = server.rekeys();
     drop(server);
     // Threads drop their last handles a moment behind their end.
-    let patience = Instant::now() + PATIENCE;
-    while Arc::strong_count(&line) > 1 && Instant::now() < patience {
-        thread::yield_now();
-    }
-    assert_eq!(Arc::strong_count(&line), 1, "both ends are let go");
+    waits_until("the end of both ends", || Arc::strong_count(&line) == 1);
     let (carried, calls) = (line.carried(), line.calls());
     Ended { client: result, waiter, after, rekeys, server: reason, carried, calls }
 }
@@ -195,6 +191,7 @@ fn ad_06_nuisances() {
 #[test]
 fn ad_06_failures() {
     let _turn = turn();
-    // Behind a failed write each waits a while for what may still be read.
+    // Behind a failed write each waits a while for what may still be read. Threads have no other time than that of
+    // the world, and how long they wait is not for an embedder to say, so that many of them wait at once.
     sweep::every_failure(STD, |sessions| run_beside(64, sessions));
 }

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout};
 
+use crate::given_up::until;
 use crate::line::{Faults, Line};
 use crate::session::{COMPLAINT, DATA, Ended, STATUS, Whole, configs, own, pieces};
 use crate::sweep;
@@ -146,9 +147,7 @@ async fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faul
     drop(server);
     serving.await.unwrap();
     // Programs and their channels end by themselves.
-    while Handle::current().metrics().num_alive_tasks() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until("the end of all tasks", || Handle::current().metrics().num_alive_tasks() == 0).await;
     let (carried, calls) = (line.carried(), line.calls());
     assert_eq!(Arc::strong_count(&line), 1, "both ends are let go");
     Ended { client: result, waiter, after, rekeys, server: reason, carried, calls }
