@@ -1,7 +1,7 @@
 //! An interactive shell on a server, as `ssh user@host` gives it.
 //!
 //! `shell USER@HOST [PORT] [KEY-FILE]`, from a terminal. The host must be in `~/.ssh/known_hosts`. Without a key
-//! file it asks for the password.
+//! file, which must be one without a passphrase, it asks for the password.
 
 #[path = "common/exit.rs"]
 mod exit;
