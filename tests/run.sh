@@ -38,7 +38,7 @@ count() {
     # Each file is a line PEER ROLE OURS COUNT.
     if [ -s "$summary/$peer-$role-$ours" ]; then read -r _ _ _ n <"$summary/$peer-$role-$ours"; fi
     printf '  %-42s %4d\n' "$what" "$n"
-    if [ "$n" -eq 0 ]; then missing+=" $peer/$role"; fi
+    if [ "$n" -eq 0 ]; then missing+=" $what,"; fi
 }
 for peer in openssh dropbear paramiko asyncssh; do
     for ours in ssh-io-std ssh-io-tokio; do
@@ -49,6 +49,6 @@ for peer in openssh dropbear paramiko asyncssh; do
     done
 done
 if [ -n "$missing" ]; then
-    echo "tests: no combination of algorithms ran for:$missing" >&2
+    echo "tests: no combination of algorithms ran for:${missing%,}" >&2
     exit 1
 fi

@@ -6,7 +6,8 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, thread};
@@ -19,6 +20,8 @@ use ssh_io_std::ssh_proto::{
     ChannelRequestKind, ExitStatus, KeyProbe, OpenRequest, PublicKey, Secret, ServerConfig,
 };
 use ssh_io_std::{Client, Handler, HostKeys, OsEntropy, Question, Server, ServerChannel};
+
+const USAGE: &str = "usage: password-server PORT USER KEYS";
 
 /// Who may come in, and by what.
 struct Account {
@@ -129,21 +132,39 @@ fn demo() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = env::args().skip(1).collect();
-    let [port, user, keys] = &args[..] else {
-        return if args.is_empty() { demo() } else { Err("usage: password-server PORT USER KEYS".into()) };
-    };
+fn serve(port: &str, user: &str, file: &str) -> Result<(), Box<dyn Error>> {
+    let port: u16 = port.parse().map_err(|_| USAGE)?;
     let password = env::var("PASSWORD").ok();
     if password.as_deref() == Some("") {
         return Err("PASSWORD is empty: unset, there is none".into());
     }
-    let password = password.map(|password| digest(&Secret::from(&password[..])));
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse()?))?;
-    let account = Account { user: user.clone(), password, keys: AuthorizedKeys::parse(&fs::read(keys)?) };
-    let (fingerprint, _server) = server(account, listener)?;
-    println!("host key {fingerprint}");
+    let password = password.map(|password| digest(&Secret::from(password)));
+    let keys = AuthorizedKeys::parse(&fs::read(file).map_err(|error| format!("{file}: {error}"))?);
+    for skipped in keys.skipped() {
+        eprintln!("{file}: line {} is not used: {}", skipped.line, skipped.reason);
+    }
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
+    let address = listener.local_addr()?;
+    let (fingerprint, _server) = server(Account { user: user.into(), password, keys }, listener)?;
+    println!("listening on {address}, host key {fingerprint}");
     loop {
         thread::park();
+    }
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let done = match &args[..] {
+        [] => demo(),
+        [port, user, keys] => serve(port, user, keys),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("password-server: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! An interactive shell on a server, as `ssh user@host` gives it.
 //!
 //! `shell USER@HOST [PORT] [KEY-FILE]`, from a terminal. The host must be in `~/.ssh/known_hosts`. Without a key
-//! file it asks for the password.
+//! file, which must be one without a passphrase, it asks for the password.
+
+#[path = "common/exit.rs"]
+mod exit;
 
 use std::error::Error;
 use std::fs::File;
@@ -11,28 +14,36 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{env, thread};
 
+use exit::{exit_code, say, signal_code};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use ssh_io_std::ssh_proto::{ExitStatus, Stderr, TerminalModes, WindowSize};
-use ssh_io_std::{Channel, Client, HostKeys};
+use ssh_io_std::{Channel, Client, Error as SshError, HostKeys, read_key_file};
 
 /// The terminal: how it was found, while it is changed.
 #[derive(Default)]
 struct Terminal(Mutex<Option<Termios>>);
 
 impl Terminal {
-    /// The terminal, which a signal that ends this process has restored first.
+    /// The terminal, which a signal that ends or stops this process has restored first.
     fn watched() -> io::Result<Arc<Self>> {
-        let (terminal, mut signals) = (Arc::new(Self::default()), Signals::new([SIGHUP, SIGINT, SIGTERM])?);
+        let terminal = Arc::new(Self::default());
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP])?;
         let watched = Arc::clone(&terminal);
         thread::Builder::new().spawn(move || {
             for signal in signals.forever() {
-                // Kept to the end: nobody changes it any more.
+                // Kept meanwhile, in most cases to the end: nobody else changes it.
                 let mut found = watched.found();
+                let changed = found.as_ref().and_then(|_| tcgetattr(stdin()).ok());
                 restore(&mut found);
                 let _ = emulate_default_handler(signal);
+                // It was stopped, and goes on.
+                if let Some(changed) = changed {
+                    *found = tcgetattr(stdin()).ok();
+                    let _ = tcsetattr(stdin(), OptionalActions::Flush, &changed);
+                }
             }
         })?;
         Ok(terminal)
@@ -89,8 +100,7 @@ fn window_size() -> io::Result<WindowSize> {
 }
 
 /// Tells the program how large the terminal is, whenever that changes.
-fn follow_window(channel: Channel) -> io::Result<()> {
-    let mut changes = Signals::new([SIGWINCH])?;
+fn follow_window(mut changes: Signals, channel: Channel) -> io::Result<()> {
     thread::Builder::new().spawn(move || {
         for _ in changes.forever() {
             let told = window_size().map(|size| channel.window_change(size));
@@ -119,28 +129,38 @@ fn follow_keys(channel: Channel) -> io::Result<()> {
 
 fn run() -> Result<Option<ExitStatus>, Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
-    let (user, host) =
-        args.first().and_then(|to| to.rsplit_once('@')).ok_or("shell USER@HOST [PORT] [KEY]")?;
+    let usage = "usage: shell USER@HOST [PORT] [KEY-FILE]";
+    let (user, host) = args.first().and_then(|to| to.rsplit_once('@')).ok_or(usage)?;
+    let port: u16 = args.get(1).map_or(Ok(22), |port| port.parse()).map_err(|_| usage)?;
     if !stdin().is_terminal() {
         return Err("the input is not a terminal".into());
     }
+    let key = match args.get(2) {
+        Some(file) => Some(read_key_file(file, None).map_err(|error| format!("{file}: {error}"))?),
+        None => None,
+    };
     let terminal = Terminal::watched()?;
-    let port = args.get(1).map_or(Ok(22), |port| port.parse())?;
-    let known = HostKeys::KnownHosts(format!("{}/.ssh/known_hosts", env::var("HOME")?).into());
-    let client = Client::builder().host_keys(known).connect(host, port)?;
-    match args.get(2) {
-        Some(key) => client.auth_key_file(user, key, None)?,
+    let home = env::var("HOME").map_err(|_| "HOME is not set")?;
+    let known = HostKeys::KnownHosts(format!("{home}/.ssh/known_hosts").into());
+    let client = Client::builder().host_keys(known).connect(host, port).map_err(|error| match error {
+        SshError::Io(error) => format!("{host} port {port}: {error}"),
+        error => error.to_string(),
+    })?;
+    match key {
+        Some(key) => client.auth_key(user, key)?,
         None => client.auth_password(user, &ask_password(&terminal)?)?,
     }
     let channel = client.open_session()?;
     // One terminal for both: what nobody reads would fill the window.
     channel.set_stderr(Stderr::Combined);
     let term = env::var("TERM").unwrap_or_else(|_| "dumb".into());
+    // From before its size is read: none of its changes is missed.
+    let changes = Signals::new([SIGWINCH])?;
     channel.request_pty(&term, window_size()?, TerminalModes::default())?;
     channel.shell()?;
     // From here on the server's terminal edits and echoes, not this one.
     let raw = terminal.change(Termios::make_raw)?;
-    follow_window(channel.clone())?;
+    follow_window(changes, channel.clone())?;
     follow_keys(channel.clone())?;
     copy(&mut &channel, &mut unbuffered(stdout())?)?;
     let status = channel.wait_exit()?;
@@ -150,12 +170,15 @@ fn run() -> Result<Option<ExitStatus>, Box<dyn Error>> {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(Some(ExitStatus::Code(code))) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            let _ = writeln!(stderr(), "shell: {error}");
-            ExitCode::from(255)
+    ExitCode::from(match run() {
+        Ok(Some(ExitStatus::Signal { name, .. })) => {
+            say(&format!("the remote shell was ended by the signal {name}"));
+            signal_code(&name).unwrap_or(255)
         }
-    }
+        Ok(status) => exit_code(status),
+        Err(error) => {
+            say(&error.to_string());
+            255
+        }
+    })
 }

@@ -3,6 +3,7 @@
 mod exec;
 mod leftovers;
 mod serve;
+mod shell;
 
 use std::env;
 use std::fs;

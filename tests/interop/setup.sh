@@ -52,21 +52,22 @@ if [ ${#packages[@]} -gt 0 ]; then
     echo "interop setup: installing ${packages[*]}"
     log=$(mktemp)
     # Starting a system-wide sshd or dropbear is no business of a test:
-    # policy-rc.d stops that for the time of the installation.
+    # policy-rc.d stops that for the time of the installation, and goes also
+    # when that is interrupted.
     policy=/usr/sbin/policy-rc.d
-    wrote_policy=
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
-        as_root chmod 755 $policy
-        wrote_policy=yes
-    fi
-    installed=yes
-    {
+    install() (
+        if [ ! -e $policy ]; then
+            trap 'as_root rm -f $policy' EXIT
+            trap 'exit 1' HUP INT TERM
+            printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null || exit
+            as_root chmod 755 $policy || exit
+        fi
         as_root apt-get update &&
             as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y \
                 --no-install-recommends -o Dpkg::Options::=--force-confold "${packages[@]}"
-    } >"$log" 2>&1 </dev/null || installed=
-    if [ -n "$wrote_policy" ]; then as_root rm -f $policy; fi
+    )
+    installed=yes
+    install >"$log" 2>&1 </dev/null || installed=
     if [ -z "$installed" ]; then
         tail -n 40 "$log" >&2
         fail "apt-get could not install ${packages[*]}"

@@ -24,8 +24,11 @@ const ADDRESSES: u64 = 4000;
 /// One of so many logs in as far as to be refused; the others are cheaper, for both sides.
 const LOGIN_EVERY: u64 = 64;
 
+const SSH_MSG_DISCONNECT: u8 = 1;
+const SSH_MSG_KEXINIT: u8 = 20;
+
 /// What they do.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Connects, and leaves.
     Scan,
@@ -56,33 +59,56 @@ const CHEAP: [Kind; 7] = [
 ];
 const KINDS: usize = CHEAP.len() + 1;
 
-/// How many of each kind there were, and how many of those the server itself ended or refused.
+/// Those the server has to end itself.
+const ENDED: [Kind; 5] = [Kind::OtherProtocol, Kind::LongPacket, Kind::BadShare, Kind::BitFlip, Kind::Guess];
+
+/// How a connection ended, if it ended as it should.
+enum End {
+    /// The attacker left.
+    Left,
+    /// The server was full of others, and hung up without a word.
+    TurnedAway,
+    /// The server answered, and ended it or refused the login as it should.
+    Refused,
+}
+
+/// How many of each kind there were, how many of those the server turned away, and how many it refused.
 #[derive(Default)]
 pub(crate) struct Attempts {
     made: [AtomicU64; KINDS],
-    ended: [AtomicU64; KINDS],
+    turned_away: [AtomicU64; KINDS],
+    refused: [AtomicU64; KINDS],
 }
 
 impl Attempts {
     pub(crate) fn made(&self) -> u64 {
-        self.made.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        sum(&self.made)
     }
 
-    fn of(&self, kind: Kind) -> (u64, u64) {
-        let get = |counts: &[AtomicU64; KINDS]| counts[kind as usize].load(Ordering::Relaxed);
-        (get(&self.made), get(&self.ended))
+    fn count(&self, kind: Kind, end: &End) {
+        self.made[kind as usize].fetch_add(1, Ordering::Relaxed);
+        match end {
+            End::Left => 0,
+            End::TurnedAway => self.turned_away[kind as usize].fetch_add(1, Ordering::Relaxed),
+            End::Refused => self.refused[kind as usize].fetch_add(1, Ordering::Relaxed),
+        };
     }
 
-    /// Whether the server ended all that it has to end: who waits for that has seen it.
+    /// Whether there were all kinds, and most of those to be refused came far enough for it.
     pub(crate) fn check(&self) -> Outcome<()> {
-        for kind in [Kind::OtherProtocol, Kind::LongPacket, Kind::BadShare, Kind::BitFlip, Kind::Guess] {
-            let (made, ended) = self.of(kind);
-            if made == 0 || ended != made {
-                return Err(format!("kind {}: {made} came, {ended} were ended", kind as usize).into());
+        let get = |counts: &[AtomicU64; KINDS], kind: Kind| counts[kind as usize].load(Ordering::Relaxed);
+        for kind in CHEAP.into_iter().chain([Kind::Guess]) {
+            let (made, refused) = (get(&self.made, kind), get(&self.refused, kind));
+            if made == 0 || ENDED.contains(&kind) && refused <= made / 2 {
+                return Err(format!("{kind:?}: {made} came, {refused} were refused").into());
             }
         }
         Ok(())
     }
+}
+
+fn sum(counts: &[AtomicU64; KINDS]) -> u64 {
+    counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
 impl fmt::Display for Attempts {
@@ -98,9 +124,10 @@ impl fmt::Display for Attempts {
             (Kind::Guess, "guessed passwords"),
         ];
         for (n, (kind, name)) in names.into_iter().enumerate() {
-            write!(f, "{}{} {name}", if n == 0 { "" } else { ", " }, self.of(kind).0)?;
+            let made = self.made[kind as usize].load(Ordering::Relaxed);
+            write!(f, "{}{made} {name}", if n == 0 { "" } else { ", " })?;
         }
-        Ok(())
+        write!(f, "; {} turned away", sum(&self.turned_away))
     }
 }
 
@@ -177,21 +204,20 @@ impl Attacker {
                 0 => Kind::Guess,
                 _ => CHEAP[turn as usize % CHEAP.len()],
             };
-            let ended = timeout(PATIENCE, self.attempt(kind, number, &mut silent)).await;
-            let ended = ended.map_err(|_| format!("kind {}: the server does not end it", kind as usize))?;
-            let ended = ended.map_err(|error| format!("kind {}: {error}", kind as usize))?;
-            self.attempts.made[kind as usize].fetch_add(1, Ordering::Relaxed);
-            self.attempts.ended[kind as usize].fetch_add(u64::from(ended), Ordering::Relaxed);
+            let end = timeout(PATIENCE, self.attempt(kind, number, &mut silent)).await;
+            let end = end.map_err(|_| format!("{kind:?}: the server does not end it"))?;
+            let end = end.map_err(|error| format!("{kind:?}: {error}"))?;
+            self.attempts.count(kind, &end);
         }
         Ok(())
     }
 
-    /// One connection from an address of its own. Says whether the server ended it, or the login.
-    async fn attempt(&self, kind: Kind, number: u64, silent: &mut Vec<TcpStream>) -> Result<bool, String> {
+    /// One connection from an address of its own. An error says what the server did wrong.
+    async fn attempt(&self, kind: Kind, number: u64, silent: &mut Vec<TcpStream>) -> Result<End, String> {
         let mut stream = self.connect(number).await.map_err(|error| error.to_string())?;
         let opening = &self.opening;
         let said = match kind {
-            Kind::Scan => return Ok(false),
+            Kind::Scan => return Ok(End::Left),
             Kind::OtherProtocol => b"GET / HTTP/1.0\r\n\r\n".to_vec(),
             Kind::LongPacket => b"SSH-2.0-soak\r\n\xff\xff\xff\xff".to_vec(),
             // A packet of 44 bytes with 4 of padding: SSH_MSG_KEX_ECDH_INIT and a string that is too short.
@@ -209,28 +235,39 @@ impl Attacker {
                 if silent.len() > 1 {
                     drop(silent.remove(0));
                 }
-                return Ok(false);
+                return Ok(End::Left);
             }
             Kind::Guess => {
+                // The server speaks first.
+                if !matches!(stream.peek(&mut [0]).await, Ok(1)) {
+                    return Ok(End::TurnedAway);
+                }
                 let guessing = Client::with_config(self.config.clone())
                     .host_keys(HostKeys::DangerousAcceptAny)
                     .connect_over("127.0.0.1", self.port, stream);
-                // A server that is full of others hangs up.
-                let Ok(client) = guessing.await else { return Ok(true) };
-                let refused =
-                    matches!(client.auth_password(USER, "123456").await, Err(Error::AuthFailed { .. }));
+                let client = guessing.await.map_err(|error| error.to_string())?;
+                let answer = client.auth_password(USER, "123456").await;
                 client.close();
-                return Ok(refused);
+                return match answer {
+                    Err(Error::AuthFailed { .. }) => Ok(End::Refused),
+                    other => Err(format!("a guess was answered with {other:?}")),
+                };
             }
         };
         // The server may have hung up before it is all said.
         let _ = stream.write_all(&said).await;
-        if matches!(kind, Kind::HalfPacket) {
-            return Ok(false);
+        if kind == Kind::HalfPacket {
+            return Ok(End::Left);
         }
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
-        Ok(true)
+        // Those who do not speak SSH are told nothing.
+        let last = if kind == Kind::OtherProtocol { SSH_MSG_KEXINIT } else { SSH_MSG_DISCONNECT };
+        match answer.is_empty() {
+            true => Ok(End::TurnedAway),
+            false if last_message(&answer) == Some(last) => Ok(End::Refused),
+            false => Err(format!("the server ended it with {}", answer.escape_ascii())),
+        }
     }
 
     async fn connect(&self, number: u64) -> std::io::Result<TcpStream> {
@@ -239,4 +276,15 @@ impl Attacker {
         socket.bind(SocketAddr::from((Ipv4Addr::new(127, 1, high, low), 0)))?;
         socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await
     }
+}
+
+/// The number of the last message of a server's side, from its identification line on and without keys.
+fn last_message(answer: &[u8]) -> Option<u8> {
+    let line = answer.iter().position(|byte| *byte == b'\n')? + 1;
+    let (mut rest, mut last) = (&answer[line..], None);
+    while let Some((length, packet)) = rest.split_first_chunk() {
+        let (packet, behind) = packet.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        (last, rest) = (packet.get(1).copied(), behind);
+    }
+    last.filter(|_| answer.starts_with(b"SSH-2.0-") && rest.is_empty())
 }

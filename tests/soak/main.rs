@@ -46,12 +46,22 @@ const STRETCH: u64 = 16 << 20;
 const MOST_GROWTH: u64 = 6 << 20;
 /// How long to wait for what takes a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it all may take.
+const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        [] => ADAPTERS.iter().try_for_each(|adapter| soak(adapter)),
+        [] => {
+            std::thread::spawn(|| {
+                std::thread::sleep(LIMIT);
+                eprintln!("soak: not done after {} s", LIMIT.as_secs());
+                // The server ends with our end of its input.
+                std::process::exit(1);
+            });
+            ADAPTERS.iter().try_for_each(|adapter| soak(adapter))
+        }
         ["server", "std"] => server::serve_std(),
         ["server", "tokio"] => server::serve_tokio(),
         _ => Err("this takes no arguments".into()),
@@ -166,6 +176,7 @@ fn soak(adapter: &str) -> Outcome<()> {
     let served = Served::start(adapter)?;
     let client = served.log_in(&config)?;
     let mut channel = client.open_session()?;
+    channel.set_timeout(Some(PATIENCE));
     channel.exec(HASH)?;
     let mut source = Source::new();
 

@@ -87,16 +87,26 @@ impl Handler for Demo {
     }
 }
 
-/// Connects to a port of this machine, and copies both ways.
+/// Connects to a port of this machine, and copies both ways until both have ended, or the channel is closed.
 fn forward(request: Question<OpenRequest>, port: u16) {
-    let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
-    let Ok((stream, back)) = connected.and_then(|stream| Ok((stream.try_clone()?, stream))) else {
+    let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
         let _ = request.reject(OpenFailure::new(OpenFailureCode::CONNECT_FAILED, "nobody is there"));
         return;
     };
     let Ok(channel) = request.accept(ChannelConfig::default()) else { return };
-    let (mut from, mut to) = channel.split();
-    thread::spawn(move || copy(&mut &back, &mut to));
-    let _ = copy(&mut from, &mut &stream);
-    let _ = stream.shutdown(Shutdown::Write);
+    thread::scope(|scope| {
+        let back = scope.spawn(|| {
+            let _ = copy(&mut &stream, &mut &channel);
+            channel.finish_input()
+        });
+        // Whoever still waits for the target does so for nobody then.
+        scope.spawn(|| {
+            let _ = channel.wait();
+            stream.shutdown(Shutdown::Both)
+        });
+        let _ = copy(&mut &channel, &mut &stream);
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = back.join();
+        channel.close();
+    });
 }

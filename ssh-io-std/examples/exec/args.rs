@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,24 +13,9 @@ use clap::error::ErrorKind as UsageError;
 use clap::{CommandFactory, Parser, value_parser};
 use ssh_proto::adapter::read_known_hosts;
 use ssh_proto::keys::load_private_key;
-use ssh_proto::{Credential, ExitStatus, Secret};
+use ssh_proto::{Credential, Secret};
 
-/// Signal numbers of POSIX for the exit code 128+n.
-const SIGNALS: [(&str, u8); 13] = [
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ILL", 4),
-    ("ABRT", 6),
-    ("FPE", 8),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("SEGV", 11),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-];
+use crate::exit::say;
 
 /// The longest time limit: a year.
 const MAX_TIMEOUT: u64 = 365 * 24 * 60 * 60;
@@ -202,33 +187,6 @@ pub(crate) fn main(
             ExitCode::from(255)
         }
     }
-}
-
-/// The exit code for how the command ended.
-pub(crate) fn exit_code(status: Option<ExitStatus>) -> u8 {
-    match status {
-        Some(ExitStatus::Code(code)) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
-        Some(ExitStatus::Signal { name, .. }) => {
-            let known = SIGNALS.iter().find(|(known, _)| known.as_bytes() == name.as_bytes());
-            known.map_or_else(
-                || {
-                    say(&format!("the command was ended by the signal {name}"));
-                    255
-                },
-                |(_, number)| 128 + number,
-            )
-        }
-        None => {
-            say("the server did not say how the command ended");
-            255
-        }
-    }
-}
-
-/// One line on stderr, for whoever still reads that.
-pub(crate) fn say(reason: &str) {
-    let _ =
-        writeln!(io::stderr(), "{}: {}", env!("CARGO_BIN_NAME"), reason.lines().next().unwrap_or_default());
 }
 
 pub(crate) fn text(error: impl Display) -> String {

@@ -4,6 +4,8 @@
 
 mod args;
 mod embedded;
+#[path = "../common/exit.rs"]
+mod exit;
 mod figures;
 #[path = "../common/leader.rs"]
 mod leader;

@@ -6,11 +6,14 @@ use std::thread;
 use ssh_io_std::ssh_proto::ChannelRequestKind;
 use ssh_io_std::{Client, Error, HostKeys};
 
-use crate::args::{Args, Destination, Trust, exit_code, text};
+use crate::args::{Args, Destination, Trust, text};
+use crate::exit::exit_code;
 use crate::figures::describe;
 
 /// Connects, runs the command, and gives the exit code for this process.
 pub(crate) fn run(args: &Args, Destination { user, host }: &Destination) -> Result<u8, String> {
+    // Before the host's key may be recorded.
+    let credential = args.credential()?;
     let mut builder = Client::builder().host_keys(host_keys(args)?);
     if let Some(timeout) = args.timeout() {
         builder = builder.connect_timeout(timeout);
@@ -23,7 +26,7 @@ pub(crate) fn run(args: &Args, Destination { user, host }: &Destination) -> Resu
         let _ = describe(&mut io::stderr(), client.idents(), client.negotiated());
     }
     client.set_timeout(args.timeout());
-    client.authenticate(user, args.credential()?).map_err(text)?;
+    client.authenticate(user, credential).map_err(text)?;
     let code = run_command(&client, args).map_err(text)?;
     client.close();
     Ok(code)

@@ -5,6 +5,8 @@
 #[path = "../../../ssh-io-std/examples/exec/args.rs"]
 mod args;
 mod embedded;
+#[path = "../../../ssh-io-std/examples/common/exit.rs"]
+mod exit;
 #[path = "../../../ssh-io-std/examples/exec/figures.rs"]
 mod figures;
 #[path = "../../../ssh-io-std/examples/common/leader.rs"]
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            args::say(&error.to_string());
+            exit::say(&error.to_string());
             return ExitCode::from(255);
         }
     };

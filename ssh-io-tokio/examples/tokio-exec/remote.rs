@@ -8,11 +8,14 @@ use ssh_io_tokio::{Client, Error, HostKeys};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, stderr, stdin, stdout};
 use tokio::time::timeout;
 
-use crate::args::{Args, Destination, Trust, exit_code, text};
+use crate::args::{Args, Destination, Trust, text};
+use crate::exit::exit_code;
 use crate::figures::describe;
 
 /// Connects, runs the command, and gives the exit code for this process.
 pub(crate) async fn run(args: &Args, Destination { user, host }: &Destination) -> Result<u8, String> {
+    // Before the host's key may be recorded.
+    let credential = args.credential()?;
     let mut builder = Client::builder().host_keys(host_keys(args)?);
     if let Some(timeout) = args.timeout() {
         builder = builder.connect_timeout(timeout);
@@ -24,7 +27,6 @@ pub(crate) async fn run(args: &Args, Destination { user, host }: &Destination) -
     if args.verbose {
         let _ = describe(&mut io::stderr(), client.idents(), client.negotiated());
     }
-    let credential = args.credential()?;
     in_time(args, client.authenticate(user, credential)).await.map_err(text)?;
     let code = run_command(&client, args).await.map_err(text)?;
     client.close();

@@ -170,9 +170,14 @@ fn a_new_host_is_recorded_when_that_is_wanted(name: &'static str) {
     let rig = Rig::share();
     let sshd = Sshd::start(&rig, name);
     let key = rig.user_key("ssh-ed25519");
+    let recorded = sshd.dir.join(".ssh/known_hosts");
+    // Not for who cannot log in anyway.
+    for nothing in [&["--accept-new"][..], &["--accept-new", "-i", "no/such/file"]] {
+        assert_eq!(finish(&mut sshd.exec(nothing, "echo out")).2, FAILED);
+        assert!(!recorded.exists(), "{nothing:?}");
+    }
     let mut accept_new = sshd.exec(&["--accept-new", "-i", path(key.path())], "echo out");
     sshd.expect(&mut accept_new, "out\n", "", 0);
-    let recorded = sshd.dir.join(".ssh/known_hosts");
     assert_eq!(read(&recorded), read(&sshd.known_hosts));
     // Now it is known.
     sshd.expect(&mut accept_new, "out\n", "", 0);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -206,6 +206,41 @@ fn a_failure_to_do_with_a_file_names_the_file() {
         let (ended, said) = finish(serve.stdin(Stdio::null()));
         assert_eq!(ended, (String::new(), Some(1)), "{said}");
         assert!(said.starts_with(&format!("serve: {}: ", file.display())), "{said}");
+    }
+}
+
+#[test]
+fn password_server_says_what_it_cannot_use() {
+    let _watchdog = Watchdog::new("password-server with wrong arguments".into());
+    let rig = Rig::share();
+    let dir = rig.fresh_dir("password-server");
+    let (missing, keys) = (dir.join("missing"), dir.join("keys"));
+    write(&keys, "no-key\n");
+    // Ended by a port that is taken, at the latest.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("a local address");
+    let port = address.port().to_string();
+    let usage = "password-server: usage: password-server PORT USER KEYS\n";
+    for (port, file, lines) in [
+        ("ssh", &keys, &[usage][..]),
+        (&port, &missing, &[&format!("password-server: {}: ", missing.display())]),
+        (
+            &port,
+            &keys,
+            &[
+                &format!("{}: line 1 is not used: ", keys.display()),
+                &format!("password-server: {address}: Address already in use"),
+            ],
+        ),
+    ] {
+        let mut server = Command::new(example("password-server"));
+        server.args([port, USER]).arg(file).stdin(Stdio::null());
+        let (ended, said) = finish(&mut server);
+        assert_eq!(ended, (String::new(), Some(1)), "{said}");
+        assert_eq!(said.lines().count(), lines.len(), "{said}");
+        for (line, start) in said.split_inclusive('\n').zip(lines) {
+            assert!(line.starts_with(start), "{said}");
+        }
     }
 }
 
