@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ssh_proto::adapter::{Answering, ServerKept, Startup, Startups};
+use ssh_proto::adapter::{Answering, HostSigners, ServerKept, Startup, Startups};
 use ssh_proto::{
     AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
-    CloseReason, Connection, ExitStatus, GlobalRequest, KeyPair, KeyProbe, MemoryUsage, Negotiated,
-    OpenRequest, PeerText, Server as ServerRole, ServerConfig, ServerEvent, SignRequest,
+    CloseReason, Connection, ExitStatus, GlobalRequest, KeyProbe, MemoryUsage, Negotiated, OpenRequest,
+    PeerText, Server as ServerRole, ServerConfig, SignRequest,
 };
 
 use crate::channel::ChannelOf;
@@ -70,7 +70,7 @@ pub type Asked = ssh_proto::adapter::Asked<Back>;
 /// is answered; channels do not. While a method takes its time, up to 256 questions wait for it; what the client
 /// asks beyond that is refused.
 pub trait Handler: Send + 'static {
-    /// Sign a key exchange with a host key whose [`KeyPair`] has no signer.
+    /// Sign a key exchange with a host key whose [`KeyPair`](ssh_proto::KeyPair) has no signer.
     fn sign(&mut self, request: Question<SignRequest>) {
         drop(request);
     }
@@ -138,11 +138,11 @@ impl ServerConnection {
         transport: impl Transport,
         handler: impl Handler,
     ) -> Result<Self, Error> {
-        Self::start_counted(&HostConfig::new(&config), transport, handler, None)
+        Self::start_counted(&HostSigners::new(&config), transport, handler, None)
     }
 
     fn start_counted(
-        config: &HostConfig,
+        config: &HostSigners,
         transport: impl Transport,
         handler: impl Handler,
         startup: Option<Startup>,
@@ -158,7 +158,7 @@ impl ServerConnection {
             drop(place);
         };
         thread::Builder::new().name("ssh-handler".into()).spawn(handle)?;
-        let conn = Connection::new(Arc::clone(&config.external), Box::new(OsEntropy), now());
+        let conn = Connection::new(Arc::clone(config.config()), Box::new(OsEntropy), now());
         let kept = ServerKept { startup, ..ServerKept::default() };
         // Until its threads and descriptors are gone too, a client takes up the place it had.
         let let_go = Box::new(move |kept: &mut ServerKept| {
@@ -167,7 +167,7 @@ impl ServerConnection {
                 *lock(&place.0) = startup;
             }
         });
-        let look = config.signing(for_signers);
+        let look = signing(config, for_signers);
         let shared = Shared::start(conn, transport, kept, RoleCalls { look, let_go })?;
         // It waits for this.
         let _ = give.send(Arc::clone(&shared));
@@ -255,42 +255,25 @@ impl ServerConnection {
 #[derive(Default)]
 struct Place(Mutex<Option<Startup>>);
 
-/// A server's configuration, and apart from it the keys it signs with: a signer may take its time, and must not
-/// be called while the connection is locked.
-#[derive(Debug, Clone)]
-struct HostConfig {
-    external: Arc<ServerConfig>,
-    keys: Arc<[KeyPair]>,
-}
-
-impl HostConfig {
-    fn new(config: &ServerConfig) -> Self {
-        let keys = config.host_keys().iter().filter(|key| key.signer.is_some()).cloned();
-        Self { external: Arc::new(config.without_signers()), keys: keys.collect() }
-    }
-
-    /// Has our own keys sign, on a thread for it: whoever took the question in may hold the lock, or be needed
-    /// elsewhere. Other questions go their way.
-    fn signing(&self, place: Weak<Place>) -> Look<ServerRole> {
-        let keys = Arc::clone(&self.keys);
-        Box::new(move |shared, kept| {
-            let Some(ServerEvent::Sign(request)) = kept.questions.back() else { return };
-            let Some(pair) = keys.iter().find(|pair| pair.public == *request.to_sign().key()) else { return };
-            let (Some(signer), Some(shared)) = (pair.signer.clone(), shared.upgrade()) else { return };
-            let Some(event) = kept.questions.pop_back() else { return };
-            let place = place.upgrade();
-            // Dropped unanswered, for want of a thread, it ends the connection.
-            let sign = move || {
-                let _place = place;
-                if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
-                    let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
-                    // It may be gone with the connection.
-                    let _ = question.reply(signature);
-                }
-            };
-            let _ = thread::Builder::new().name("ssh-sign".into()).spawn(sign);
-        })
-    }
+/// Has our own keys sign, on a thread for it: whoever took the question in may hold the lock, or be needed
+/// elsewhere. Other questions go their way.
+fn signing(signers: &HostSigners, place: Weak<Place>) -> Look<ServerRole> {
+    let signers = signers.clone();
+    Box::new(move |shared, kept| {
+        let Some(shared) = shared.upgrade() else { return };
+        let Some((event, signer)) = signers.take(kept) else { return };
+        let place = place.upgrade();
+        // Dropped unanswered, for want of a thread, it ends the connection.
+        let sign = move || {
+            let _place = place;
+            if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
+                let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
+                // It may be gone with the connection.
+                let _ = question.reply(signature);
+            }
+        };
+        let _ = thread::Builder::new().name("ssh-sign".into()).spawn(sign);
+    })
 }
 
 /// Ends the connection when the handler is done, also by a panic.
@@ -327,7 +310,7 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
 /// Serves clients of a listener. Clones are handles on the same server.
 #[derive(Debug, Clone)]
 pub struct Server {
-    config: HostConfig,
+    config: HostSigners,
     startups: Startups,
     running: Arc<Mutex<Running>>,
 }
@@ -346,7 +329,7 @@ impl Server {
     /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
     /// logged in.
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config: HostConfig::new(&config), startups: Startups::default(), running: Arc::default() }
+        Self { config: HostSigners::new(&config), startups: Startups::default(), running: Arc::default() }
     }
 
     /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
@@ -590,7 +573,7 @@ mod tests {
                 }
             }),
         };
-        let config = HostConfig::new(&config);
+        let config = HostSigners::new(&config);
         let connection = ServerConnection::start_counted(&config, transport, Refuses, Some(startup)).unwrap();
         connection.join(Duration::MAX);
         assert!(connection.close_reason().is_some());

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use ssh_proto::adapter::{Error, LoginStep, Output};
 use ssh_proto::{
     AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
     Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused,
-    Signature, ToSign,
+    SignRequest, Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::channel::Channel;
@@ -114,7 +116,7 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let shared = Arc::new(Shared::new(config));
-        let driver = Driver::new(Arc::clone(&shared), transport);
+        let driver = Driver::new(Arc::clone(&shared), transport, Box::new(|_, _| None));
         let handle = Arc::new(Handle { shared });
         Ok((Connecting { handle, host_keys: self.host_keys, host: host.to_owned(), port }, driver))
     }
@@ -223,6 +225,26 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// A question for a signature while its signer has it. When it is dropped unanswered, and so refused, the driver is
+/// told.
+struct Lent {
+    request: Option<SignRequest>,
+    shared: Arc<Shared<ClientRole>>,
+}
+
+impl Lent {
+    fn to_sign(&self) -> Option<ToSign<'_>> {
+        self.request.as_ref().map(SignRequest::to_sign)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        drop(self.request.take());
+        self.shared.work.notify_one();
+    }
+}
+
 /// A connection to a server. Clones share it; it may be used from many tasks at once. Dropping the last one
 /// ends the connection, and its channels with it; what they received before can still be read.
 #[derive(Clone)]
@@ -259,12 +281,12 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called in this future, with nothing locked: the connection and other calls on it go on
-    /// meanwhile. One that blocks, such as a token that waits to be touched, still holds up the thread it is
-    /// called on; for it there is [`auth_key_with`](Self::auth_key_with).
+    /// A signer is called on a thread of the runtime for what blocks, with nothing locked: it may wait for a token to
+    /// be touched. For signatures that are awaited there is [`auth_key_with`](Self::auth_key_with).
     ///
     /// Cancel-safe: dropped before it is ready, a signature not made yet is refused, and an attempt that was begun
-    /// goes on unseen; it may still succeed. The next call waits for its end, and is told [`AuthError::Done`] if that was a success.
+    /// goes on unseen; it may still succeed. The next call waits for its end, and for a signer that was called, and is
+    /// told [`AuthError::Done`] if that was a success.
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
@@ -277,7 +299,19 @@ impl Client {
             }
             other => (other, None),
         };
-        let sign = async move |what: ToSign<'_>| signer.ok_or(SignRefused)?.sign(&what, &mut OsEntropy);
+        let sign = async move |lent: Lent| {
+            let Some(signer) = signer else { return Some((lent, Err(SignRefused))) };
+            let signing = spawn_blocking(move || {
+                let signature =
+                    lent.to_sign().map_or(Err(SignRefused), |what| signer.sign(&what, &mut OsEntropy));
+                (lent, signature)
+            });
+            match signing.await {
+                Ok(signed) => Some(signed),
+                // It is the caller's signer.
+                Err(error) => error.try_into_panic().map_or(None, |panic| resume_unwind(panic)),
+            }
+        };
         self.log_in(user, with, sign).await
     }
 
@@ -285,7 +319,7 @@ impl Client {
         &self,
         user: &str,
         with: Credential,
-        sign: impl AsyncFnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
+        sign: impl AsyncFnOnce(Lent) -> Option<(Lent, Result<Signature, SignRefused>)>,
     ) -> Result<(), Error> {
         let shared = self.shared();
         let (mut with, mut sign) = (Some(with), Some(sign));
@@ -314,10 +348,11 @@ impl Client {
                 LoginStep::Done(outcome) => return outcome,
                 LoginStep::Sign(request) => request,
             };
-            let signature = match sign.take() {
-                Some(sign) => sign(request.to_sign()).await,
-                None => Err(SignRefused),
-            };
+            let lent = Lent { request: Some(request), shared: Arc::clone(shared) };
+            // Dropped unanswered it is refused.
+            let Some(sign) = sign.take() else { continue };
+            let Some((mut lent, signature)) = sign(lent).await else { continue };
+            let Some(request) = lent.request.take() else { continue };
             shared.command(|state, _| {
                 // The question may be gone with the connection; the wait then says so.
                 let _ = state.conn.provide_signature(request, signature);
@@ -346,19 +381,8 @@ impl Client {
     }
 
     /// Logs in with a key whose signatures take time: those of an agent, a token, a person. The server is
-    /// asked first if the key would do, and only then is `sign` called, with nothing locked.
-    ///
-    /// ```no_run
-    /// # use ssh_io_tokio::{Client, Error, OsEntropy, ssh_proto::KeyPair};
-    /// # async fn log_in(client: Client, key: KeyPair) -> Result<(), Error> {
-    /// let signer = key.signer.unwrap();
-    /// client
-    ///     .auth_key_with("me", key.public, async |what| {
-    ///         tokio::task::block_in_place(|| signer.sign(&what, &mut OsEntropy))
-    ///     })
-    ///     .await
-    /// # }
-    /// ```
+    /// asked first if the key would do, and only then is `sign` called, with nothing locked. It must not block: a
+    /// signer that does is for [`auth_key`](Self::auth_key).
     ///
     /// Cancel-safe as [`authenticate`](Self::authenticate): what `sign` gave is dropped along.
     ///
@@ -371,6 +395,13 @@ impl Client {
         sign: impl AsyncFnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
     ) -> Result<(), Error> {
         let key = KeyPair::external(key);
+        let sign = async |lent: Lent| {
+            let signature = match lent.to_sign() {
+                Some(what) => sign(what).await,
+                None => Err(SignRefused),
+            };
+            Some((lent, signature))
+        };
         self.log_in(user, Credential::PublicKey { key, probe: true }, sign).await
     }
 

@@ -13,5 +13,6 @@ mod requests;
 mod rig;
 mod sendable;
 mod server;
+mod signers;
 mod turns;
 mod waiting;

@@ -9,6 +9,7 @@ mod login;
 mod question;
 mod replies;
 mod roles;
+mod signers;
 mod startups;
 
 use alloc::format;
@@ -32,6 +33,7 @@ pub use login::{Login, LoginStep};
 pub use question::{Answering, Asked, Question};
 pub use replies::{Asker, Replies};
 pub use roles::{AdapterRole, ClientKept, News, ServerKept};
+pub use signers::HostSigners;
 pub use startups::{Startup, StartupRefused, Startups};
 
 /// What a command left behind.
