@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -115,7 +115,8 @@ pub trait Handler: Send + 'static {
     }
 }
 
-/// A client's connection, for whoever started it.
+/// A client's connection. Clones share it. Dropping them does not end it: it lives as long as the client stays and its
+/// [`Handler`] does not panic, until it is [closed](Self::close).
 #[derive(Clone)]
 pub struct ServerConnection {
     shared: Arc<Shared<ServerRole>>,
@@ -138,22 +139,35 @@ impl ServerConnection {
         transport: impl Transport,
         handler: impl Handler,
     ) -> Result<Self, Error> {
+        Self::start_with(config, transport, |_| handler)
+    }
+
+    /// As [`start`](Self::start), with a handler that is made for the connection and may keep it: to end it, to ask for
+    /// new keys, to look at it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); no handler is made then.
+    pub fn start_with<H: Handler>(
+        config: Arc<ServerConfig>,
+        transport: impl Transport,
+        handler: impl FnOnce(Self) -> H,
+    ) -> Result<Self, Error> {
         Self::start_counted(&HostSigners::new(&config), transport, handler, None)
     }
 
-    fn start_counted(
+    fn start_counted<H: Handler>(
         config: &HostSigners,
         transport: impl Transport,
-        handler: impl Handler,
+        handler: impl FnOnce(Self) -> H,
         startup: Option<Startup>,
     ) -> Result<Self, Error> {
         // First the one that is waited for by nobody: where there is no thread for it, nothing has begun.
-        let (give, given) = sync_channel(1);
+        let ((give, given), (made, handler_made)) = (sync_channel(1), sync_channel(1));
         let place = Arc::<Place>::default();
         let (for_end, for_signers) = (Arc::downgrade(&place), Arc::downgrade(&place));
         let handle = move || {
             if let Ok(shared) = given.recv() {
-                handle(&shared, handler);
+                handle(&shared, &handler_made);
             }
             drop(place);
         };
@@ -171,7 +185,9 @@ impl ServerConnection {
         let shared = Shared::start(conn, transport, kept, RoleCalls { look, let_go })?;
         // It waits for this.
         let _ = give.send(Arc::clone(&shared));
-        Ok(Self { shared })
+        let connection = Self { shared };
+        let _ = made.send(handler(connection.clone()));
+        Ok(connection)
     }
 
     /// Ends the connection.
@@ -286,8 +302,10 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
+fn handle(shared: &Arc<Shared<ServerRole>>, made: &Receiver<impl Handler>) {
     let _end = CloseOnDrop(shared);
+    // Nobody answers when making one panicked.
+    let Ok(mut handler) = made.recv() else { return };
     let connection = ServerConnection { shared: Arc::clone(shared) };
     while let Some(asked) = connection.asked() {
         match asked {
@@ -338,7 +356,9 @@ impl Server {
         Self { startups, ..self }
     }
 
-    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before.
+    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before. A
+    /// handler may keep its connection: it ends with the client, with the [`shutdown`](Self::shutdown), when it is
+    /// [closed](ServerConnection::close), and by a panic of the handler.
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
@@ -347,7 +367,7 @@ impl Server {
     pub fn serve<H: Handler>(
         &self,
         listener: &TcpListener,
-        mut handler: impl FnMut(SocketAddr) -> H,
+        mut handler: impl FnMut(ServerConnection, SocketAddr) -> H,
     ) -> io::Result<()> {
         let address = listener.local_addr()?;
         loop {
@@ -372,7 +392,7 @@ impl Server {
             match accepted {
                 Ok((stream, from)) => {
                     if let Ok(startup) = self.startups.begin(Some(from.ip()))
-                        && self.begin(stream, startup, handler(from)).is_err()
+                        && self.begin(stream, startup, |connection| handler(connection, from)).is_err()
                     {
                         thread::sleep(BACK_OFF);
                     }
@@ -383,7 +403,12 @@ impl Server {
         }
     }
 
-    fn begin(&self, stream: TcpStream, startup: Startup, handler: impl Handler) -> Result<(), Error> {
+    fn begin<H: Handler>(
+        &self,
+        stream: TcpStream,
+        startup: Startup,
+        handler: impl FnOnce(ServerConnection) -> H,
+    ) -> Result<(), Error> {
         // Locked until it is in the list: a shutdown must not miss it.
         let mut running = lock(&self.running);
         if running.stopped {
@@ -403,7 +428,8 @@ impl Server {
     }
 
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
-    /// connections; they read why. When this returns, all are over. Of two calls at once the shorter grace counts.
+    /// connections; they read why. When this returns, all are over and their transports let go; a handler or a signer
+    /// may still be at its last call. Of two calls at once the shorter grace counts.
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
         lock(&self.running).stopped = true;
@@ -497,7 +523,7 @@ impl ServerChannel {
 mod tests {
     use std::io::{Read, sink};
     use std::net::Shutdown;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::channel;
 
     use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 
@@ -537,7 +563,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let serving = server.clone();
-        let serving = thread::spawn(move || serving.serve(&listener, |_| Refuses));
+        let serving = thread::spawn(move || serving.serve(&listener, |_, _| Refuses));
         let greeted = || {
             let mut client = TcpStream::connect(at).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -574,7 +600,8 @@ mod tests {
             }),
         };
         let config = HostSigners::new(&config);
-        let connection = ServerConnection::start_counted(&config, transport, Refuses, Some(startup)).unwrap();
+        let connection =
+            ServerConnection::start_counted(&config, transport, |_| Refuses, Some(startup)).unwrap();
         connection.join(Duration::MAX);
         assert!(connection.close_reason().is_some());
         assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");

@@ -81,7 +81,7 @@ fn listen() -> (u16, PublicKey) {
     let (config, key) = server_config();
     thread::spawn(move || {
         ssh_io_std::Server::new(config)
-            .serve(&listener, |_| Echo { channels: Vec::new(), closed: channel().0 })
+            .serve(&listener, |_, _| Echo { channels: Vec::new(), closed: channel().0 })
     });
     (port, key)
 }

@@ -197,7 +197,7 @@ fn ad_12_a_server_outlives_a_cipher_that_panics() {
     let port = listener.local_addr().unwrap().port();
     let serving = server.clone();
     let serving = thread::spawn(move || {
-        serving.serve(&listener, |_| Echo { channels: Vec::new(), closed: channel().0 })
+        serving.serve(&listener, |_, _| Echo { channels: Vec::new(), closed: channel().0 })
     });
     let connect = || {
         let builder = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);
