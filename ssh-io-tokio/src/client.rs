@@ -5,10 +5,12 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ssh_proto::adapter::{Error, LoginStep, Output};
+use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
     Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused,
@@ -380,6 +382,23 @@ impl Client {
         self.authenticate(user, Credential::PublicKey { key, probe: false }).await
     }
 
+    /// Logs in with the key in an `openssh-key-v1` file.
+    ///
+    /// Cancel-safe as [`authenticate`](Self::authenticate).
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::PrivateKey`] for the file; else as [`authenticate`](Self::authenticate).
+    pub async fn auth_key_file(
+        &self,
+        user: &str,
+        file: impl AsRef<Path>,
+        passphrase: Option<&Secret<str>>,
+    ) -> Result<(), Error> {
+        // Only what is owned is kept across the wait: the future can be sent whatever names the file.
+        let reading = read_key_file(file, passphrase);
+        self.auth_key(user, reading.await?).await
+    }
+
     /// Logs in with a key whose signatures take time: those of an agent, a token, a person. The server is
     /// asked first if the key would do, and only then is `sign` called, with nothing locked. It must not block: a
     /// signer that does is for [`auth_key`](Self::auth_key).
@@ -525,6 +544,27 @@ impl Client {
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
         self.shared().lock().conn.memory_usage()
+    }
+}
+
+/// Reads an `openssh-key-v1` private key file, on a thread for what blocks.
+///
+/// Cancel-safe: what was read is dropped.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::PrivateKey`].
+pub fn read_key_file<P: AsRef<Path>>(
+    file: P,
+    passphrase: Option<&Secret<str>>,
+) -> impl Future<Output = Result<KeyPair, Error>> + Send + use<P> {
+    let file = file.as_ref().to_owned();
+    let passphrase = passphrase.map(|passphrase| Secret::from(passphrase.expose()));
+    async move {
+        let read = move || {
+            let key = load_private_key(&std::fs::read(file)?, passphrase.as_ref())?;
+            key.into_key_pair().map_err(|error| io::Error::other(error).into())
+        };
+        spawn_blocking(read).await.map_err(|error| Error::Io(error.into()))?
     }
 }
 

@@ -32,7 +32,7 @@ mod shared;
 mod waiters;
 
 pub use channel::{Channel, ChannelOf, ReadHalfOf, ServerChannel, Stderr, StderrOf, WriteHalfOf};
-pub use client::{Client, ClientBuilder, Connecting};
+pub use client::{Client, ClientBuilder, Connecting, read_key_file};
 pub use driver::Driver;
 pub use host_key::{HostKeyQuestion, HostKeys};
 pub use os::OsEntropy;
