@@ -214,6 +214,23 @@ impl ServerConnection {
         }
     }
 
+    /// Sends the client a text to show before it is logged in. It may be sent at once, and waits until logging in
+    /// begins (RFC 4252 §5.4).
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when the client is logged in and beyond [`Limits::banners`](ssh_proto::Limits) and
+    /// `banner_bytes`, [`Error::Closed`].
+    pub fn banner(&self, text: &str) -> Result<(), Error> {
+        let _watch = self.shared.watch();
+        let mut guard = self.shared.lock();
+        if guard.is_mute() {
+            return Err(guard.gone());
+        }
+        guard.machine()?.banner(text)?;
+        self.shared.poke(&mut guard);
+        Ok(())
+    }
+
     /// Asks for new keys.
     pub fn rekey(&self) {
         let _watch = self.shared.watch();

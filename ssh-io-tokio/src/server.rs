@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ssh_proto::adapter::{Answering, HostSigners, Startup, Startups};
+use ssh_proto::adapter::{Answering, Error, HostSigners, Startup, Startups};
 use ssh_proto::{
     AnswerError, ChannelConfig, CloseReason, Connection, MemoryUsage, Negotiated, OpenRequest, PeerText,
     Server as ServerRole, ServerConfig,
@@ -135,6 +135,24 @@ impl ServerConnection {
             std::iter::from_fn(|| questions.pop_front()).find_map(|event| Asked::new(event, &back))
         };
         shared.wait_for(next).await.ok()
+    }
+
+    /// Sends the client a text to show before it is logged in. It may be sent at once, and waits until logging in
+    /// begins (RFC 4252 §5.4).
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when the client is logged in and beyond [`Limits::banners`](ssh_proto::Limits) and
+    /// `banner_bytes`, [`Error::Closed`].
+    pub fn banner(&self, text: &str) -> Result<(), Error> {
+        let shared = self.shared();
+        let mut state = shared.lock();
+        if state.is_mute() {
+            return Err(state.gone());
+        }
+        state.conn.banner(text)?;
+        drop(state);
+        shared.work.notify_one();
+        Ok(())
     }
 
     /// Asks for new keys.

@@ -21,6 +21,8 @@ impl Handler for Keeps {
     fn auth(&mut self, request: Question<AuthRequest>) {
         assert_eq!(self.connection.negotiated().unwrap().host_key, "ssh-ed25519");
         request.reply(AuthVerdict::Accept).unwrap();
+        let late = self.connection.banner("too late");
+        assert!(matches!(late, Err(Error::Misuse(_) | Error::Closed(_))), "{late:?}");
     }
 
     fn authenticated(&mut self, who: AuthIdentity) {
@@ -34,7 +36,10 @@ impl Handler for Keeps {
 fn serve(server: &Server, here: Sender<()>) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (at, server) = (listener.local_addr().unwrap(), server.clone());
-    let begin = move |connection, _| Keeps { connection, _here: here.clone() };
+    let begin = move |connection: ServerConnection, _| {
+        connection.banner("be welcome").unwrap();
+        Keeps { connection, _here: here.clone() }
+    };
     (at, thread::spawn(move || server.serve(&listener, begin)))
 }
 
@@ -56,6 +61,8 @@ fn a_handler_ends_its_connection_and_asks_for_new_keys() {
     }
     let member = connect(at);
     member.auth_password("me", PASSWORD).unwrap();
+    let banners: Vec<_> = member.take_banners().iter().map(ToString::to_string).collect();
+    assert_eq!(banners, ["be welcome"]);
     comes_back("new keys", move || {
         while member.rekeys() == 0 {
             thread::yield_now();

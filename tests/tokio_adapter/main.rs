@@ -14,6 +14,7 @@ mod requests;
 mod rig;
 mod sendable;
 mod server;
+mod shown;
 mod signers;
 mod turns;
 mod waiting;
