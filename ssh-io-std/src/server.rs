@@ -12,7 +12,7 @@ use ssh_proto::adapter::{Answering, HostSigners, ServerKept, Startup, Startups};
 use ssh_proto::{
     AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
     CloseReason, Connection, ExitStatus, GlobalRequest, KeyProbe, MemoryUsage, Negotiated, OpenRequest,
-    PeerText, Server as ServerRole, ServerConfig, SignRequest,
+    PeerText, Server as ServerRole, ServerConfig, SessionId, SignRequest,
 };
 
 use crate::channel::ChannelOf;
@@ -251,6 +251,11 @@ impl ServerConnection {
         self.shared.lock().seen().negotiated().cloned()
     }
 
+    /// What names this connection, to both sides alike (RFC 4253 §7.2); `None` before the first key exchange is done.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.shared.lock().seen().session_id().cloned()
+    }
+
     /// Our identification line, and the client's.
     pub fn idents(&self) -> (String, PeerText) {
         let guard = self.shared.lock();
@@ -275,6 +280,11 @@ impl ServerConnection {
     /// Whether the connection is over and its transport let go.
     pub fn is_finished(&self) -> bool {
         self.shared.is_finished()
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().closed.is_some()
     }
 
     /// Why the connection is over, if it is.

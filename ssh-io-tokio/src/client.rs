@@ -13,8 +13,8 @@ use ssh_proto::adapter::{Error, LoginStep, Output};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
-    Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused,
-    SignRequest, Signature, ToSign,
+    Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SessionId,
+    SignRefused, SignRequest, Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
@@ -517,6 +517,11 @@ impl Client {
         self.shared().lock().conn.negotiated().cloned()
     }
 
+    /// What names this connection, to both sides alike (RFC 4253 §7.2); `None` before the first key exchange is done.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.shared().lock().conn.session_id().cloned()
+    }
+
     /// Our identification line, and the server's.
     pub fn idents(&self) -> (String, PeerText) {
         let state = self.shared().lock();
@@ -534,6 +539,11 @@ impl Client {
     /// Cancel-safe: it can be called again.
     pub async fn closed(&self) -> CloseReason {
         self.shared().finished().await
+    }
+
+    /// Why the connection is over, if it is.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.shared().lock().closed.clone()
     }
 
     /// Whether the connection is over.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ssh_proto::adapter::{Answering, Error, HostSigners, Startup, Startups};
 use ssh_proto::{
     AnswerError, ChannelConfig, CloseReason, Connection, MemoryUsage, Negotiated, OpenRequest, PeerText,
-    Server as ServerRole, ServerConfig,
+    Server as ServerRole, ServerConfig, SessionId,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -170,6 +170,11 @@ impl ServerConnection {
         self.shared().lock().conn.negotiated().cloned()
     }
 
+    /// What names this connection, to both sides alike (RFC 4253 §7.2); `None` before the first key exchange is done.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.shared().lock().conn.session_id().cloned()
+    }
+
     /// Our identification line, and the client's.
     pub fn idents(&self) -> (String, PeerText) {
         let state = self.shared().lock();
@@ -192,6 +197,11 @@ impl ServerConnection {
     /// Cancel-safe: it can be called again.
     pub async fn closed(&self) -> CloseReason {
         self.shared().finished().await
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.shared().lock().closed.is_some()
     }
 
     /// Why the connection is over, if it is.

@@ -25,6 +25,15 @@ async fn a_client_is_shown_a_banner_before_it_is_logged_in() {
     within(client.auth_password("me", PASSWORD)).await.unwrap();
     let banners: Vec<_> = client.take_banners().iter().map(ToString::to_string).collect();
     assert_eq!(banners, ["be welcome"]);
+    assert!(client.session_id().is_some());
+    assert_eq!(client.session_id(), server.session_id());
+    let over = |client: &Client, server: &ServerConnection| {
+        [(client.is_closed(), client.close_reason()), (server.is_closed(), server.close_reason())]
+    };
+    assert_eq!(over(&client, &server), [(false, None), (false, None)]);
     let late = server.banner("too late");
     assert!(matches!(late, Err(Error::Misuse(_))), "{late:?}");
+    server.close();
+    let (at_client, at_server) = (within(client.closed()).await, within(server.closed()).await);
+    assert_eq!(over(&client, &server), [(true, Some(at_client)), (true, Some(at_server))]);
 }
