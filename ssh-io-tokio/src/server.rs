@@ -48,7 +48,10 @@ impl Answering for Back {
         &self,
         answer: impl FnOnce(&mut Connection<ServerRole>) -> Result<T, AnswerError>,
     ) -> Result<T, AnswerError> {
-        let result = answer(&mut self.0.lock().conn);
+        let mut state = self.0.lock();
+        // A panic left the machine in no state to be called.
+        let result = if state.collapsed { Err(AnswerError::Gone) } else { answer(&mut state.conn) };
+        drop(state);
         self.0.work.notify_one();
         result
     }
