@@ -15,7 +15,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use ssh_io_std::ssh_proto::{ExitStatus, Stderr, TerminalModes, WindowSize};
+use ssh_io_std::ssh_proto::{ExitStatus, StderrMode, TerminalModes, WindowSize};
 use ssh_io_std::{Channel, Client, HostKeys};
 
 /// The terminal: how it was found, while it is changed.
@@ -134,7 +134,7 @@ fn run() -> Result<Option<ExitStatus>, Box<dyn Error>> {
     }
     let channel = client.open_session()?;
     // One terminal for both: what nobody reads would fill the window.
-    channel.set_stderr(Stderr::Combined);
+    channel.set_stderr(StderrMode::Combined);
     let term = env::var("TERM").unwrap_or_else(|_| "dumb".into());
     channel.request_pty(&term, window_size()?, TerminalModes::default())?;
     channel.shell()?;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ssh_proto::adapter::{AdapterRole, Replies};
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr as StderrMode,
-    Stream, TerminalModes, WindowSize, WriteError,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, StderrMode, Stream,
+    TerminalModes, WindowSize, WriteError,
 };
 
 use crate::engine::{Guard, STREAMS, Shared};

@@ -42,5 +42,6 @@ pub use host_key::{HostKeyQuestion, HostKeys};
 pub use os::OsEntropy;
 pub use server::{Asked, Back, Handler, Question, Server, ServerChannel, ServerConnection};
 pub use ssh_proto;
+pub use ssh_proto::StderrMode;
 pub use ssh_proto::adapter::Startups;
 pub use transport::{Feed, Split, Transport, Unblock};

@@ -38,4 +38,5 @@ pub use host_key::{HostKeyQuestion, HostKeys};
 pub use os::OsEntropy;
 pub use server::{Asked, Back, Question, Server, ServerConnection};
 pub use ssh_proto;
+pub use ssh_proto::StderrMode;
 pub use ssh_proto::adapter::{Error, Output, Startups};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ssh_io_std::{Client, Error, HostKeys, OsEntropy, Server};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::crypto::{BadTag, CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, Provider, SealPacket};
-use ssh_proto::{ClientConfig, ServerConfig, Stderr as StderrMode};
+use ssh_proto::{ClientConfig, ServerConfig, StderrMode};
 
 use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, logged_in_over, server_config};
 
