@@ -13,8 +13,8 @@ use ssh_proto::adapter::{Error, LoginStep, Output};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
-    Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SessionId,
-    SignRefused, SignRequest, Signature, ToSign,
+    Credential, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret,
+    SessionId, SignRefused, SignRequest, Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
@@ -50,7 +50,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long connecting may take in all, up to the host key's proof and its judgement.
+    /// Sets how long connecting may take in all, up to the host key's proof. Who judges it may take longer.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -67,14 +67,16 @@ impl ClientBuilder {
     pub async fn connect(mut self, host: &str, port: u16) -> Result<Client, Error> {
         let timeout = self.timeout.take();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        within(timeout, async {
+        let reached = within(timeout, async {
             let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
             let stream = first_that_answers(&addresses, deadline, TcpStream::connect).await?;
             // Packets are already coalesced; Nagle's delay would only cost time.
             stream.set_nodelay(true)?;
-            self.connect_over(host, port, stream).await
-        })
-        .await
+            self.reach(host, port, stream).await
+        });
+        let (connecting, check) = reached.await?;
+        // A person may take longer to judge.
+        connecting.judge(check).await
     }
 
     /// Connects over any transport, such as a channel of another connection, and spawns the driver onto the
@@ -91,16 +93,26 @@ impl ClientBuilder {
         transport: T,
     ) -> Result<Client, Error> {
         let timeout = self.timeout.take();
-        within(timeout, async {
-            let (connecting, driver) = self.start(host, port, transport).await?;
-            tokio::spawn(driver.run());
-            connecting.finish().await
-        })
-        .await
+        let (connecting, check) = within(timeout, self.reach(host, port, transport)).await?;
+        connecting.judge(check).await
+    }
+
+    /// Connects up to the host key's proof.
+    async fn reach<T: AsyncRead + AsyncWrite + Send + 'static>(
+        self,
+        host: &str,
+        port: u16,
+        transport: T,
+    ) -> Result<(Connecting, HostKeyCheck), Error> {
+        let (connecting, driver) = self.start(host, port, transport).await?;
+        tokio::spawn(driver.run());
+        let check = connecting.check().await?;
+        Ok((connecting, check))
     }
 
     /// Begins over any transport: gives the driver to spawn, and what waits for the handshake. Host and port
-    /// are what the host key is judged by. The connect timeout is the caller's to keep.
+    /// are what the host key is judged by. The connect timeout is the caller's to keep. Only a driver whose transport is
+    /// `Send` can [run](Driver::run).
     ///
     /// Cancel-safe: nothing has begun before it is ready. The transport is let go of.
     ///
@@ -180,9 +192,19 @@ impl Connecting {
     /// # Errors
     /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::KnownHosts`], [`Error::Io`].
     pub async fn finish(self) -> Result<Client, Error> {
+        let check = self.check().await?;
+        self.judge(check).await
+    }
+
+    /// The future does not borrow: a judge need not be `Sync`, and who waits for this is to be `Send`.
+    fn check(&self) -> impl Future<Output = Result<HostKeyCheck, Error>> + Send + use<> {
+        let shared = Arc::clone(&self.handle.shared);
+        async move { shared.wait_for(|state| state.kept.host_key.take()).await }
+    }
+
+    async fn judge(self, check: HostKeyCheck) -> Result<Client, Error> {
         let Self { handle, host_keys, host, port } = self;
         let shared = &handle.shared;
-        let check = shared.wait_for(|state| state.kept.host_key.take()).await?;
         // Dropped with it, also when this future is, the question is refused.
         let verdict = host_keys.judge(HostKeyQuestion { host, port, key: check.key().clone() }).await;
         let answered = match &verdict {
@@ -248,7 +270,8 @@ impl Drop for Lent {
 }
 
 /// A connection to a server. Clones share it; it may be used from many tasks at once. Dropping the last one
-/// ends the connection, and its channels with it; what they received before can still be read.
+/// ends the connection, and its channels with it; what they received before can still be read. A runtime that ends takes
+/// the last words along: before it does, [close](Self::close) the client and wait until it is [closed](Self::closed).
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
