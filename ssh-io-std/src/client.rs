@@ -48,8 +48,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long connecting may take in all, up to the host key's proof. The system's name lookup is
-    /// not bounded by it.
+    /// Sets how long connecting may take in all, up to the host key's proof. Who judges it may take longer, and
+    /// the system's name lookup is not bounded by it.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -80,7 +80,7 @@ impl ClientBuilder {
     }
 
     fn connect_until(
-        mut self,
+        self,
         host: &str,
         port: u16,
         transport: impl Transport,
