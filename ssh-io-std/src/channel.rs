@@ -354,7 +354,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         Ok(())
     }
 
-    /// Closes the channel: nothing more is sent, and what was not read can still be.
+    /// Closes the channel: nothing more is sent but what was written, and what was not read can still be.
     pub fn close(&self) {
         let mut guard = self.core.shared.lock();
         guard.contain(&self.core.shared, |state| {

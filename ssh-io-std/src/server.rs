@@ -24,7 +24,8 @@ use crate::transport::Transport;
 /// A server's channel.
 pub type ServerChannel = ChannelOf<ServerRole>;
 
-/// The way back to the connection that asked.
+/// The way back to the connection that asked: what a [`Question`] carries. It is named where code is to work with the
+/// questions of several adapters.
 #[derive(Clone)]
 pub struct Back(Arc<Shared<ServerRole>>);
 
@@ -62,7 +63,7 @@ impl Answering for Back {
 /// A question of a client.
 pub type Question<T> = ssh_proto::adapter::Question<T, Back>;
 /// What a client asks, or what whoever serves it should know.
-pub type Asked = ssh_proto::adapter::Asked<Back>;
+pub(crate) type Asked = ssh_proto::adapter::Asked<Back>;
 
 /// Answers the questions of one client, on a thread of its own. What is not overridden refuses.
 ///

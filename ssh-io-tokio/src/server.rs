@@ -96,7 +96,7 @@ impl fmt::Debug for ServerConnection {
 }
 
 impl ServerConnection {
-    /// Begins with a client over any transport: gives the driver to spawn. A host key's signer is called on a thread
+    /// Begins with a client over any transport: gives the driver to spawn, for which the transport is to be `Send`. A host key's signer is called on a thread
     /// of the runtime for what blocks, with nothing locked; the end of the runtime waits for it.
     pub fn start<T: AsyncRead + AsyncWrite>(
         config: Arc<ServerConfig>,
