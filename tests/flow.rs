@@ -14,7 +14,7 @@ mod windows;
 use ssh_proto::raw::number;
 use ssh_proto::{
     Channel, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, Client, ClientEvent,
-    CloseReason, Connection, ExitStatus, OpenError, ReadError, RequestError, Stderr, Stream, WriteError,
+    CloseReason, Connection, ExitStatus, OpenError, ReadError, RequestError, StderrMode, Stream, WriteError,
 };
 use ssh_tests::{Pair, Policy, Scene, hand, record, take};
 
@@ -124,7 +124,9 @@ fn one_stalled_channel_never_affects_another() {
 
 #[test]
 fn unread_stderr_stalls_its_channel_only_and_combined_or_discarded_it_does_not() {
-    for (stderr, stalls) in [(Stderr::Separate, true), (Stderr::Combined, false), (Stderr::Discard, false)] {
+    for (stderr, stalls) in
+        [(StderrMode::Separate, true), (StderrMode::Combined, false), (StderrMode::Discard, false)]
+    {
         let mut pair = Pair::logged_in();
         let (ours, theirs) = pair.open_session_with(ChannelConfig::default().with_stderr(stderr));
         let (other, others) = pair.open_session();

@@ -297,14 +297,14 @@ pub fn answer<S: Subject>(
 
 /// A command both roles have, on a channel of `channels` where one is meant.
 pub fn command<R: Role>(conn: &mut Connection<R>, channels: &mut Vec<ChannelId>, input: &mut Input<'_>) {
-    use ssh_proto::{ChannelKind, ChannelRequestKind, Disconnect, ExitStatus, GlobalRequestKind, Stderr};
+    use ssh_proto::{ChannelKind, ChannelRequestKind, Disconnect, ExitStatus, GlobalRequestKind, StderrMode};
     let what = input.byte();
     let stream = if what & 128 == 0 { Stream::Data } else { Stream::Stderr };
     let what = what & 127;
     match what % 24 {
         0 => {
             let windows = [0, 1, 100, 32_768, 40_000, 2 << 20, u32::MAX];
-            let stderr = [Stderr::Separate, Stderr::Combined, Stderr::Discard];
+            let stderr = [StderrMode::Separate, StderrMode::Combined, StderrMode::Discard];
             let config = ChannelConfig::default()
                 .with_window(windows[input.below(windows.len())])
                 .with_stderr(stderr[input.below(3)]);
@@ -352,7 +352,7 @@ pub fn command<R: Role>(conn: &mut Connection<R>, channels: &mut Vec<ChannelId>,
         }
         13 => channel.consume(stream, input.size()),
         14 => {
-            let how = [Stderr::Separate, Stderr::Combined, Stderr::Discard];
+            let how = [StderrMode::Separate, StderrMode::Combined, StderrMode::Discard];
             channel.set_stderr(how[input.below(3)]);
         }
         15 => {

@@ -101,7 +101,7 @@ fn server(account: Account, listener: TcpListener) -> Result<(String, Server), B
     let methods = AuthMethods::PUBLICKEY.and(AuthMethods::PASSWORD);
     let server = Server::new(ServerConfig::builder(&PROVIDER).auth_methods(methods).host_key(key).build()?);
     let (serving, account) = (server.clone(), Arc::new(account));
-    let greeter = move |_| Greeter { account: Arc::clone(&account), sessions: Vec::new() };
+    let greeter = move |_, _| Greeter { account: Arc::clone(&account), sessions: Vec::new() };
     thread::spawn(move || serving.serve(&listener, greeter));
     Ok((fingerprint, server))
 }

@@ -19,7 +19,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use ssh_io_std::ssh_proto::{ExitStatus, Stderr, TerminalModes, WindowSize};
+use ssh_io_std::ssh_proto::{ExitStatus, StderrMode, TerminalModes, WindowSize};
 use ssh_io_std::{Channel, Client, Error as SshError, HostKeys, read_key_file};
 
 /// The terminal: how it was found, while it is changed.
@@ -152,7 +152,7 @@ fn run() -> Result<Option<ExitStatus>, Box<dyn Error>> {
     }
     let channel = client.open_session()?;
     // One terminal for both: what nobody reads would fill the window.
-    channel.set_stderr(Stderr::Combined);
+    channel.set_stderr(StderrMode::Combined);
     let term = env::var("TERM").unwrap_or_else(|_| "dumb".into());
     // From before its size is read: none of its changes is missed.
     let changes = Signals::new([SIGWINCH])?;

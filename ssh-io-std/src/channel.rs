@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ssh_proto::adapter::{AdapterRole, Replies};
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr as StderrMode,
-    Stream, TerminalModes, WindowSize, WriteError,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, StderrMode, Stream,
+    TerminalModes, WindowSize, WriteError,
 };
 
 use crate::engine::{Guard, STREAMS, Shared};
@@ -354,7 +354,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         Ok(())
     }
 
-    /// Closes the channel: nothing more is sent, and what was not read can still be.
+    /// Closes the channel: nothing more is sent but what was written, and what was not read can still be.
     pub fn close(&self) {
         let mut guard = self.core.shared.lock();
         guard.contain(&self.core.shared, |state| {

@@ -12,8 +12,8 @@ use ssh_proto::adapter::{ClientKept, LoginStep};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     AnswerError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection,
-    Credential, KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SignRefused, Signature,
-    ToSign,
+    Credential, KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SessionId, SignRefused,
+    Signature, ToSign,
 };
 
 use crate::channel::{Channel, wait_opened};
@@ -48,8 +48,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long connecting may take in all, up to the host key's proof. The system's name lookup is
-    /// not bounded by it.
+    /// Sets how long connecting may take in all, up to the host key's proof. Who judges it may take longer, and
+    /// the system's name lookup is not bounded by it.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -80,7 +80,7 @@ impl ClientBuilder {
     }
 
     fn connect_until(
-        mut self,
+        self,
         host: &str,
         port: u16,
         transport: impl Transport,
@@ -426,6 +426,11 @@ impl Client {
         self.shared().lock().seen().negotiated().cloned()
     }
 
+    /// What names this connection, to both sides alike (RFC 4253 §7.2); `None` before the first key exchange is done.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.shared().lock().seen().session_id().cloned()
+    }
+
     /// Our identification line, and the server's.
     pub fn idents(&self) -> (String, PeerText) {
         let guard = self.shared().lock();
@@ -440,6 +445,11 @@ impl Client {
     /// Waits until the connection is over and its transport let go, and tells why.
     pub fn closed(&self) -> CloseReason {
         self.shared().ended()
+    }
+
+    /// Why the connection is over, if it is.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.shared().lock().closed.clone()
     }
 
     /// Whether the connection is over.

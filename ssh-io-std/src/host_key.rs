@@ -27,7 +27,7 @@ pub struct HostKeyQuestion<'a> {
     pub key: &'a PublicKey,
 }
 
-type Judge = Box<dyn FnMut(HostKeyQuestion<'_>) -> bool + Send>;
+type Judge = Box<dyn FnOnce(HostKeyQuestion<'_>) -> bool + Send>;
 
 /// Which host keys are accepted.
 #[non_exhaustive]
@@ -53,7 +53,7 @@ pub enum HostKeys {
 
 impl HostKeys {
     /// The keys a closure says yes to.
-    pub fn ask(judge: impl FnMut(HostKeyQuestion<'_>) -> bool + Send + 'static) -> Self {
+    pub fn ask(judge: impl FnOnce(HostKeyQuestion<'_>) -> bool + Send + 'static) -> Self {
         Self::Ask(Box::new(judge))
     }
 
@@ -74,13 +74,13 @@ impl HostKeys {
     }
 
     /// Judges a key, and records it where that is the policy.
-    pub(crate) fn judge(&mut self, question: HostKeyQuestion<'_>) -> Result<(), Error> {
+    pub(crate) fn judge(self, question: HostKeyQuestion<'_>) -> Result<(), Error> {
         let HostKeyQuestion { host, port, key } = question;
         if let Self::Ask(judge) = self {
             return if judge(question) { Ok(()) } else { Err(Error::HostKeyRefused) };
         }
         // Read again: another connection may have recorded the host meanwhile.
-        if let Self::AcceptNew { file, hash } = self {
+        if let Self::AcceptNew { file, hash } = &self {
             let hash = hash.then_some(OsEntropy);
             let (read, append) = (|| read(file), |line: &[u8]| append(file, line));
             let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

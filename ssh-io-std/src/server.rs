@@ -3,16 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ssh_proto::adapter::{Answering, ServerKept, Startup, Startups};
+use ssh_proto::adapter::{Answering, HostSigners, ServerKept, Startup, Startups};
 use ssh_proto::{
     AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
-    CloseReason, Connection, ExitStatus, GlobalRequest, KeyPair, KeyProbe, MemoryUsage, Negotiated,
-    OpenRequest, PeerText, Server as ServerRole, ServerConfig, ServerEvent, SignRequest,
+    CloseReason, Connection, ExitStatus, GlobalRequest, KeyProbe, MemoryUsage, Negotiated, OpenRequest,
+    PeerText, Server as ServerRole, ServerConfig, SessionId, SignRequest,
 };
 
 use crate::channel::ChannelOf;
@@ -24,7 +24,8 @@ use crate::transport::Transport;
 /// A server's channel.
 pub type ServerChannel = ChannelOf<ServerRole>;
 
-/// The way back to the connection that asked.
+/// The way back to the connection that asked: what a [`Question`] carries. It is named where code is to work with the
+/// questions of several adapters.
 #[derive(Clone)]
 pub struct Back(Arc<Shared<ServerRole>>);
 
@@ -62,7 +63,7 @@ impl Answering for Back {
 /// A question of a client.
 pub type Question<T> = ssh_proto::adapter::Question<T, Back>;
 /// What a client asks, or what whoever serves it should know.
-pub type Asked = ssh_proto::adapter::Asked<Back>;
+pub(crate) type Asked = ssh_proto::adapter::Asked<Back>;
 
 /// Answers the questions of one client, on a thread of its own. What is not overridden refuses.
 ///
@@ -70,7 +71,7 @@ pub type Asked = ssh_proto::adapter::Asked<Back>;
 /// is answered; channels do not. While a method takes its time, up to 256 questions wait for it; what the client
 /// asks beyond that is refused.
 pub trait Handler: Send + 'static {
-    /// Sign a key exchange with a host key whose [`KeyPair`] has no signer.
+    /// Sign a key exchange with a host key whose [`KeyPair`](ssh_proto::KeyPair) has no signer.
     fn sign(&mut self, request: Question<SignRequest>) {
         drop(request);
     }
@@ -115,7 +116,8 @@ pub trait Handler: Send + 'static {
     }
 }
 
-/// A client's connection, for whoever started it.
+/// A client's connection. Clones share it. Dropping them does not end it: it lives as long as the client stays and its
+/// [`Handler`] does not panic, until it is [closed](Self::close).
 #[derive(Clone)]
 pub struct ServerConnection {
     shared: Arc<Shared<ServerRole>>,
@@ -138,27 +140,40 @@ impl ServerConnection {
         transport: impl Transport,
         handler: impl Handler,
     ) -> Result<Self, Error> {
-        Self::start_counted(&HostConfig::new(&config), transport, handler, None)
+        Self::start_with(config, transport, |_| handler)
     }
 
-    fn start_counted(
-        config: &HostConfig,
+    /// As [`start`](Self::start), with a handler that is made for the connection and may keep it: to end it, to ask for
+    /// new keys, to look at it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); no handler is made then.
+    pub fn start_with<H: Handler>(
+        config: Arc<ServerConfig>,
         transport: impl Transport,
-        handler: impl Handler,
+        handler: impl FnOnce(Self) -> H,
+    ) -> Result<Self, Error> {
+        Self::start_counted(&HostSigners::new(&config), transport, handler, None)
+    }
+
+    fn start_counted<H: Handler>(
+        config: &HostSigners,
+        transport: impl Transport,
+        handler: impl FnOnce(Self) -> H,
         startup: Option<Startup>,
     ) -> Result<Self, Error> {
         // First the one that is waited for by nobody: where there is no thread for it, nothing has begun.
-        let (give, given) = sync_channel(1);
+        let ((give, given), (made, handler_made)) = (sync_channel(1), sync_channel(1));
         let place = Arc::<Place>::default();
         let (for_end, for_signers) = (Arc::downgrade(&place), Arc::downgrade(&place));
         let handle = move || {
             if let Ok(shared) = given.recv() {
-                handle(&shared, handler);
+                handle(&shared, &handler_made);
             }
             drop(place);
         };
         thread::Builder::new().name("ssh-handler".into()).spawn(handle)?;
-        let conn = Connection::new(Arc::clone(&config.external), Box::new(OsEntropy), now());
+        let conn = Connection::new(Arc::clone(config.config()), Box::new(OsEntropy), now());
         let kept = ServerKept { startup, ..ServerKept::default() };
         // Until its threads and descriptors are gone too, a client takes up the place it had.
         let let_go = Box::new(move |kept: &mut ServerKept| {
@@ -167,11 +182,13 @@ impl ServerConnection {
                 *lock(&place.0) = startup;
             }
         });
-        let look = config.signing(for_signers);
+        let look = signing(config, for_signers);
         let shared = Shared::start(conn, transport, kept, RoleCalls { look, let_go })?;
         // It waits for this.
         let _ = give.send(Arc::clone(&shared));
-        Ok(Self { shared })
+        let connection = Self { shared };
+        let _ = made.send(handler(connection.clone()));
+        Ok(connection)
     }
 
     /// Ends the connection.
@@ -198,6 +215,23 @@ impl ServerConnection {
         }
     }
 
+    /// Sends the client a text to show before it is logged in. It may be sent at once, and waits until logging in
+    /// begins (RFC 4252 §5.4).
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when the client is logged in and beyond [`Limits::banners`](ssh_proto::Limits) and
+    /// `banner_bytes`, [`Error::Closed`].
+    pub fn banner(&self, text: &str) -> Result<(), Error> {
+        let _watch = self.shared.watch();
+        let mut guard = self.shared.lock();
+        if guard.is_mute() {
+            return Err(guard.gone());
+        }
+        guard.machine()?.banner(text)?;
+        self.shared.poke(&mut guard);
+        Ok(())
+    }
+
     /// Asks for new keys.
     pub fn rekey(&self) {
         let _watch = self.shared.watch();
@@ -216,6 +250,11 @@ impl ServerConnection {
     /// The algorithms of the last key exchange.
     pub fn negotiated(&self) -> Option<Negotiated> {
         self.shared.lock().seen().negotiated().cloned()
+    }
+
+    /// What names this connection, to both sides alike (RFC 4253 §7.2); `None` before the first key exchange is done.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.shared.lock().seen().session_id().cloned()
     }
 
     /// Our identification line, and the client's.
@@ -244,6 +283,11 @@ impl ServerConnection {
         self.shared.is_finished()
     }
 
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().closed.is_some()
+    }
+
     /// Why the connection is over, if it is.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.shared.lock().closed.clone()
@@ -255,42 +299,25 @@ impl ServerConnection {
 #[derive(Default)]
 struct Place(Mutex<Option<Startup>>);
 
-/// A server's configuration, and apart from it the keys it signs with: a signer may take its time, and must not
-/// be called while the connection is locked.
-#[derive(Debug, Clone)]
-struct HostConfig {
-    external: Arc<ServerConfig>,
-    keys: Arc<[KeyPair]>,
-}
-
-impl HostConfig {
-    fn new(config: &ServerConfig) -> Self {
-        let keys = config.host_keys().iter().filter(|key| key.signer.is_some()).cloned();
-        Self { external: Arc::new(config.without_signers()), keys: keys.collect() }
-    }
-
-    /// Has our own keys sign, on a thread for it: whoever took the question in may hold the lock, or be needed
-    /// elsewhere. Other questions go their way.
-    fn signing(&self, place: Weak<Place>) -> Look<ServerRole> {
-        let keys = Arc::clone(&self.keys);
-        Box::new(move |shared, kept| {
-            let Some(ServerEvent::Sign(request)) = kept.questions.back() else { return };
-            let Some(pair) = keys.iter().find(|pair| pair.public == *request.to_sign().key()) else { return };
-            let (Some(signer), Some(shared)) = (pair.signer.clone(), shared.upgrade()) else { return };
-            let Some(event) = kept.questions.pop_back() else { return };
-            let place = place.upgrade();
-            // Dropped unanswered, for want of a thread, it ends the connection.
-            let sign = move || {
-                let _place = place;
-                if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
-                    let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
-                    // It may be gone with the connection.
-                    let _ = question.reply(signature);
-                }
-            };
-            let _ = thread::Builder::new().name("ssh-sign".into()).spawn(sign);
-        })
-    }
+/// Has our own keys sign, on a thread for it: whoever took the question in may hold the lock, or be needed
+/// elsewhere. Other questions go their way.
+fn signing(signers: &HostSigners, place: Weak<Place>) -> Look<ServerRole> {
+    let signers = signers.clone();
+    Box::new(move |shared, kept| {
+        let Some(shared) = shared.upgrade() else { return };
+        let Some((event, signer)) = signers.take(kept) else { return };
+        let place = place.upgrade();
+        // Dropped unanswered, for want of a thread, it ends the connection.
+        let sign = move || {
+            let _place = place;
+            if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
+                let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
+                // It may be gone with the connection.
+                let _ = question.reply(signature);
+            }
+        };
+        let _ = thread::Builder::new().name("ssh-sign".into()).spawn(sign);
+    })
 }
 
 /// Ends the connection when the handler is done, also by a panic.
@@ -303,8 +330,10 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
+fn handle(shared: &Arc<Shared<ServerRole>>, made: &Receiver<impl Handler>) {
     let _end = CloseOnDrop(shared);
+    // Nobody answers when making one panicked.
+    let Ok(mut handler) = made.recv() else { return };
     let connection = ServerConnection { shared: Arc::clone(shared) };
     while let Some(asked) = connection.asked() {
         match asked {
@@ -327,7 +356,7 @@ fn handle(shared: &Arc<Shared<ServerRole>>, mut handler: impl Handler) {
 /// Serves clients of a listener. Clones are handles on the same server.
 #[derive(Debug, Clone)]
 pub struct Server {
-    config: HostConfig,
+    config: HostSigners,
     startups: Startups,
     running: Arc<Mutex<Running>>,
 }
@@ -346,7 +375,7 @@ impl Server {
     /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
     /// logged in.
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config: HostConfig::new(&config), startups: Startups::default(), running: Arc::default() }
+        Self { config: HostSigners::new(&config), startups: Startups::default(), running: Arc::default() }
     }
 
     /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
@@ -355,7 +384,9 @@ impl Server {
         Self { startups, ..self }
     }
 
-    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before.
+    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before. A
+    /// handler may keep its connection: it ends with the client, with the [`shutdown`](Self::shutdown), when it is
+    /// [closed](ServerConnection::close), and by a panic of the handler.
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
@@ -364,7 +395,7 @@ impl Server {
     pub fn serve<H: Handler>(
         &self,
         listener: &TcpListener,
-        mut handler: impl FnMut(SocketAddr) -> H,
+        mut handler: impl FnMut(ServerConnection, SocketAddr) -> H,
     ) -> io::Result<()> {
         let address = listener.local_addr()?;
         loop {
@@ -389,7 +420,7 @@ impl Server {
             match accepted {
                 Ok((stream, from)) => {
                     if let Ok(startup) = self.startups.begin(Some(from.ip()))
-                        && self.begin(stream, startup, handler(from)).is_err()
+                        && self.begin(stream, startup, |connection| handler(connection, from)).is_err()
                     {
                         thread::sleep(BACK_OFF);
                     }
@@ -400,7 +431,12 @@ impl Server {
         }
     }
 
-    fn begin(&self, stream: TcpStream, startup: Startup, handler: impl Handler) -> Result<(), Error> {
+    fn begin<H: Handler>(
+        &self,
+        stream: TcpStream,
+        startup: Startup,
+        handler: impl FnOnce(ServerConnection) -> H,
+    ) -> Result<(), Error> {
         // Locked until it is in the list: a shutdown must not miss it.
         let mut running = lock(&self.running);
         if running.stopped {
@@ -420,7 +456,8 @@ impl Server {
     }
 
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
-    /// connections; they read why. When this returns, all are over. Of two calls at once the shorter grace counts.
+    /// connections; they read why. When this returns, all are over and their transports let go; a handler or a signer
+    /// may still be at its last call. Of two calls at once the shorter grace counts.
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
         lock(&self.running).stopped = true;
@@ -514,7 +551,7 @@ impl ServerChannel {
 mod tests {
     use std::io::{Read, sink};
     use std::net::Shutdown;
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::channel;
 
     use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 
@@ -554,7 +591,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let serving = server.clone();
-        let serving = thread::spawn(move || serving.serve(&listener, |_| Refuses));
+        let serving = thread::spawn(move || serving.serve(&listener, |_, _| Refuses));
         let greeted = || {
             let mut client = TcpStream::connect(at).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -590,8 +627,9 @@ mod tests {
                 }
             }),
         };
-        let config = HostConfig::new(&config);
-        let connection = ServerConnection::start_counted(&config, transport, Refuses, Some(startup)).unwrap();
+        let config = HostSigners::new(&config);
+        let connection =
+            ServerConnection::start_counted(&config, transport, |_| Refuses, Some(startup)).unwrap();
         connection.join(Duration::MAX);
         assert!(connection.close_reason().is_some());
         assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use ssh_proto::adapter::{AdapterRole, Asker, Error, Replies};
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, Stderr as StderrMode,
-    Stream, TerminalModes, WindowSize, WriteError,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, StderrMode, Stream,
+    TerminalModes, WindowSize, WriteError,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::consume_budget;

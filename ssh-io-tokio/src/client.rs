@@ -4,17 +4,21 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ssh_proto::adapter::{Error, LoginStep, Output};
+use ssh_proto::keys::load_private_key;
 use ssh_proto::{
     AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
-    Credential, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SignRefused,
-    Signature, ToSign,
+    Credential, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret,
+    SessionId, SignRefused, SignRequest, Signature, ToSign,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use crate::channel::Channel;
@@ -46,7 +50,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long connecting may take in all, up to the host key's proof and its judgement.
+    /// Sets how long connecting may take in all, up to the host key's proof. Who judges it may take longer.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -63,14 +67,16 @@ impl ClientBuilder {
     pub async fn connect(mut self, host: &str, port: u16) -> Result<Client, Error> {
         let timeout = self.timeout.take();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        within(timeout, async {
+        let reached = within(timeout, async {
             let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
             let stream = first_that_answers(&addresses, deadline, TcpStream::connect).await?;
             // Packets are already coalesced; Nagle's delay would only cost time.
             stream.set_nodelay(true)?;
-            self.connect_over(host, port, stream).await
-        })
-        .await
+            self.reach(host, port, stream).await
+        });
+        let (connecting, check) = reached.await?;
+        // A person may take longer to judge.
+        connecting.judge(check).await
     }
 
     /// Connects over any transport, such as a channel of another connection, and spawns the driver onto the
@@ -87,16 +93,26 @@ impl ClientBuilder {
         transport: T,
     ) -> Result<Client, Error> {
         let timeout = self.timeout.take();
-        within(timeout, async {
-            let (connecting, driver) = self.start(host, port, transport).await?;
-            tokio::spawn(driver.run());
-            connecting.finish().await
-        })
-        .await
+        let (connecting, check) = within(timeout, self.reach(host, port, transport)).await?;
+        connecting.judge(check).await
+    }
+
+    /// Connects up to the host key's proof.
+    async fn reach<T: AsyncRead + AsyncWrite + Send + 'static>(
+        self,
+        host: &str,
+        port: u16,
+        transport: T,
+    ) -> Result<(Connecting, HostKeyCheck), Error> {
+        let (connecting, driver) = self.start(host, port, transport).await?;
+        tokio::spawn(driver.run());
+        let check = connecting.check().await?;
+        Ok((connecting, check))
     }
 
     /// Begins over any transport: gives the driver to spawn, and what waits for the handshake. Host and port
-    /// are what the host key is judged by. The connect timeout is the caller's to keep.
+    /// are what the host key is judged by. The connect timeout is the caller's to keep. Only a driver whose transport is
+    /// `Send` can [run](Driver::run).
     ///
     /// Cancel-safe: nothing has begun before it is ready. The transport is let go of.
     ///
@@ -114,7 +130,7 @@ impl ClientBuilder {
             false => Arc::new(self.config.prefer_host_keys(&known)),
         };
         let shared = Arc::new(Shared::new(config));
-        let driver = Driver::new(Arc::clone(&shared), transport);
+        let driver = Driver::new(Arc::clone(&shared), transport, Box::new(|_, _| None));
         let handle = Arc::new(Handle { shared });
         Ok((Connecting { handle, host_keys: self.host_keys, host: host.to_owned(), port }, driver))
     }
@@ -176,9 +192,19 @@ impl Connecting {
     /// # Errors
     /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::KnownHosts`], [`Error::Io`].
     pub async fn finish(self) -> Result<Client, Error> {
+        let check = self.check().await?;
+        self.judge(check).await
+    }
+
+    /// The future does not borrow: a judge need not be `Sync`, and who waits for this is to be `Send`.
+    fn check(&self) -> impl Future<Output = Result<HostKeyCheck, Error>> + Send + use<> {
+        let shared = Arc::clone(&self.handle.shared);
+        async move { shared.wait_for(|state| state.kept.host_key.take()).await }
+    }
+
+    async fn judge(self, check: HostKeyCheck) -> Result<Client, Error> {
         let Self { handle, host_keys, host, port } = self;
         let shared = &handle.shared;
-        let check = shared.wait_for(|state| state.kept.host_key.take()).await?;
         // Dropped with it, also when this future is, the question is refused.
         let verdict = host_keys.judge(HostKeyQuestion { host, port, key: check.key().clone() }).await;
         let answered = match &verdict {
@@ -223,8 +249,29 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// A question for a signature while its signer has it. When it is dropped unanswered, and so refused, the driver is
+/// told.
+struct Lent {
+    request: Option<SignRequest>,
+    shared: Arc<Shared<ClientRole>>,
+}
+
+impl Lent {
+    fn to_sign(&self) -> Option<ToSign<'_>> {
+        self.request.as_ref().map(SignRequest::to_sign)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        drop(self.request.take());
+        self.shared.work.notify_one();
+    }
+}
+
 /// A connection to a server. Clones share it; it may be used from many tasks at once. Dropping the last one
-/// ends the connection, and its channels with it; what they received before can still be read.
+/// ends the connection, and its channels with it; what they received before can still be read. A runtime that ends takes
+/// the last words along: before it does, [close](Self::close) the client and wait until it is [closed](Self::closed).
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -259,12 +306,12 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called in this future, with nothing locked: the connection and other calls on it go on
-    /// meanwhile. One that blocks, such as a token that waits to be touched, still holds up the thread it is
-    /// called on; for it there is [`auth_key_with`](Self::auth_key_with).
+    /// A signer is called on a thread of the runtime for what blocks, with nothing locked: it may wait for a token to
+    /// be touched. For signatures that are awaited there is [`auth_key_with`](Self::auth_key_with).
     ///
     /// Cancel-safe: dropped before it is ready, a signature not made yet is refused, and an attempt that was begun
-    /// goes on unseen; it may still succeed. The next call waits for its end, and is told [`AuthError::Done`] if that was a success.
+    /// goes on unseen; it may still succeed. The next call waits for its end, and for a signer that was called, and is
+    /// told [`AuthError::Done`] if that was a success.
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
@@ -277,7 +324,19 @@ impl Client {
             }
             other => (other, None),
         };
-        let sign = async move |what: ToSign<'_>| signer.ok_or(SignRefused)?.sign(&what, &mut OsEntropy);
+        let sign = async move |lent: Lent| {
+            let Some(signer) = signer else { return Some((lent, Err(SignRefused))) };
+            let signing = spawn_blocking(move || {
+                let signature =
+                    lent.to_sign().map_or(Err(SignRefused), |what| signer.sign(&what, &mut OsEntropy));
+                (lent, signature)
+            });
+            match signing.await {
+                Ok(signed) => Some(signed),
+                // It is the caller's signer.
+                Err(error) => error.try_into_panic().map_or(None, |panic| resume_unwind(panic)),
+            }
+        };
         self.log_in(user, with, sign).await
     }
 
@@ -285,7 +344,7 @@ impl Client {
         &self,
         user: &str,
         with: Credential,
-        sign: impl AsyncFnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
+        sign: impl AsyncFnOnce(Lent) -> Option<(Lent, Result<Signature, SignRefused>)>,
     ) -> Result<(), Error> {
         let shared = self.shared();
         let (mut with, mut sign) = (Some(with), Some(sign));
@@ -314,10 +373,11 @@ impl Client {
                 LoginStep::Done(outcome) => return outcome,
                 LoginStep::Sign(request) => request,
             };
-            let signature = match sign.take() {
-                Some(sign) => sign(request.to_sign()).await,
-                None => Err(SignRefused),
-            };
+            let lent = Lent { request: Some(request), shared: Arc::clone(shared) };
+            // Dropped unanswered it is refused.
+            let Some(sign) = sign.take() else { continue };
+            let Some((mut lent, signature)) = sign(lent).await else { continue };
+            let Some(request) = lent.request.take() else { continue };
             shared.command(|state, _| {
                 // The question may be gone with the connection; the wait then says so.
                 let _ = state.conn.provide_signature(request, signature);
@@ -345,20 +405,26 @@ impl Client {
         self.authenticate(user, Credential::PublicKey { key, probe: false }).await
     }
 
-    /// Logs in with a key whose signatures take time: those of an agent, a token, a person. The server is
-    /// asked first if the key would do, and only then is `sign` called, with nothing locked.
+    /// Logs in with the key in an `openssh-key-v1` file.
     ///
-    /// ```no_run
-    /// # use ssh_io_tokio::{Client, Error, OsEntropy, ssh_proto::KeyPair};
-    /// # async fn log_in(client: Client, key: KeyPair) -> Result<(), Error> {
-    /// let signer = key.signer.unwrap();
-    /// client
-    ///     .auth_key_with("me", key.public, async |what| {
-    ///         tokio::task::block_in_place(|| signer.sign(&what, &mut OsEntropy))
-    ///     })
-    ///     .await
-    /// # }
-    /// ```
+    /// Cancel-safe as [`authenticate`](Self::authenticate).
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::PrivateKey`] for the file; else as [`authenticate`](Self::authenticate).
+    pub async fn auth_key_file(
+        &self,
+        user: &str,
+        file: impl AsRef<Path>,
+        passphrase: Option<&Secret<str>>,
+    ) -> Result<(), Error> {
+        // Only what is owned is kept across the wait: the future can be sent whatever names the file.
+        let reading = read_key_file(file, passphrase);
+        self.auth_key(user, reading.await?).await
+    }
+
+    /// Logs in with a key whose signatures take time: those of an agent, a token, a person. The server is
+    /// asked first if the key would do, and only then is `sign` called, with nothing locked. It must not block: a
+    /// signer that does is for [`auth_key`](Self::auth_key).
     ///
     /// Cancel-safe as [`authenticate`](Self::authenticate): what `sign` gave is dropped along.
     ///
@@ -371,6 +437,13 @@ impl Client {
         sign: impl AsyncFnOnce(ToSign<'_>) -> Result<Signature, SignRefused>,
     ) -> Result<(), Error> {
         let key = KeyPair::external(key);
+        let sign = async |lent: Lent| {
+            let signature = match lent.to_sign() {
+                Some(what) => sign(what).await,
+                None => Err(SignRefused),
+            };
+            Some((lent, signature))
+        };
         self.log_in(user, Credential::PublicKey { key, probe: true }, sign).await
     }
 
@@ -467,6 +540,11 @@ impl Client {
         self.shared().lock().conn.negotiated().cloned()
     }
 
+    /// What names this connection, to both sides alike (RFC 4253 §7.2); `None` before the first key exchange is done.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.shared().lock().conn.session_id().cloned()
+    }
+
     /// Our identification line, and the server's.
     pub fn idents(&self) -> (String, PeerText) {
         let state = self.shared().lock();
@@ -486,6 +564,11 @@ impl Client {
         self.shared().finished().await
     }
 
+    /// Why the connection is over, if it is.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.shared().lock().closed.clone()
+    }
+
     /// Whether the connection is over.
     pub fn is_closed(&self) -> bool {
         self.shared().lock().closed.is_some()
@@ -494,6 +577,27 @@ impl Client {
     /// What the connection holds.
     pub fn memory_usage(&self) -> MemoryUsage {
         self.shared().lock().conn.memory_usage()
+    }
+}
+
+/// Reads an `openssh-key-v1` private key file, on a thread for what blocks.
+///
+/// Cancel-safe: what was read is dropped.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::PrivateKey`].
+pub fn read_key_file<P: AsRef<Path>>(
+    file: P,
+    passphrase: Option<&Secret<str>>,
+) -> impl Future<Output = Result<KeyPair, Error>> + Send + use<P> {
+    let file = file.as_ref().to_owned();
+    let passphrase = passphrase.map(|passphrase| Secret::from(passphrase.expose()));
+    async move {
+        let read = move || {
+            let key = load_private_key(&std::fs::read(file)?, passphrase.as_ref())?;
+            key.into_key_pair().map_err(|error| io::Error::other(error).into())
+        };
+        spawn_blocking(read).await.map_err(|error| Error::Io(error.into()))?
     }
 }
 

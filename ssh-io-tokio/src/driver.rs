@@ -12,7 +12,7 @@ use ssh_proto::adapter::AdapterRole;
 use ssh_proto::{Client, CloseReason, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
-use tokio::task::consume_budget;
+use tokio::task::{consume_budget, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::shared::Shared;
@@ -23,6 +23,13 @@ const DRAIN_BYTES: usize = 64 * 1024;
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Buffers are given back when for so long, at least, nothing was read or written; at most twice as long.
 const IDLE_TIME: Duration = Duration::from_secs(5);
+
+/// What a role takes out of its part behind each turn, with the state locked: work that may take its time, and runs
+/// where that holds nobody up.
+pub(crate) type Look<R> = Box<dyn Fn(&Arc<Shared<R>>, &mut <R as AdapterRole>::Kept) -> Option<Work> + Send>;
+
+/// Such work. Dropped, it is as good as refused.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
 
 /// Drives one connection. It must be spawned or polled; dropped, it ends the connection.
 #[must_use = "a connection does nothing unless its driver runs"]
@@ -43,6 +50,7 @@ pub struct Driver<T, R: AdapterRole = Client> {
     traffic: bool,
     /// Kept, so that waking costs no allocation.
     woken: Wakers,
+    look: Look<R>,
     /// Whoever waits hears of the end also when this is dropped, polled or not.
     _end: EndOnDrop<R>,
 }
@@ -54,7 +62,7 @@ impl<T, R: AdapterRole> fmt::Debug for Driver<T, R> {
 }
 
 impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
-    pub(crate) fn new(shared: Arc<Shared<R>>, transport: T) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<R>>, transport: T, look: Look<R>) -> Self {
         let (reader, writer) = split(transport);
         let end = EndOnDrop(Arc::clone(&shared));
         let (mut pool, output) = (InputPool::new(), BytesMut::new());
@@ -71,6 +79,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             tidy: None,
             traffic: false,
             woken: Wakers::default(),
+            look,
             _end: end,
         }
     }
@@ -157,6 +166,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         }
         let before = state.authenticated;
         state.process(self.pool.buffer(), &mut self.woken);
+        let work = (self.look)(&self.shared, &mut state.kept);
         if state.authenticated && !before {
             self.pool.set_max(InputPool::MAX);
         }
@@ -170,12 +180,14 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             state.conn.consume_output(unsent);
             self.output.clear();
         }
-        if state.conn.is_closed() && self.output.is_empty() {
-            return None;
-        }
+        let over = state.conn.is_closed() && self.output.is_empty();
         let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
         let deadline = [due, self.read_until, self.tidy].into_iter().flatten().min();
-        Some((deadline, state.conn.wants_input()))
+        let wants_input = state.conn.wants_input();
+        drop(state);
+        // Also what becomes of it where there is no thread for it: dropped, it locks the state.
+        drop(work.map(spawn_blocking));
+        (!over).then_some((deadline, wants_input))
     }
 
     fn on_deadline(&mut self) {

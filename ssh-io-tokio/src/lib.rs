@@ -9,6 +9,33 @@
 //! client.auth_password("me", "secret").await?;
 //! let output = client.exec("uname -a").await?;
 //! println!("{}", String::from_utf8_lossy(&output.stdout));
+//! client.close();
+//! client.closed().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A server:
+//!
+//! ```no_run
+//! use ssh_io_tokio::ssh_proto::crypto::rustcrypto::PROVIDER;
+//! use ssh_io_tokio::ssh_proto::{AuthMethods, AuthProof, AuthVerdict, ServerConfig};
+//! use ssh_io_tokio::{Asked, Server, ServerConnection, read_key_file};
+//!
+//! async fn answer(connection: ServerConnection) {
+//!     while let Some(asked) = connection.asked().await {
+//!         // What is dropped here is refused, as channels and requests are.
+//!         let Asked::Auth(request) = asked else { continue };
+//!         let right = matches!(request.proof(), AuthProof::Password(given) if given.matches("secret"));
+//!         let next = AuthMethods::PASSWORD;
+//!         let _ = request.reply(if right { AuthVerdict::Accept } else { AuthVerdict::Reject { next } });
+//!     }
+//! }
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = ServerConfig::builder(&PROVIDER).host_key(read_key_file("host_key", None).await?).build()?;
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:2222").await?;
+//! Server::new(config).serve(listener, |connection, _from| answer(connection)).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -16,6 +43,8 @@
 //! The protocol itself is [`ssh_proto`]. One task per connection, its [`Driver`], reads and writes; handles
 //! share the state machine with it through a lock that is never held across an await. There is no message
 //! queue in between: what a slow reader does not take stays in the machine, within its window.
+//!
+//! A runtime needs its time enabled (`enable_time`), and its I/O (`enable_io`) for connections over TCP.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -32,10 +61,11 @@ mod shared;
 mod waiters;
 
 pub use channel::{Channel, ChannelOf, ReadHalfOf, ServerChannel, Stderr, StderrOf, WriteHalfOf};
-pub use client::{Client, ClientBuilder, Connecting};
+pub use client::{Client, ClientBuilder, Connecting, read_key_file};
 pub use driver::Driver;
 pub use host_key::{HostKeyQuestion, HostKeys};
 pub use os::OsEntropy;
 pub use server::{Asked, Back, Question, Server, ServerConnection};
 pub use ssh_proto;
+pub use ssh_proto::StderrMode;
 pub use ssh_proto::adapter::{Error, Output, Startups};

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ssh_proto::adapter::{Answering, Startup, Startups};
+use ssh_proto::adapter::{Answering, Error, HostSigners, Startup, Startups};
 use ssh_proto::{
     AnswerError, ChannelConfig, CloseReason, Connection, MemoryUsage, Negotiated, OpenRequest, PeerText,
-    Server as ServerRole, ServerConfig,
+    Server as ServerRole, ServerConfig, SessionId,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::channel::ServerChannel;
-use crate::driver::{DRAIN_TIME, Driver};
+use crate::driver::{DRAIN_TIME, Driver, Look};
+use crate::os::OsEntropy;
 use crate::shared::{Shared, State};
 
 /// How long to let others finish when accepting fails.
@@ -47,7 +48,10 @@ impl Answering for Back {
         &self,
         answer: impl FnOnce(&mut Connection<ServerRole>) -> Result<T, AnswerError>,
     ) -> Result<T, AnswerError> {
-        let result = answer(&mut self.0.lock().conn);
+        let mut state = self.0.lock();
+        // A panic left the machine in no state to be called.
+        let result = if state.collapsed { Err(AnswerError::Gone) } else { answer(&mut state.conn) };
+        drop(state);
         self.0.work.notify_one();
         result
     }
@@ -92,14 +96,27 @@ impl fmt::Debug for ServerConnection {
 }
 
 impl ServerConnection {
-    /// Begins with a client over any transport: gives the driver to spawn.
+    /// Begins with a client over any transport: gives the driver to spawn, for which the transport is to be `Send`. A host key's signer is called on a thread
+    /// of the runtime for what blocks, with nothing locked; the end of the runtime waits for it.
     pub fn start<T: AsyncRead + AsyncWrite>(
         config: Arc<ServerConfig>,
         transport: T,
     ) -> (Self, Driver<T, ServerRole>) {
-        let shared = Arc::new(Shared::new(config));
-        let driver = Driver::new(Arc::clone(&shared), transport);
-        (Self { handle: Arc::new(Handle(shared)) }, driver)
+        let (connection, driver, _place) = Self::start_counted(&HostSigners::new(&config), transport, None);
+        (connection, driver)
+    }
+
+    fn start_counted<T: AsyncRead + AsyncWrite>(
+        signers: &HostSigners,
+        transport: T,
+        startup: Option<Startup>,
+    ) -> (Self, Driver<T, ServerRole>, Arc<FreeOnDrop>) {
+        let shared = Arc::new(Shared::<ServerRole>::new(Arc::clone(signers.config())));
+        shared.lock().kept.startup = startup;
+        let place = Arc::new(FreeOnDrop(Arc::clone(&shared)));
+        let look = signing(signers.clone(), Arc::downgrade(&place));
+        let driver = Driver::new(Arc::clone(&shared), transport, look);
+        (Self { handle: Arc::new(Handle(shared)) }, driver, place)
     }
 
     fn shared(&self) -> &Arc<Shared<ServerRole>> {
@@ -123,6 +140,24 @@ impl ServerConnection {
         shared.wait_for(next).await.ok()
     }
 
+    /// Sends the client a text to show before it is logged in. It may be sent at once, and waits until logging in
+    /// begins (RFC 4252 §5.4).
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] when the client is logged in and beyond [`Limits::banners`](ssh_proto::Limits) and
+    /// `banner_bytes`, [`Error::Closed`].
+    pub fn banner(&self, text: &str) -> Result<(), Error> {
+        let shared = self.shared();
+        let mut state = shared.lock();
+        if state.is_mute() {
+            return Err(state.gone());
+        }
+        state.conn.banner(text)?;
+        drop(state);
+        shared.work.notify_one();
+        Ok(())
+    }
+
     /// Asks for new keys.
     pub fn rekey(&self) {
         self.shared().command(|state, _| state.conn.rekey());
@@ -136,6 +171,11 @@ impl ServerConnection {
     /// The algorithms of the last key exchange.
     pub fn negotiated(&self) -> Option<Negotiated> {
         self.shared().lock().conn.negotiated().cloned()
+    }
+
+    /// What names this connection, to both sides alike (RFC 4253 §7.2); `None` before the first key exchange is done.
+    pub fn session_id(&self) -> Option<SessionId> {
+        self.shared().lock().conn.session_id().cloned()
     }
 
     /// Our identification line, and the client's.
@@ -162,6 +202,11 @@ impl ServerConnection {
         self.shared().finished().await
     }
 
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.shared().lock().closed.is_some()
+    }
+
     /// Why the connection is over, if it is.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.shared().lock().closed.clone()
@@ -171,7 +216,7 @@ impl ServerConnection {
 /// Serves clients of a listener. Clones are handles on the same server.
 #[derive(Debug, Clone)]
 pub struct Server {
-    config: Arc<ServerConfig>,
+    signers: HostSigners,
     startups: Startups,
     /// Until when clients may stay, once the server is shut down.
     stop: watch::Sender<Option<Instant>>,
@@ -181,7 +226,8 @@ impl Server {
     /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
     /// logged in.
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config, startups: Startups::default(), stop: watch::Sender::new(None) }
+        let signers = HostSigners::new(&config);
+        Self { signers, startups: Startups::default(), stop: watch::Sender::new(None) }
     }
 
     /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
@@ -222,7 +268,7 @@ impl Server {
                         let Ok(startup) = self.startups.begin(Some(from.ip())) else { continue };
                         // Packets are already coalesced; Nagle's delay would only cost time.
                         let _ = stream.set_nodelay(true);
-                        let (connection, place) = connections.begin(&self.config, stream, startup);
+                        let (connection, place) = connections.begin(&self.signers, stream, startup);
                         // Also when clones of the connection live on.
                         let end = CloseOnDrop(Arc::clone(connection.shared()));
                         let answering = serve(connection, from);
@@ -243,7 +289,7 @@ impl Server {
 
     /// How long drivers may take to end.
     fn end_limit(&self) -> Duration {
-        self.config.limits().linger.saturating_add(DRAIN_TIME + END_MARGIN)
+        self.signers.config().limits().linger.saturating_add(DRAIN_TIME + END_MARGIN)
     }
 
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
@@ -269,8 +315,24 @@ impl Server {
     }
 }
 
-/// Frees a client's place among those that have not logged in. Its driver and who answers it share this: while either
-/// is left, the client costs what the place stands for.
+/// Has our own keys sign, where it holds nobody up. Other questions go their way.
+fn signing(signers: HostSigners, place: Weak<FreeOnDrop>) -> Look<ServerRole> {
+    Box::new(move |shared, kept| {
+        let (event, signer) = signers.take(kept)?;
+        let (back, place) = (Back(Arc::clone(shared)), place.upgrade());
+        // Dropped unanswered, also by a runtime that ends, it ends the connection.
+        let Some(Asked::Sign(question)) = Asked::new(event, &back) else { return None };
+        Some(Box::new(move || {
+            let _place = place;
+            let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
+            // It may be gone with the connection.
+            let _ = question.reply(signature);
+        }))
+    })
+}
+
+/// Frees a client's place among those that have not logged in. Its driver, who answers it and a signer at work for it
+/// share this: while one of them is left, the client costs what the place stands for.
 struct FreeOnDrop(Arc<Shared<ServerRole>>);
 
 impl Drop for FreeOnDrop {
@@ -304,14 +366,12 @@ struct Connections {
 impl Connections {
     fn begin(
         &mut self,
-        config: &Arc<ServerConfig>,
+        signers: &HostSigners,
         transport: impl AsyncRead + AsyncWrite + Send + 'static,
         startup: Startup,
     ) -> (ServerConnection, Arc<FreeOnDrop>) {
-        let (connection, driver) = ServerConnection::start(Arc::clone(config), transport);
-        connection.shared().lock().kept.startup = Some(startup);
+        let (connection, driver, place) = ServerConnection::start_counted(signers, transport, Some(startup));
         self.live.push(Arc::downgrade(&connection.handle));
-        let place = Arc::new(FreeOnDrop(Arc::clone(connection.shared())));
         let held = Arc::clone(&place);
         self.tasks.spawn(async {
             let _held = held;
@@ -373,7 +433,6 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
-    use crate::os::OsEntropy;
 
     const LINGER: Duration = Duration::from_secs(60);
 
@@ -386,7 +445,7 @@ mod tests {
         // It takes one byte of our first line, and no more.
         let (ours, _theirs) = duplex(1);
         let startup = Startups::default().begin(None).unwrap();
-        let _held = connections.begin(&server.config, ours, startup);
+        let _held = connections.begin(&server.signers, ours, startup);
         tokio::task::yield_now().await;
         let stop = server.stop.subscribe();
         server.stop.send_replace(Some(Instant::now()));

@@ -180,12 +180,11 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    /// The transport failed. Who wants to write need not wait any longer.
+    /// The transport failed. Who wants something to leave need not wait any longer, be it bytes, a request or a login.
     pub(crate) fn fail(&mut self, error: &io::Error, woken: &mut Wakers) {
         if self.io_error.is_none() && self.closed.is_none() {
             self.io_error = Some((error.kind(), error.to_string()));
-            self.channels.values_mut().for_each(|news| news.waiters.writers.wake(woken));
-            self.flushers.wake(woken);
+            self.wake_all(woken);
         }
     }
 

@@ -171,7 +171,7 @@ pub use kex::negotiate::Negotiated;
 pub use key::*;
 pub use machine::MemoryUsage;
 pub use msg::request::*;
-pub use mux::channel::{ChannelConfig, Stderr};
+pub use mux::channel::{ChannelConfig, StderrMode};
 pub use mux::handle::Channel;
 pub use role::{Client, Role, Server, Side};
 pub use secret::Secret;

@@ -292,7 +292,7 @@ fn ad_02_a_crowd_at_the_door_of_the_blocking_server() {
     let serving = {
         let server = server.clone();
         thread::spawn(move || {
-            server.serve(&listener, |_| Serves { channels: Vec::new(), closed: channel().0 })
+            server.serve(&listener, |_, _| Serves { channels: Vec::new(), closed: channel().0 })
         })
     };
     let crowd = knock(at);

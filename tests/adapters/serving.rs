@@ -79,7 +79,8 @@ fn connecting_by_address() {
         // Whoever was given up has left by itself.
         server.shutdown(Duration::MAX).await;
         serving.await.unwrap();
-        assert_eq!(startups.count(), 0);
+        // A signer at work for a client that is gone keeps its place until it is done.
+        until("the end of all places", || startups.count() == 0).await;
         no_task_is_left().await;
         done
     });
@@ -100,7 +101,8 @@ fn serving_given_up() {
         let done = polled(polls, async { join!(serving(&server, first), client) }).await.is_some();
         // Its clients are gone with it, and it can serve others.
         no_task_is_left().await;
-        assert_eq!(startups.count(), 0);
+        // A signer at work for a client that is gone keeps its place until it is done.
+        until("the end of all places", || startups.count() == 0).await;
         if !stopping.get() {
             let (next, port) = listener().await;
             let client = async {

@@ -83,7 +83,7 @@ fn blocking_server(server: &blocking::Server) -> Serving {
     serving(move |begun| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         has_begun(&begun, listener.local_addr().unwrap());
-        server.serve(&listener, |_| Serves { channels: Vec::new(), closed: channel().0 }).unwrap();
+        server.serve(&listener, |_, _| Serves { channels: Vec::new(), closed: channel().0 }).unwrap();
     })
 }
 

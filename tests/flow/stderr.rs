@@ -1,6 +1,6 @@
 //! A channel whose stderr is to go another way than it began.
 
-use ssh_proto::{ChannelConfig, ChannelId, ReadError, Stderr, Stream};
+use ssh_proto::{ChannelConfig, ChannelId, ReadError, StderrMode, Stream};
 use ssh_tests::{Pair, record};
 
 use super::{client, fill, reads, server};
@@ -45,7 +45,7 @@ fn a_window_full_of_early_stderr_is_given_back_when_it_is_to_be_discarded() {
     assert_eq!((usage.parked, usage.granted), (WINDOW, 0));
     assert_ne!(usage.borrowed, 0);
 
-    client(&mut pair, ours).set_stderr(Stderr::Discard);
+    client(&mut pair, ours).set_stderr(StderrMode::Discard);
     let usage = pair.client.conn.memory_usage();
     assert_eq!((usage.parked, usage.granted, usage.borrowed), (0, WINDOW, 0));
     assert_eq!(client(&mut pair, ours).read(Stream::Stderr, 1), Err(ReadError::Blocked));
@@ -62,7 +62,7 @@ fn a_window_full_of_early_stderr_is_read_as_data_when_it_is_to_be_combined() {
     pair.drive();
     assert_eq!(pair.client.count("Readable(Data)"), 0);
 
-    client(&mut pair, ours).set_stderr(Stderr::Combined);
+    client(&mut pair, ours).set_stderr(StderrMode::Combined);
     let usage = pair.client.conn.memory_usage();
     assert_eq!((usage.parked, usage.granted), (WINDOW, 0));
     pair.drive();
@@ -86,10 +86,10 @@ fn combined_stderr_goes_behind_the_data_that_waits_and_what_comes_later_in_order
         say(&mut pair, Stream::Stderr, "e");
         say(&mut pair, Stream::Data, "d");
     }
-    client(&mut pair, ours).set_stderr(Stderr::Combined);
+    client(&mut pair, ours).set_stderr(StderrMode::Combined);
     say(&mut pair, Stream::Data, "1");
     say(&mut pair, Stream::Stderr, "2");
-    client(&mut pair, ours).set_stderr(Stderr::Separate);
+    client(&mut pair, ours).set_stderr(StderrMode::Separate);
     say(&mut pair, Stream::Data, "3");
     say(&mut pair, Stream::Stderr, "4");
     let expected = ["d".repeat(40), "e".repeat(40), "123".into()].concat();
@@ -102,7 +102,7 @@ fn combined_stderr_goes_behind_the_data_that_waits_and_what_comes_later_in_order
 #[test]
 fn a_switch_without_stderr_or_behind_the_end_tells_nobody_and_grants_nothing() {
     let (mut pair, ours, theirs) = session();
-    for how in [Stderr::Combined, Stderr::Discard, Stderr::Separate] {
+    for how in [StderrMode::Combined, StderrMode::Discard, StderrMode::Separate] {
         client(&mut pair, ours).set_stderr(how);
         pair.drive();
     }
@@ -110,7 +110,7 @@ fn a_switch_without_stderr_or_behind_the_end_tells_nobody_and_grants_nothing() {
     server(&mut pair, theirs).write(Stream::Stderr, &[0; WINDOW]).unwrap();
     server(&mut pair, theirs).eof().unwrap();
     pair.drive();
-    client(&mut pair, ours).set_stderr(Stderr::Discard);
+    client(&mut pair, ours).set_stderr(StderrMode::Discard);
     pair.drive();
     assert_eq!(client(&mut pair, ours).read(Stream::Stderr, 1), Err(ReadError::Eof));
     assert_eq!(
@@ -128,7 +128,7 @@ fn stderr_combined_behind_the_end_of_the_connection_is_read_and_not_told() {
     pair.client.conn.handle_eof(pair.now);
     pair.drive();
     assert!(pair.client.closed.is_some());
-    client(&mut pair, ours).set_stderr(Stderr::Combined);
+    client(&mut pair, ours).set_stderr(StderrMode::Combined);
     assert!(pair.client.conn.poll_event().is_none());
     assert_eq!(read_all(&mut pair, ours, Stream::Data).len(), WINDOW);
 }

@@ -6,7 +6,7 @@ use ssh_proto::raw::channel::{
 use ssh_proto::raw::{Message, number};
 use ssh_proto::{
     ChannelConfig, ChannelId, ChannelKind, ClientEvent, Limits, PeerMisbehaved, ReadError, ServerEvent, Side,
-    Stderr, Stream, WriteError,
+    StderrMode, Stream, WriteError,
 };
 use ssh_tests::scene::{Event, encoded};
 use ssh_tests::{Scene, either, hand, null_client, null_server};
@@ -319,7 +319,7 @@ fn ch_03_ch_18_what_is_thrown_away_gives_its_window_back() {
         .into_iter()
         .flat_map(|side| std::iter::once(EXTENDED_DATA_STDERR).chain(UNKNOWN).map(move |code| (side, code)))
     {
-        let config = ChannelConfig::default().with_stderr(Stderr::Discard).with_window(65_536);
+        let config = ChannelConfig::default().with_stderr(StderrMode::Discard).with_window(65_536);
         let (mut scene, id) = session_with(side, |_| {}, config);
         let mut window = 65_536;
         for _ in 0..100 {

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -208,7 +207,7 @@ adapter!(ssh_io_tokio, tokio_program::start);
 pub(crate) struct StdServer {
     port: u16,
     seen: Arc<Seen<ssh_io_std::ServerConnection>>,
-    stop: Arc<AtomicBool>,
+    server: ssh_io_std::Server,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -220,19 +219,16 @@ impl OurServer for StdServer {
         let keys = authorized_keys(rig);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a local address").port();
-        let (seen, stop) = (Arc::<Seen<_>>::default(), Arc::<AtomicBool>::default());
-        let (for_handlers, stopped) = (seen.clone(), stop.clone());
+        let (server, seen) = (ssh_io_std::Server::new(config), Arc::<Seen<_>>::default());
+        let (serving, for_handlers) = (server.clone(), Arc::clone(&seen));
         let accepting = thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if stopped.load(Ordering::SeqCst) {
-                    break;
-                }
-                let handler = Account::new(&keys, &for_handlers);
-                let connection = Self::Connection::start(config.clone(), stream, handler);
-                lock(&for_handlers.connections).push(connection.expect("start a connection"));
-            }
+            let begin = |connection, _| {
+                lock(&for_handlers.connections).push(connection);
+                Account::new(&keys, &for_handlers)
+            };
+            serving.serve(&listener, begin).expect("a listener that works");
         });
-        Self { port, seen, stop, accepting: Some(accepting) }
+        Self { port, seen, server, accepting: Some(accepting) }
     }
 
     fn port(&self) -> u16 {
@@ -246,18 +242,9 @@ impl OurServer for StdServer {
 
 impl Drop for StdServer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread.
-        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)));
+        self.server.shutdown(Duration::ZERO);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
-        }
-        let connections = std::mem::take(&mut *lock(&self.seen.connections));
-        for connection in &connections {
-            connection.close();
-        }
-        for connection in connections {
-            connection.join(Duration::from_secs(5));
         }
     }
 }

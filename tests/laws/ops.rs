@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use ssh_proto::{
-    ChannelConfig, ChannelId, ChannelKind, ChannelRequestKind, Disconnect, GlobalRequestKind, Stderr, Stream,
+    ChannelConfig, ChannelId, ChannelKind, ChannelRequestKind, Disconnect, GlobalRequestKind, StderrMode,
+    Stream,
 };
 use ssh_tests::{End, Peer};
 
@@ -23,7 +24,7 @@ pub(crate) enum Op {
     Release(u8),
     Request(u8, bool),
     Exit(u8),
-    Stderr(u8, Stderr),
+    Stderr(u8, StderrMode),
     Global,
     Rekey,
     Nothing,
@@ -34,8 +35,8 @@ pub(crate) fn stream() -> impl Strategy<Value = Stream> {
     prop_oneof![3 => Just(Stream::Data), 1 => Just(Stream::Stderr)]
 }
 
-fn stderr() -> impl Strategy<Value = Stderr> {
-    prop_oneof![Just(Stderr::Separate), Just(Stderr::Combined), Just(Stderr::Discard)]
+fn stderr() -> impl Strategy<Value = StderrMode> {
+    prop_oneof![Just(StderrMode::Separate), Just(StderrMode::Combined), Just(StderrMode::Discard)]
 }
 
 pub(crate) fn op() -> impl Strategy<Value = Op> {

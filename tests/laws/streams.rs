@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use ssh_proto::{
     ChannelConfig, ChannelEvent, ChannelId, ChannelRequestKind, Client, ClientEvent, GlobalReply,
-    GlobalRequestKind, ReadError, ServerEvent, Stderr, Stream, WriteError,
+    GlobalRequestKind, ReadError, ServerEvent, StderrMode, Stream, WriteError,
 };
 use ssh_tests::{Answer, End, Pair, Peer, Policy, Seeded, Split, null_configs_with, take};
 
@@ -126,10 +126,10 @@ impl Half {
     }
 
     /// What the other half should read of what was accepted here.
-    fn expected(&self, how: Stderr, stream: Stream) -> Vec<u8> {
+    fn expected(&self, how: StderrMode, stream: Stream) -> Vec<u8> {
         let meant = |from: Stream| match how {
-            Stderr::Combined => stream == Stream::Data,
-            Stderr::Discard => stream == Stream::Data && from == Stream::Data,
+            StderrMode::Combined => stream == Stream::Data,
+            StderrMode::Discard => stream == Stream::Data && from == Stream::Data,
             _ => from == stream,
         };
         let pieces = self.written.iter().filter(|(from, _)| meant(*from));
@@ -142,7 +142,7 @@ struct Talk {
     pair: Pair,
     client: Vec<Half>,
     server: Vec<Half>,
-    stderr: Vec<Stderr>,
+    stderr: Vec<StderrMode>,
     /// Global requests that were made by both sides.
     asked: usize,
 }
@@ -192,7 +192,7 @@ fn hear<R: Peer>(end: &mut End<R>, halves: &mut [Half]) {
 
 impl Talk {
     /// Channels with these plans and ways of stderr, on wires of this shape.
-    fn new(pair: Pair, plans: &[(Stderr, u32, [usize; 2])], seed: u64) -> Self {
+    fn new(pair: Pair, plans: &[(StderrMode, u32, [usize; 2])], seed: u64) -> Self {
         let mut talk = Self { pair, client: Vec::new(), server: Vec::new(), stderr: Vec::new(), asked: 0 };
         let mut random = Seeded::new(seed);
         for (stderr, window, sizes) in plans {
@@ -314,11 +314,11 @@ impl Talk {
     }
 }
 
-fn stderr() -> impl Strategy<Value = Stderr> {
-    prop_oneof![3 => Just(Stderr::Separate), 1 => Just(Stderr::Combined), 1 => Just(Stderr::Discard)]
+fn stderr() -> impl Strategy<Value = StderrMode> {
+    prop_oneof![3 => Just(StderrMode::Separate), 1 => Just(StderrMode::Combined), 1 => Just(StderrMode::Discard)]
 }
 
-fn plan() -> impl Strategy<Value = (Stderr, u32, [usize; 2])> {
+fn plan() -> impl Strategy<Value = (StderrMode, u32, [usize; 2])> {
     let window = prop_oneof![Just(1u32), Just(200), Just(40_000), Just(2 << 20)];
     (stderr(), window).prop_flat_map(|(stderr, window)| {
         let most: usize = if window == 1 {
@@ -383,7 +383,7 @@ proptest! {
     ) {
         let mut pair = Pair::logged_in();
         pair.client.policy.read = false;
-        let mut talk = Talk::new(pair, &[(Stderr::Separate, 40_000, [90_000, 90_000])], seed);
+        let mut talk = Talk::new(pair, &[(StderrMode::Separate, 40_000, [90_000, 90_000])], seed);
         let wire = if at_client { &mut talk.pair.s2c } else { &mut talk.pair.c2s };
         let from = wire.sent.len();
         if garbage {
@@ -502,7 +502,7 @@ fn l7_full_outputs_and_stalled_wires_are_no_deadlock_whoever_wants_new_keys_and_
                 let mut pair = Pair::logged_in();
                 (pair.c2s.capacity, pair.s2c.capacity) = (Some(1000), Some(1000));
                 let sizes = [600_000, 600_000];
-                let plans = [(Stderr::Separate, 2 << 20, sizes), (Stderr::Combined, 100_000, sizes)];
+                let plans = [(StderrMode::Separate, 2 << 20, sizes), (StderrMode::Combined, 100_000, sizes)];
                 let mut talk = Talk::new(pair, &plans, 1);
                 [talk.pair.c2s.stalled, talk.pair.s2c.stalled] = stalls;
                 let act = |talk: &mut Talk, act: &dyn Fn(bool) -> Act| {
@@ -542,7 +542,7 @@ fn l7_full_outputs_are_no_deadlock_however_long_the_answers_to_requests_are() {
     for stalls in STALLS {
         let mut pair = Pair::logged_in();
         (pair.c2s.capacity, pair.s2c.capacity) = (Some(1000), Some(1000));
-        let mut talk = Talk::new(pair, &[(Stderr::Separate, 2 << 20, [600_000, 600_000])], 1);
+        let mut talk = Talk::new(pair, &[(StderrMode::Separate, 2 << 20, [600_000, 600_000])], 1);
         let pair = &mut talk.pair;
         (pair.client.policy.global, pair.server.policy.global) = (Answer::Keep, Answer::Keep);
         for _ in 0..16 {

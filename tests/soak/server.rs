@@ -92,7 +92,7 @@ pub(crate) fn serve_std() -> Outcome<()> {
     announce(listener.local_addr()?);
     let server = Server::new(config);
     thread::scope(|scope| {
-        let serving = scope.spawn(|| server.serve(&listener, |_| Hasher::default()));
+        let serving = scope.spawn(|| server.serve(&listener, |_, _| Hasher::default()));
         wait_for_end();
         server.shutdown(GRACE);
         serving.join().map_err(|_| "the server panicked")?.map_err(Into::into)

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use ssh_io_std::{Client, Error, ServerConnection};
-use ssh_proto::{CloseReason, DisconnectCode, ExitStatus, OpenFailureCode, Stderr};
+use ssh_proto::{CloseReason, DisconnectCode, ExitStatus, OpenFailureCode, StderrMode};
 
 use crate::support::{PASSWORD, PATIENCE, PIECE, configs, connect, logged_in, logged_in_over};
 
@@ -43,7 +43,7 @@ fn both_ways(client: &Client, thread: usize, between: impl Fn(usize)) {
             let channel = client.open_session().unwrap();
             channel.set_timeout(Some(PATIENCE));
             if at % 2 == 1 {
-                channel.set_stderr(Stderr::Combined);
+                channel.set_stderr(StderrMode::Combined);
             }
             channel.exec("both ways").unwrap();
             channel
@@ -133,8 +133,8 @@ fn stderr_is_separate_combined_or_discarded() {
     assert_eq!(output.stderr, b"err 0\nerr 1\nerr 2\n");
     assert_eq!(output.status, Some(ExitStatus::Code(0)));
     for (how, expected) in [
-        (Stderr::Combined, &b"out 0\nerr 0\nout 1\nerr 1\nout 2\nerr 2\n"[..]),
-        (Stderr::Discard, b"out 0\nout 1\nout 2\n"),
+        (StderrMode::Combined, &b"out 0\nerr 0\nout 1\nerr 1\nout 2\nerr 2\n"[..]),
+        (StderrMode::Discard, b"out 0\nout 1\nout 2\n"),
     ] {
         let mut channel = client.open_session().unwrap();
         channel.set_timeout(Some(PATIENCE));

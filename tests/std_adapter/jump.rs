@@ -58,7 +58,7 @@ fn serve() -> (Server, u16) {
     let server = Server::new(server_config().0);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let (port, serving) = (listener.local_addr().unwrap().port(), server.clone());
-    thread::spawn(move || serving.serve(&listener, |_| Jump(echo())));
+    thread::spawn(move || serving.serve(&listener, |_, _| Jump(echo())));
     (server, port)
 }
 

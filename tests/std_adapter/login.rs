@@ -81,7 +81,7 @@ fn listen() -> (u16, PublicKey) {
     let (config, key) = server_config();
     thread::spawn(move || {
         ssh_io_std::Server::new(config)
-            .serve(&listener, |_| Echo { channels: Vec::new(), closed: channel().0 })
+            .serve(&listener, |_, _| Echo { channels: Vec::new(), closed: channel().0 })
     });
     (port, key)
 }
@@ -229,12 +229,20 @@ fn a_signature_that_takes_time_is_asked_for_when_its_key_would_do_and_the_connec
     signed.unwrap();
     assert_eq!(server.idents().0, client.idents().1.to_string());
     assert_eq!(server.memory_usage().channels, 0);
+    assert!(client.session_id().is_some());
+    assert_eq!(client.session_id(), server.session_id());
+    assert!(!server.is_closed() && client.close_reason().is_none());
     let waiting = client.clone();
     server.close();
     let told = comes_back("the client's end", move || waiting.closed());
     assert!(matches!(told, CloseReason::PeerDisconnected { .. }), "{told:?}");
-    let ended = comes_back("the server's end", move || server.closed());
+    let ended = comes_back("the server's end", move || {
+        let ended = server.closed();
+        assert!(server.is_closed());
+        ended
+    });
     assert_eq!(ended, CloseReason::Local(DisconnectCode::BY_APPLICATION));
+    assert_eq!(client.close_reason(), Some(told));
 }
 
 #[test]

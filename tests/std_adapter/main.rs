@@ -8,6 +8,7 @@ mod handles;
 mod host_keys;
 mod judged;
 mod jump;
+mod kept;
 mod login;
 mod new_hosts;
 mod panics;

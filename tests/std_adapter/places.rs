@@ -53,7 +53,7 @@ fn a_client_keeps_its_place_while_a_thread_still_works_for_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (serving, mut handler) = (server.clone(), Some(handler));
-        let serving = thread::spawn(move || serving.serve(&listener, |_| handler.take().unwrap()));
+        let serving = thread::spawn(move || serving.serve(&listener, |_, _| handler.take().unwrap()));
         let client = thread::spawn(move || {
             let client = Client::builder()
                 .host_keys(HostKeys::DangerousAcceptAny)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ssh_io_std::{Client, Error, HostKeys, OsEntropy, Server};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::crypto::{BadTag, CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, Provider, SealPacket};
-use ssh_proto::{ClientConfig, ServerConfig, Stderr as StderrMode};
+use ssh_proto::{ClientConfig, ServerConfig, StderrMode};
 
 use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, logged_in_over, server_config};
 
@@ -197,7 +197,7 @@ fn ad_12_a_server_outlives_a_cipher_that_panics() {
     let port = listener.local_addr().unwrap().port();
     let serving = server.clone();
     let serving = thread::spawn(move || {
-        serving.serve(&listener, |_| Echo { channels: Vec::new(), closed: channel().0 })
+        serving.serve(&listener, |_, _| Echo { channels: Vec::new(), closed: channel().0 })
     });
     let connect = || {
         let builder = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);

@@ -18,7 +18,7 @@ use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, server_config};
 fn serve(server: &Server) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (at, server) = (listener.local_addr().unwrap(), server.clone());
-    let handler = |_| Echo { channels: Vec::new(), closed: channel().0 };
+    let handler = |_, _| Echo { channels: Vec::new(), closed: channel().0 };
     (at, thread::spawn(move || server.serve(&listener, handler).unwrap()))
 }
 

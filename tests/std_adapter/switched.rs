@@ -4,7 +4,7 @@ use std::io::Read;
 use std::thread;
 
 use ssh_io_std::Channel;
-use ssh_proto::{ChannelConfig, ChannelKind, ExitStatus, Stderr};
+use ssh_proto::{ChannelConfig, ChannelKind, ExitStatus, StderrMode};
 
 use crate::support::{WINDOW, comes_back, logged_in};
 
@@ -18,7 +18,7 @@ fn read_all(session: &Channel) -> Vec<u8> {
 #[test]
 fn a_late_switch_of_stderr_lets_the_other_side_go_on_also_under_a_reader_that_waits() {
     for (how, waits) in
-        [Stderr::Combined, Stderr::Discard].into_iter().flat_map(|how| [(how, false), (how, true)])
+        [StderrMode::Combined, StderrMode::Discard].into_iter().flat_map(|how| [(how, false), (how, true)])
     {
         let (client, _closed) = logged_in();
         let config = ChannelConfig::default().with_window(u32::try_from(WINDOW).unwrap());
@@ -41,7 +41,7 @@ fn a_late_switch_of_stderr_lets_the_other_side_go_on_also_under_a_reader_that_wa
             None => read_all(&reader),
         });
         let errors = all.iter().take_while(|byte| **byte == b'e').count();
-        assert_eq!(errors, if how == Stderr::Combined { WINDOW + 1 } else { 0 }, "{how:?} {waits}");
+        assert_eq!(errors, if how == StderrMode::Combined { WINDOW + 1 } else { 0 }, "{how:?} {waits}");
         assert_eq!(&all[errors..], b"done", "{how:?} {waits}");
         assert_eq!(session.wait().unwrap(), Some(ExitStatus::Code(5)));
     }
@@ -59,7 +59,7 @@ fn a_switch_of_stderr_alone_lets_the_other_side_go_on() {
             thread::yield_now();
         }
     });
-    session.set_stderr(Stderr::Discard);
+    session.set_stderr(StderrMode::Discard);
     // Nobody reads.
     let status = comes_back("the end", move || session.wait());
     assert_eq!(status.unwrap(), Some(ExitStatus::Code(5)));

@@ -17,7 +17,9 @@ use tokio::time::Instant;
 
 use crate::gate::Writes;
 use crate::remote::Remote;
-use crate::rig::{Rig, at_once, connected, doorman, logged_in, newest, poll_once, say, start, talk, within};
+use crate::rig::{
+    PASSWORD, Rig, at_once, connected, doorman, logged_in, newest, poll_once, say, start, talk, within,
+};
 
 /// What the driver still waits for behind the close, so that the peer can read our last words.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -353,4 +355,45 @@ async fn an_exit_status_and_the_end_of_a_channel_outlive_the_connection() {
     channel.read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "out");
     assert_eq!(channel.wait().await.unwrap(), Some(ExitStatus::Code(5)));
+}
+
+/// Lets the others go on until they wait.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_behind_another_hears_of_a_failed_write_at_once() {
+    let Rig { client, switch, .. } = connected(talk).await;
+    switch.set(Writes::Stall);
+    let [_first, second] = [(); 2].map(|()| {
+        let client = client.clone();
+        tokio::spawn(async move { client.auth_password("me", PASSWORD).await })
+    });
+    settle().await;
+    assert!(!second.is_finished());
+    switch.set(Writes::Fail);
+    let told = at_once(second).await.unwrap();
+    assert!(matches!(told, Err(Error::Io(_))), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_room_hears_of_a_failed_write_at_once() {
+    let Rig { client, switch, .. } = logged_in(talk).await;
+    let channel = client.open_session().await.unwrap();
+    switch.set(Writes::Stall);
+    let asking = tokio::spawn(async move {
+        loop {
+            if let Err(error) = channel.env("NAME", "value").await {
+                return error;
+            }
+        }
+    });
+    settle().await;
+    assert!(!asking.is_finished());
+    switch.set(Writes::Fail);
+    let told = at_once(asking).await.unwrap();
+    assert!(matches!(told, Error::Io(_)), "{told:?}");
 }

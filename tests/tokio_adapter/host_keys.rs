@@ -101,6 +101,19 @@ async fn an_awaited_answer_decides_and_none_is_no() {
     connect(&right, HostKeys::Fingerprint(fingerprint)).await.0.unwrap();
     let (refused, _) = connect(&right, HostKeys::Fingerprint(key().public.fingerprint())).await;
     assert!(matches!(&refused, Err(Error::HostKey(HostKeyRejection::FingerprintDiffers))), "{refused:?}");
+    // Nor is it the time to connect.
+    let (ours, theirs) = tokio::io::duplex(16 * 1024);
+    let (_server, driver) = ServerConnection::start(
+        ServerConfig::builder(&PROVIDER).host_key(right.clone()).build().unwrap(),
+        theirs,
+    );
+    tokio::spawn(driver.run());
+    let thinks = HostKeys::ask(async |_| {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        true
+    });
+    let builder = Client::builder().host_keys(thinks).connect_timeout(Duration::from_secs(5));
+    builder.connect_over(HOST, 22, ours).await.unwrap();
     let (ours, _theirs) = tokio::io::duplex(1024);
     let none = Client::builder().connect_timeout(Duration::from_secs(5)).connect_over("x", 22, ours).await;
     assert!(matches!(none, Err(Error::TimedOut)), "{none:?}");

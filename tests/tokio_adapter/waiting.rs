@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ssh_io_tokio::{Channel, Client};
 use ssh_proto::{
-    ChannelEvent, ChannelId, ChannelRequestKind, CloseReason, Server, ServerEvent, Stderr as StderrMode,
-    Stream, WriteError,
+    ChannelEvent, ChannelId, ChannelRequestKind, CloseReason, Server, ServerEvent, StderrMode, Stream,
+    WriteError,
 };
 use ssh_tests::{End, null_client, null_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

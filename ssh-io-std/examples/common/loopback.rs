@@ -31,7 +31,7 @@ impl Loopback {
         let server = Server::new(ServerConfig::builder(&PROVIDER).host_key(key).build()?);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let (port, serving) = (listener.local_addr()?.port(), server.clone());
-        thread::spawn(move || serving.serve(&listener, |_| Demo::default()));
+        thread::spawn(move || serving.serve(&listener, |_, _| Demo::default()));
         Ok(Self { server, port, fingerprint })
     }
 

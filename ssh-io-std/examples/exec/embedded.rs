@@ -75,7 +75,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let port = listener.local_addr()?.port();
     let key = user_key.public.clone();
     thread::spawn(move || {
-        Server::new(config).serve(&listener, |_| Demo { key: key.clone(), waiting: HashMap::new() })
+        Server::new(config).serve(&listener, |_, _| Demo { key: key.clone(), waiting: HashMap::new() })
     });
 
     let client =

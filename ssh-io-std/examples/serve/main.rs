@@ -222,7 +222,7 @@ fn run(args: &Args) -> Result<(), String> {
     let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
     say(io::stdout(), &format!("listening on {}", listener.local_addr().map_err(text)?));
     let mut connections = 0..;
-    let handler = |_| Shell {
+    let handler = |_, _| Shell {
         connection: connections.next().unwrap_or_default(),
         keys: Arc::clone(&keys),
         sessions: Arc::clone(&sessions),

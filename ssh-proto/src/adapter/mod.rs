@@ -9,6 +9,7 @@ mod login;
 mod question;
 mod replies;
 mod roles;
+mod signers;
 mod startups;
 
 use alloc::format;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::entropy::Entropy;
-use crate::error::{AnswerError, AuthError, CloseReason, OpenError, RequestError};
+use crate::error::{AnswerError, ApiMisuse, AuthError, CloseReason, OpenError, RequestError};
 use crate::key::PublicKey;
 use crate::keys::{
     HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat, PrivateKeyError, SkipReason,
@@ -32,6 +33,7 @@ pub use login::{Login, LoginStep};
 pub use question::{Answering, Asked, Question};
 pub use replies::{Asker, Replies};
 pub use roles::{AdapterRole, ClientKept, News, ServerKept};
+pub use signers::HostSigners;
 pub use startups::{Startup, StartupRefused, Startups};
 
 /// What a command left behind.
@@ -130,6 +132,8 @@ pub enum Error {
     Request(RequestError),
     /// The question was not open any more.
     Answer(AnswerError),
+    /// The call makes no sense in the state the connection is in.
+    Misuse(ApiMisuse),
     /// The time allowed for the call has passed. The channel can go on being used.
     TimedOut,
 }
@@ -160,6 +164,7 @@ impl fmt::Display for Error {
             Self::RequestRefused => f.write_str("the request was refused"),
             Self::Request(error) => write!(f, "{error}"),
             Self::Answer(error) => write!(f, "{error}"),
+            Self::Misuse(error) => write!(f, "{error}"),
             Self::TimedOut => f.write_str("timed out"),
         }
     }
@@ -194,6 +199,7 @@ from! {
     OpenError => Open,
     RequestError => Request,
     AnswerError => Answer,
+    ApiMisuse => Misuse,
 }
 
 impl From<Error> for io::Error {

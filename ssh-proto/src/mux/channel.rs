@@ -19,7 +19,7 @@ pub(crate) struct RemoteId(pub(crate) u32);
 
 /// How a channel's stderr is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Stderr {
+pub enum StderrMode {
     /// As its own stream. It shares the window with the data, so both must be read.
     #[default]
     Separate,
@@ -36,19 +36,19 @@ pub struct ChannelConfig {
     /// The largest receive window, in bytes. How much of it is granted follows the budget of the connection.
     pub window: u32,
     /// How stderr is delivered.
-    pub stderr: Stderr,
+    pub stderr: StderrMode,
 }
 
 impl Default for ChannelConfig {
     fn default() -> Self {
-        Self { window: 2 << 20, stderr: Stderr::Separate }
+        Self { window: 2 << 20, stderr: StderrMode::Separate }
     }
 }
 
 impl ChannelConfig {
     /// Sets how stderr is delivered.
     #[must_use]
-    pub fn with_stderr(mut self, stderr: Stderr) -> Self {
+    pub fn with_stderr(mut self, stderr: StderrMode) -> Self {
         self.stderr = stderr;
         self
     }
@@ -97,7 +97,7 @@ pub(crate) struct ChannelState {
 
     pub(crate) recv: RecvWindow,
     pub(crate) parked: [Parked; 2],
-    pub(crate) stderr: Stderr,
+    pub(crate) stderr: StderrMode,
     /// Bytes that arrived, per stream.
     pub(crate) arrived: [u64; 2],
     pub(crate) eof_in: bool,
@@ -134,7 +134,7 @@ pub(crate) struct ChannelState {
 const QUIET_REFUSALS: u32 = 8;
 
 impl ChannelState {
-    pub(crate) fn new(id: ChannelId, rules: Rules, recv: RecvWindow, stderr: Stderr) -> Self {
+    pub(crate) fn new(id: ChannelId, rules: Rules, recv: RecvWindow, stderr: StderrMode) -> Self {
         Self {
             id,
             rules,

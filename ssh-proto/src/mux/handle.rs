@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Mux;
-use super::channel::{ChannelState, Once, Stderr};
+use super::channel::{ChannelState, Once, StderrMode};
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
 use crate::event::{ChannelId, EventQueue, Flag, Stream};
 use crate::machine::Core;
@@ -116,10 +116,10 @@ impl<'a> Channel<'a> {
     }
 
     /// Sets how stderr is delivered from now on, and what becomes of stderr that arrived and was not read yet:
-    /// [`Stderr::Combined`] moves it behind the data that was not read yet, and a `Readable` event of the data
-    /// follows if there was none; [`Stderr::Discard`] drops it, giving its window back. [`Stderr::Separate`] moves
+    /// [`StderrMode::Combined`] moves it behind the data that was not read yet, and a `Readable` event of the data
+    /// follows if there was none; [`StderrMode::Discard`] drops it, giving its window back. [`StderrMode::Separate`] moves
     /// nothing back: it holds for what arrives later.
-    pub fn set_stderr(&mut self, how: Stderr) {
+    pub fn set_stderr(&mut self, how: StderrMode) {
         let id = self.id;
         let Some((mux, cx)) = self.parts() else { return };
         let lost = mux.lost;
@@ -127,9 +127,9 @@ impl<'a> Channel<'a> {
         channel.stderr = how;
         let [data, stderr] = &mut channel.parked;
         match how {
-            Stderr::Separate => {}
+            StderrMode::Separate => {}
             // Where it is, nobody would read it any more, and its window would be lost to the data.
-            Stderr::Combined => {
+            StderrMode::Combined => {
                 // Behind the end of the connection nothing is told.
                 let due = !lost && data.is_empty() && !stderr.is_empty();
                 data.append(stderr);
@@ -137,7 +137,7 @@ impl<'a> Channel<'a> {
                     mux.raise(id, Flag::readable(Stream::Data), cx.events);
                 }
             }
-            Stderr::Discard => self.consume(Stream::Stderr, usize::MAX),
+            StderrMode::Discard => self.consume(Stream::Stderr, usize::MAX),
         }
     }
 

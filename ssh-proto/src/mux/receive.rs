@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::channel::{ChannelState, Once, Program, RemoteId, Stderr};
+use super::channel::{ChannelState, Once, Program, RemoteId, StderrMode};
 use super::window::Window;
 use super::{Effect, Mux, MuxContext, PendingOpen, slot, usable};
 use crate::config::Limits;
@@ -232,8 +232,8 @@ impl Mux {
         }
         let unread = match (stream, channel.stderr) {
             (Some(Stream::Data), _) => Some(Stream::Data),
-            (Some(Stream::Stderr), Stderr::Separate) => Some(Stream::Stderr),
-            (Some(Stream::Stderr), Stderr::Combined) => Some(Stream::Data),
+            (Some(Stream::Stderr), StderrMode::Separate) => Some(Stream::Stderr),
+            (Some(Stream::Stderr), StderrMode::Combined) => Some(Stream::Data),
             _ => None,
         };
         let closing = channel.closing();
