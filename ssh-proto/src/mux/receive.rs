@@ -368,7 +368,9 @@ impl Mux {
                 None
             }
             None if !request.want_reply => {
-                refused = channel.refuse_quietly();
+                // OpenSSH sends all of its environment that its configuration names, in one go.
+                let is_surplus = request.name == b"env" && channel.env_requests > cx.limits.env_requests;
+                refused = if is_surplus { Effect::Late } else { channel.refuse_quietly() };
                 None
             }
             kind => kind,
