@@ -73,7 +73,8 @@ impl Oracle {
         assert!(usage.outbox <= limits.outbox_bytes, "L4: {usage:?}");
         // Every ticket that is out may still be answered at length.
         let answers = limits.pending_global_tickets * 32 * 1024;
-        assert!(usage.owed <= limits.owed_replies + answers + SLACK, "L4: {usage:?}");
+        let asked = limits.max_channels * limits.pending_requests * 32;
+        assert!(usage.owed <= limits.owed_replies + asked + answers + SLACK, "L4: {usage:?}");
         assert!(usage.events <= 64 * 1024 + SLACK, "L4: {usage:?}");
         assert!(usage.channels <= limits.max_channels, "I11: {usage:?}");
         assert!(usage.borrowed <= limits.max_borrowed, "L4: {usage:?}");

@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use crate::crypto::Provider;
 use crate::key::KeyPair;
+use crate::mux::replies::REPLY_COST;
 use crate::transport::{MAX_PACKETS_PER_KEY, Volume};
 
 /// Bounds on what a connection holds, waits for and answers. Every field has a reason in the docs; the
@@ -93,12 +94,14 @@ pub struct Limits {
     pub min_window: usize,
     /// Bytes of output beyond which channel writes are refused.
     pub output: usize,
-    /// Bytes of owed replies that the peer provoked, beyond which no input is taken. Those that wait for the embedder
-    /// do not count. While a re-exchange keeps replies from leaving, input is taken all the same, and four times as
+    /// Bytes of owed replies that the peer provoked, beyond which no input is taken, beside 32 for each of
+    /// [`pending_requests`](Self::pending_requests) on [`max_channels`](Self::max_channels): what an honest peer may ask
+    /// without reading must not stop the input, or two ends that are as busy would wait for each other. Those that wait
+    /// for the embedder do not count. While a re-exchange keeps replies from leaving, input is taken all the same, and four times as
     /// many end the connection.
     ///
     /// The data of answers to global requests is the embedder's choice and stops no input. While it and what was
-    /// provoked are together more than this, further global requests are answered FAILURE without asking; so it is
+    /// provoked are together more than all this, further global requests are answered FAILURE without asking; so it is
     /// at most this and 32 KiB for each of [`pending_global_tickets`](Self::pending_global_tickets).
     pub owed_replies: usize,
     /// Bytes of messages waiting in the outbox, one keepalive aside.
@@ -156,6 +159,14 @@ impl Default for Limits {
             small_rekeys_per_minute: Some(8),
             lenient_window: false,
         }
+    }
+}
+
+impl Limits {
+    /// What may be owed before no input is taken.
+    pub(crate) fn owed_cap(&self) -> usize {
+        let asked = self.pending_requests.saturating_mul(self.max_channels);
+        self.owed_replies.saturating_add(asked.saturating_mul(REPLY_COST.provoked))
     }
 }
 

@@ -211,7 +211,8 @@ fn ch_20_a_ping_flood_by_a_peer_that_does_not_read_is_bounded_and_pauses_its_rea
     pair.drive();
     let usage = pair.server.conn.memory_usage();
     assert!(!pair.server.conn.wants_input());
-    assert!(usage.output <= 260 * 1024 && usage.owed <= 70 * 1024, "{usage:?}");
+    // The cap, what honest requests may add to it, and a packet.
+    assert!(usage.output <= 260 * 1024 && usage.owed <= (64 + 16 + 6) * 1024, "{usage:?}");
     assert!(pair.c2s.under_way() > 1_000_000);
     pair.s2c.stalled = false;
     pair.drive();
@@ -389,4 +390,49 @@ fn ready_waits_until_what_was_refused_fits() {
     pair.drive();
     assert_eq!(ready(&pair), 1);
     client(&mut pair, ours).request(&sized(21_000), false).unwrap();
+}
+
+#[test]
+fn l7_as_many_answers_as_may_be_asked_for_do_not_stop_the_input_of_two_ends_with_full_outputs() {
+    let (channels, requests) = (32, 100);
+    let limits = |limits: &mut Limits| {
+        (limits.pending_opens, limits.pending_requests) = (channels, requests);
+        limits.recv_budget = 64 << 20;
+    };
+    let configs = null_configs_with(limits, |_| {});
+    let mut pair = Pair::new(configs.0, configs.1, 1);
+    pair.login();
+    let kind = ChannelKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    let ours: Vec<_> = (0..channels)
+        .map(|_| pair.client.conn.open_channel(&kind, ChannelConfig::default()).unwrap())
+        .collect();
+    pair.drive();
+    let ids: Vec<_> = ours.into_iter().zip(pair.server.accepted.clone()).collect();
+    assert_eq!(ids.len(), channels);
+    (pair.client.policy.request, pair.server.policy.request) = (Answer::Keep, Answer::Keep);
+    let asked = ChannelRequestKind::Other { name: "r@ssh-tests.invalid".into(), data: Vec::new() };
+    for (ours, theirs) in &ids {
+        for _ in 0..requests {
+            client(&mut pair, *ours).request(&asked, true).unwrap();
+            server(&mut pair, *theirs).request(&asked, true).unwrap();
+            pair.drive();
+        }
+    }
+    (pair.c2s.capacity, pair.s2c.capacity) = (Some(1000), Some(1000));
+    (pair.c2s.stalled, pair.s2c.stalled) = (true, true);
+    for (ours, theirs) in &ids {
+        fill(&mut client(&mut pair, *ours), Stream::Data);
+        fill(&mut server(&mut pair, *theirs), Stream::Data);
+    }
+    pair.client.answer(&Policy::default());
+    pair.server.answer(&Policy::default());
+    for usage in [pair.client.conn.memory_usage(), pair.server.conn.memory_usage()] {
+        assert!(usage.owed >= channels * requests * 32 && usage.output >= 256 * 1024, "{usage:?}");
+    }
+    (pair.c2s.stalled, pair.s2c.stalled) = (false, false);
+    pair.drive();
+    assert!(pair.client.closed.is_none() && pair.server.closed.is_none());
+    for replies in [pair.client.count(" Reply(true)"), pair.server.count(" Reply(true)")] {
+        assert_eq!(replies, channels * requests);
+    }
 }

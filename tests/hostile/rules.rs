@@ -186,7 +186,7 @@ const CASES: &[(Rule, Option<u8>, Provoke)] = &[
     (Rule::ReplyFlood, Some(192), || {
         behind_data(Scene::server(), |scene| {
             scene.as_server().rekey();
-            (0..300).for_each(|_| scene.say(&hand::ping(1000)));
+            (0..350).for_each(|_| scene.say(&hand::ping(1000)));
         })
     }),
     (Rule::UnknownService, Some(5), || {

@@ -31,6 +31,11 @@ const ANSWER: usize = 32;
 /// So many times the cap on owed replies may be owed while an exchange keeps them from leaving.
 const OWED_IN_EXCHANGE: usize = 4;
 
+/// The cap on what the peer provoked.
+fn owed_cap(limits: &Limits) -> usize {
+    limits.owed_replies + limits.max_channels * limits.pending_requests * ANSWER
+}
+
 /// What can be owed at most: the cap, the one reply that goes beyond it, and what the embedder has not answered,
 /// each question with a row of refusals behind it.
 fn owed_bound(limits: &Limits, evils: &[(bool, Evil)], withheld: bool) -> usize {
@@ -47,7 +52,7 @@ fn owed_bound(limits: &Limits, evils: &[(bool, Evil)], withheld: bool) -> usize 
     let exchange = withheld || rekeys || sent(number::KEXINIT).next().is_some();
     let times = if exchange { OWED_IN_EXCHANGE } else { 1 };
     let asked = limits.max_channels * limits.pending_requests + limits.pending_global_tickets;
-    times * limits.owed_replies + longest_ping + REPLY + 2 * asked * ANSWER
+    times * owed_cap(limits) + longest_ping + REPLY + 2 * asked * ANSWER
 }
 
 /// The formula, part by part. One packet may go over each limit, because limits are looked at before it.
@@ -211,7 +216,7 @@ fn l4_a_peer_that_never_reads_and_is_written_to_costs_the_output_limit() {
 #[test]
 fn l4_a_peer_that_withholds_its_kexinit_is_owed_four_times_the_cap_and_not_a_reply_more() {
     let (client, server) = null_configs_with(limits, |_| {});
-    let most = OWED_IN_EXCHANGE * server.limits().owed_replies;
+    let most = OWED_IN_EXCHANGE * owed_cap(server.limits());
     let mut pair = Pair::new(client, server, 9);
     pair.login();
     pair.s2c.stalled = true;

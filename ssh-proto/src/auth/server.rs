@@ -321,7 +321,9 @@ impl ServerAuth {
                 if pending.is(ticket) =>
             {
                 if acceptable && let Some(mut sender) = cx.out.service() {
-                    sender.send(&UserauthPkOk { algorithm: algorithm.as_bytes(), key: key.as_blob() });
+                    let (algorithm, key) = (algorithm.as_bytes(), key.as_blob());
+                    let size = algorithm.len().saturating_add(key.len()).saturating_add(9);
+                    sender.send_with(size, |out| UserauthPkOk { algorithm, key }.encode(out));
                 }
                 *received
             }
@@ -390,7 +392,8 @@ fn verify(
 
 fn send_banner(cx: &mut AuthContext<'_>, text: &str) {
     if let Some(mut sender) = cx.out.service() {
-        sender.send(&UserauthBanner { message: text.as_bytes(), language: b"" });
+        let banner = UserauthBanner { message: text.as_bytes(), language: b"" };
+        sender.send_with(text.len().saturating_add(9), |out| banner.encode(out));
     }
 }
 

@@ -180,7 +180,7 @@ impl Core {
     /// The peer does not pay for long answers that the embedder chose to give; nor does a message that adds nothing
     /// to what was owed `before` pay for what the embedder decided meanwhile.
     fn check_flood(&self, before: usize) -> Result<(), CloseReason> {
-        let cap = self.limits().owed_replies.saturating_mul(OWED_IN_EXCHANGE);
+        let cap = self.limits().owed_cap().saturating_mul(OWED_IN_EXCHANGE);
         match self.owed.held().provoked > cap.max(before) && self.exchange_holds_replies() {
             true => Err(PeerMisbehaved::ReplyFlood.into()),
             false => Ok(()),
@@ -300,7 +300,9 @@ impl Core {
                 }
                 Side::Client => &[("ext-info-in-auth@openssh.com", "0")],
             };
-            sender.send_with(0, |out| ExtInfo::encode_pairs(pairs, out));
+            let size =
+                pairs.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(8));
+            sender.send_with(size.sum::<usize>().saturating_add(5), |out| ExtInfo::encode_pairs(pairs, out));
         }
         if let (Auth::Client(auth), mut cx) = self.auth_parts() {
             auth.start(&mut cx);

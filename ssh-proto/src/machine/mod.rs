@@ -235,7 +235,7 @@ impl Core {
         !self.is_closing()
             && !self.embedder_holds()
             && self.auth.gate_state() != State::AuthDecisionPending
-            && (self.owed.held().provoked <= limits.owed_replies || self.exchange_holds_replies())
+            && (self.owed.held().provoked <= limits.owed_cap() || self.exchange_holds_replies())
     }
 
     /// Whether the embedder keeps input from being taken: by a question about the key exchange that it has not

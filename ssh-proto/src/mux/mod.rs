@@ -69,7 +69,7 @@ impl MuxContext<'_> {
     /// DoS: in an exchange answers cannot leave, and input goes on. Each refusal is the peer's own doing, and so
     /// counts against it; what the embedder decides meanwhile would not.
     fn owes_too_much(&self) -> bool {
-        self.owed.held().provoked > self.limits.owed_replies
+        self.owed.held().provoked > self.limits.owed_cap()
     }
 
     /// Whether so much is owed that no more of what has a long answer is asked.
@@ -77,7 +77,7 @@ impl MuxContext<'_> {
     /// DoS: answers that the embedder gave must not stop the input, or two ends that are as busy would wait for each
     /// other. What bounds them is that no more are asked for.
     fn owes_long_answers(&self) -> bool {
-        self.owed.held().total() > self.limits.owed_replies
+        self.owed.held().total() > self.limits.owed_cap()
     }
 
     /// The way out, when packets may be sent and there is room.

@@ -10,7 +10,7 @@ use crate::ticket::{Pending, Ticket};
 use crate::time::Instant;
 
 /// What a reply counts against the cap on owed replies, beside its data.
-const REPLY_COST: Cost = Cost { provoked: 32, chosen: 0 };
+pub(crate) const REPLY_COST: Cost = Cost { provoked: 32, chosen: 0 };
 
 /// An answer that may have data.
 pub(crate) trait Answer {
