@@ -1,14 +1,12 @@
 //! The server: an accept loop, and a handler per connection that answers questions.
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ssh_proto::adapter::{Answering, HostSigners, ServerKept, Startup, Startups};
+use ssh_proto::adapter::{Answering, HostSigners, ServerKept, Startup};
 use ssh_proto::{
     AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
     CloseReason, Connection, ExitStatus, GlobalRequest, KeyProbe, MemoryUsage, Negotiated, OpenRequest,
@@ -18,8 +16,13 @@ use ssh_proto::{
 use crate::channel::ChannelOf;
 use crate::engine::{Look, RoleCalls, Shared};
 use crate::error::Error;
-use crate::os::{OsEntropy, after, now};
+use crate::os::{OsEntropy, now};
 use crate::transport::Transport;
+
+mod listen;
+
+pub use listen::Server;
+use listen::lock;
 
 /// A server's channel.
 pub type ServerChannel = ChannelOf<ServerRole>;
@@ -353,189 +356,6 @@ fn handle(shared: &Arc<Shared<ServerRole>>, made: &Receiver<impl Handler>) {
     handler.closed(&reason.unwrap_or(CloseReason::Eof));
 }
 
-/// Serves clients of a listener. Clones are handles on the same server.
-#[derive(Debug, Clone)]
-pub struct Server {
-    config: HostSigners,
-    startups: Startups,
-    running: Arc<Mutex<Running>>,
-}
-
-#[derive(Debug, Default)]
-struct Running {
-    /// Set once, and nothing is added from then on.
-    stopped: bool,
-    /// Where listeners are that wait for clients now, each in a call that is to be woken.
-    waiting: Vec<SocketAddr>,
-    /// Those that are not finished, and some that are.
-    connections: Vec<ServerConnection>,
-}
-
-impl Server {
-    /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
-    /// logged in.
-    pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config: HostSigners::new(&config), startups: Startups::default(), running: Arc::default() }
-    }
-
-    /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
-    #[must_use]
-    pub fn startups(self, startups: Startups) -> Self {
-        Self { startups, ..self }
-    }
-
-    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before. A
-    /// handler may keep its connection: it ends with the client, with the [`shutdown`](Self::shutdown), when it is
-    /// [closed](ServerConnection::close), and by a panic of the handler.
-    ///
-    /// A failure to accept one client, for want of descriptors or threads, is waited out.
-    ///
-    /// # Errors
-    /// [`io::Error`] when the listener itself fails.
-    pub fn serve<H: Handler>(
-        &self,
-        listener: &TcpListener,
-        mut handler: impl FnMut(ServerConnection, SocketAddr) -> H,
-    ) -> io::Result<()> {
-        let address = listener.local_addr()?;
-        loop {
-            {
-                // Under one lock: a shutdown finds the address, or is found here.
-                let mut running = lock(&self.running);
-                if running.stopped {
-                    return Ok(());
-                }
-                running.waiting.push(address);
-            }
-            let accepted = listener.accept();
-            {
-                let mut running = lock(&self.running);
-                if let Some(at) = running.waiting.iter().position(|waiting| *waiting == address) {
-                    running.waiting.swap_remove(at);
-                }
-                if running.stopped {
-                    return Ok(());
-                }
-            }
-            match accepted {
-                Ok((stream, from)) => {
-                    if let Ok(startup) = self.startups.begin(Some(from.ip()))
-                        && self.begin(stream, startup, |connection| handler(connection, from)).is_err()
-                    {
-                        thread::sleep(BACK_OFF);
-                    }
-                }
-                Err(error) if is_listener_fault(&error) => return Err(error),
-                Err(_) => thread::sleep(BACK_OFF),
-            }
-        }
-    }
-
-    fn begin<H: Handler>(
-        &self,
-        stream: TcpStream,
-        startup: Startup,
-        handler: impl FnOnce(ServerConnection) -> H,
-    ) -> Result<(), Error> {
-        // Locked until it is in the list: a shutdown must not miss it.
-        let mut running = lock(&self.running);
-        if running.stopped {
-            return Ok(());
-        }
-        let connection = ServerConnection::start_counted(&self.config, stream, handler, Some(startup))?;
-        running.connections.retain(|connection| !connection.is_finished());
-        running.connections.push(connection);
-        Ok(())
-    }
-
-    /// A connection that is not finished; `None` when all are.
-    fn unfinished(&self) -> Option<ServerConnection> {
-        let mut running = lock(&self.running);
-        running.connections.retain(|connection| !connection.is_finished());
-        running.connections.last().cloned()
-    }
-
-    /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
-    /// connections; they read why. When this returns, all are over and their transports let go; a handler or a signer
-    /// may still be at its last call. Of two calls at once the shorter grace counts.
-    pub fn shutdown(&self, grace: Duration) {
-        let deadline = after(grace);
-        lock(&self.running).stopped = true;
-        let mut woken = self.wake_listeners();
-        // They stay in the list until they are finished: another call waits for them too, and may end them earlier.
-        while let Some(connection) = self.unfinished() {
-            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                break;
-            }
-            connection.join(if woken { left } else { left.min(BACK_OFF) });
-            woken = woken || self.wake_listeners();
-        }
-        let rest = lock(&self.running).connections.clone();
-        rest.iter().for_each(ServerConnection::close);
-        while let Some(connection) = self.unfinished() {
-            connection.join(Duration::MAX);
-        }
-        while !woken {
-            thread::sleep(BACK_OFF);
-            woken = self.wake_listeners();
-        }
-    }
-
-    /// Has those that wait for clients see that this is over; false when it is to be tried again.
-    fn wake_listeners(&self) -> bool {
-        let waiting = lock(&self.running).waiting.clone();
-        // All of them, also behind one that failed.
-        waiting.into_iter().filter(|at| !wake(*at)).count() == 0
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Has a listener's `accept` return: nothing else does so everywhere. False when this failed for a reason that
-/// passes, such as a want of descriptors.
-fn wake(listener: SocketAddr) -> bool {
-    let here = match listener.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    match TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF) {
-        Ok(_) => true,
-        Err(error) => is_unreachable(&error),
-    }
-}
-
-/// Whether an error to connect is about the way to the listener, so that another try would fail too. That no address
-/// is available says of a way over the own host that all ports are taken, which passes.
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::TimedOut
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::Unsupported
-    )
-}
-
-/// How long to let others finish when accepting fails.
-const BACK_OFF: Duration = Duration::from_millis(50);
-
-/// Whether an accept error is about the listener, not about one client or a passing shortage.
-fn is_listener_fault(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported
-    )
-}
-
 impl ServerChannel {
     /// Tells the client how its program ended.
     ///
@@ -547,96 +367,4 @@ impl ServerChannel {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use std::io::{Read, sink};
-    use std::net::Shutdown;
-    use std::sync::mpsc::channel;
-
-    use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
-
-    use super::*;
-    use crate::transport::Split;
-
-    /// A client that says this, and then nothing until its transport is ended.
-    struct Says(&'static [u8], Receiver<()>);
-
-    impl Read for Says {
-        fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
-            if self.0.is_empty() {
-                let _ = self.1.recv();
-            }
-            self.0.read(dst)
-        }
-    }
-
-    struct Refuses;
-
-    impl Handler for Refuses {
-        fn auth(&mut self, request: Question<AuthRequest>) {
-            drop(request);
-        }
-    }
-
-    #[test]
-    fn a_want_of_ports_passes_and_a_way_that_is_not_there_does_not() {
-        assert!(!is_unreachable(&io::ErrorKind::AddrNotAvailable.into()));
-        assert!(is_unreachable(&io::ErrorKind::ConnectionRefused.into()));
-    }
-
-    #[test]
-    fn a_client_is_let_in_while_the_connection_of_another_is_locked() {
-        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
-        let server = Server::new(ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = listener.local_addr().unwrap();
-        let serving = server.clone();
-        let serving = thread::spawn(move || serving.serve(&listener, |_, _| Refuses));
-        let greeted = || {
-            let mut client = TcpStream::connect(at).unwrap();
-            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-            client.read_exact(&mut [0; 8]).map(|()| client)
-        };
-        let first = greeted().unwrap();
-        let connection = server.unfinished().unwrap();
-        let locked = connection.shared.lock();
-        // One may be greeted before the others are looked at.
-        let others = [greeted(), greeted()];
-        drop(locked);
-        drop((first, others.map(Result::unwrap)));
-        server.shutdown(Duration::ZERO);
-        serving.join().unwrap().unwrap();
-    }
-
-    #[test]
-    fn a_client_that_is_refused_keeps_its_place_until_its_transport_is_let_go() {
-        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
-        let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();
-        let startups = Startups::new(1, 1);
-        let startup = startups.begin(None).unwrap();
-        let (end, ended) = channel();
-        let (counts, counted) = channel();
-        let (end, counting) = (Mutex::new(Some(end)), startups.clone());
-        let transport = Split {
-            reader: Says(b"SSH-1.0-bad\r\n", ended),
-            writer: sink(),
-            unblock: Box::new(move |how| {
-                counts.send(counting.count()).unwrap();
-                if how == Shutdown::Both {
-                    *lock(&end) = None;
-                }
-            }),
-        };
-        let config = HostSigners::new(&config);
-        let connection =
-            ServerConnection::start_counted(&config, transport, |_| Refuses, Some(startup)).unwrap();
-        connection.join(Duration::MAX);
-        assert!(connection.close_reason().is_some());
-        assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");
-        drop(connection);
-        // The handler hears of it, and is done.
-        while startups.count() > 0 {
-            thread::yield_now();
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -12,11 +12,15 @@ use ssh_proto::{
     ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, StderrMode, Stream,
     TerminalModes, WindowSize, WriteError,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::task::consume_budget;
 
 use crate::shared::{Shared, State};
 use crate::waiters::Waiter;
+
+mod halves;
+
+pub use halves::{ReadHalfOf, Stderr, StderrOf, WriteHalfOf};
 
 /// The channel of the last handle on it: dropped, it closes.
 struct Core<R: AdapterRole> {
@@ -511,97 +515,5 @@ impl ServerChannel {
     /// [`Error::Request`], [`Error::Closed`].
     pub async fn exit(&self, status: ExitStatus) -> Result<(), Error> {
         self.send_request(&ChannelRequestKind::Exit(status), false).await
-    }
-}
-
-/// A channel's other stream. Cancel-safe as the [channel](ChannelOf); a server's `shutdown` only flushes.
-pub struct StderrOf<R: AdapterRole> {
-    channel: ChannelOf<R>,
-}
-
-/// A client's handle on the other stream.
-pub type Stderr = StderrOf<Client>;
-
-/// The reading half of a channel. Cancel-safe as the [channel](ChannelOf).
-pub struct ReadHalfOf<R: AdapterRole> {
-    channel: ChannelOf<R>,
-}
-
-/// The writing half of a channel. Dropping it ends the input. Cancel-safe as the [channel](ChannelOf).
-pub struct WriteHalfOf<R: AdapterRole> {
-    channel: ChannelOf<R>,
-}
-
-macro_rules! halves {
-    ($($type:ident)+) => {$(
-        impl<R: AdapterRole> $type<R> {
-            /// The channel, for requests and for waiting.
-            pub fn channel(&self) -> &ChannelOf<R> {
-                &self.channel
-            }
-
-            fn inner(&mut self) -> &mut ChannelOf<R> {
-                &mut self.channel
-            }
-        }
-
-        impl<R: AdapterRole> fmt::Debug for $type<R> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($type)).field(&self.channel.core.id).finish()
-            }
-        }
-    )+};
-}
-
-halves! { StderrOf ReadHalfOf WriteHalfOf }
-
-macro_rules! reader {
-    ($type:ident, $stream:expr, $channel:ident) => {
-        impl<R: AdapterRole> AsyncRead for $type<R> {
-            fn poll_read(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &mut ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                self.$channel().poll_read_stream(cx, $stream, buf)
-            }
-        }
-    };
-}
-
-/// How a stream's writer shuts down: the data stream's says that no more follows.
-macro_rules! writer {
-    ([$($role:tt)*] $type:ty, $stream:expr, $channel:ident, $shutdown:ident) => {
-        impl<$($role)*> AsyncWrite for $type {
-            fn poll_write(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                src: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.$channel().poll_write_stream(cx, $stream, src)
-            }
-
-            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$channel().poll_flush_output(cx)
-            }
-
-            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$channel().$shutdown(cx)
-            }
-        }
-    };
-}
-
-reader!(ChannelOf, Stream::Data, this);
-reader!(ReadHalfOf, Stream::Data, inner);
-reader!(StderrOf, Stream::Stderr, inner);
-writer!([R: AdapterRole] ChannelOf<R>, Stream::Data, this, poll_end_input);
-writer!([R: AdapterRole] WriteHalfOf<R>, Stream::Data, inner, poll_end_input);
-// What a client sends on it has no meaning, and servers need not even make room for more.
-writer!([] StderrOf<Server>, Stream::Stderr, inner, poll_flush_output);
-
-impl<R: AdapterRole> Drop for WriteHalfOf<R> {
-    fn drop(&mut self) {
-        let _ = self.channel.finish_input();
     }
 }

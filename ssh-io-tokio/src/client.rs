@@ -3,224 +3,28 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ssh_proto::adapter::{Error, LoginStep, Output};
 use ssh_proto::keys::load_private_key;
 use ssh_proto::{
-    AnswerError, AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason,
-    Credential, HostKeyCheck, KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret,
-    SessionId, SignRefused, SignRequest, Signature, ToSign,
+    AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Credential,
+    KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SessionId, SignRefused,
+    SignRequest, Signature, ToSign,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
 
 use crate::channel::Channel;
-use crate::driver::Driver;
-use crate::host_key::{HostKeyQuestion, HostKeys};
+use crate::host_key::HostKeys;
 use crate::os::OsEntropy;
 use crate::shared::{Shared, State};
 use crate::waiters::Wakers;
 
-/// How to connect, made by [`Client::builder`].
-#[derive(Debug)]
-#[must_use]
-pub struct ClientBuilder {
-    config: Arc<ClientConfig>,
-    host_keys: HostKeys,
-    timeout: Option<Duration>,
-}
+mod connect;
 
-impl ClientBuilder {
-    /// Sets algorithms and limits.
-    pub fn config(mut self, config: Arc<ClientConfig>) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Sets which host keys are accepted. Without it, none is.
-    pub fn host_keys(mut self, host_keys: HostKeys) -> Self {
-        self.host_keys = host_keys;
-        self
-    }
-
-    /// Sets how long connecting may take in all, up to the host key's proof. Who judges it may take longer.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Connects over TCP, to the first address of the host that answers, and spawns the driver onto the current runtime.
-    ///
-    /// Cancel-safe: dropped, it leaves no connection behind. A key that [`HostKeys::AcceptNew`] was just about to
-    /// record may be recorded all the same.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::KnownHosts`], [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`],
-    /// [`Error::TimedOut`].
-    pub async fn connect(mut self, host: &str, port: u16) -> Result<Client, Error> {
-        let timeout = self.timeout.take();
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let reached = within(timeout, async {
-            let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-            let stream = first_that_answers(&addresses, deadline, TcpStream::connect).await?;
-            // Packets are already coalesced; Nagle's delay would only cost time.
-            stream.set_nodelay(true)?;
-            self.reach(host, port, stream).await
-        });
-        let (connecting, check) = reached.await?;
-        // A person may take longer to judge.
-        connecting.judge(check).await
-    }
-
-    /// Connects over any transport, such as a channel of another connection, and spawns the driver onto the
-    /// current runtime. Host and port are what the host key is judged by.
-    ///
-    /// Cancel-safe as [`connect`](Self::connect): the transport is let go of.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect).
-    pub async fn connect_over<T: AsyncRead + AsyncWrite + Send + 'static>(
-        mut self,
-        host: &str,
-        port: u16,
-        transport: T,
-    ) -> Result<Client, Error> {
-        let timeout = self.timeout.take();
-        let (connecting, check) = within(timeout, self.reach(host, port, transport)).await?;
-        connecting.judge(check).await
-    }
-
-    /// Connects up to the host key's proof.
-    async fn reach<T: AsyncRead + AsyncWrite + Send + 'static>(
-        self,
-        host: &str,
-        port: u16,
-        transport: T,
-    ) -> Result<(Connecting, HostKeyCheck), Error> {
-        let (connecting, driver) = self.start(host, port, transport).await?;
-        tokio::spawn(driver.run());
-        let check = connecting.check().await?;
-        Ok((connecting, check))
-    }
-
-    /// Begins over any transport: gives the driver to spawn, and what waits for the handshake. Host and port
-    /// are what the host key is judged by. The connect timeout is the caller's to keep. Only a driver whose transport is
-    /// `Send` can [run](Driver::run).
-    ///
-    /// Cancel-safe: nothing has begun before it is ready. The transport is let go of.
-    ///
-    /// # Errors
-    /// [`Error::Io`] and [`Error::KnownHosts`] for the file of known hosts.
-    pub async fn start<T: AsyncRead + AsyncWrite>(
-        self,
-        host: &str,
-        port: u16,
-        transport: T,
-    ) -> Result<(Connecting, Driver<T>), Error> {
-        let known = self.host_keys.key_types(host, port).await?;
-        let config = match known.is_empty() {
-            true => self.config,
-            false => Arc::new(self.config.prefer_host_keys(&known)),
-        };
-        let shared = Arc::new(Shared::new(config));
-        let driver = Driver::new(Arc::clone(&shared), transport, Box::new(|_, _| None));
-        let handle = Arc::new(Handle { shared });
-        Ok((Connecting { handle, host_keys: self.host_keys, host: host.to_owned(), port }, driver))
-    }
-}
-
-/// Tries addresses one after the other. Each gets its share of what is left of the time, so that one that is silent
-/// leaves some to the next.
-async fn first_that_answers<T, F: Future<Output = io::Result<T>>>(
-    addresses: &[SocketAddr],
-    deadline: Option<Instant>,
-    connect: impl Fn(SocketAddr) -> F,
-) -> Result<T, Error> {
-    let mut last = None;
-    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
-        let left = u32::try_from(left).unwrap_or(u32::MAX);
-        let share = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()) / left);
-        match within(share, async { Ok(connect(*address).await?) }).await {
-            Err(error) => last = Some(error),
-            stream => return stream,
-        }
-    }
-    Err(last.unwrap_or_else(|| io::Error::other("the host has no address").into()))
-}
-
-async fn within<T>(
-    limit: Option<Duration>,
-    future: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match limit {
-        None => future.await,
-        Some(limit) => timeout(limit, future).await.unwrap_or(Err(Error::TimedOut)),
-    }
-}
-
-/// A connection whose handshake is under way.
-#[must_use = "dropping it ends the connection"]
-pub struct Connecting {
-    handle: Arc<Handle>,
-    host_keys: HostKeys,
-    host: String,
-    port: u16,
-}
-
-impl fmt::Debug for Connecting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connecting")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Connecting {
-    /// Waits for the host key and judges it.
-    ///
-    /// Cancel-safe: dropped, also before its first poll, it ends the connection, and the server reads why. A key that
-    /// [`HostKeys::AcceptNew`] was just about to record may be recorded all the same.
-    ///
-    /// # Errors
-    /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::KnownHosts`], [`Error::Io`].
-    pub async fn finish(self) -> Result<Client, Error> {
-        let check = self.check().await?;
-        self.judge(check).await
-    }
-
-    /// The future does not borrow: a judge need not be `Sync`, and who waits for this is to be `Send`.
-    fn check(&self) -> impl Future<Output = Result<HostKeyCheck, Error>> + Send + use<> {
-        let shared = Arc::clone(&self.handle.shared);
-        async move { shared.wait_for(|state| state.kept.host_key.take()).await }
-    }
-
-    async fn judge(self, check: HostKeyCheck) -> Result<Client, Error> {
-        let Self { handle, host_keys, host, port } = self;
-        let shared = &handle.shared;
-        // Dropped with it, also when this future is, the question is refused.
-        let verdict = host_keys.judge(HostKeyQuestion { host, port, key: check.key().clone() }).await;
-        let answered = match &verdict {
-            Ok(()) => shared.lock().conn.accept_host_key(check),
-            Err(_) => shared.lock().conn.reject_host_key(check),
-        };
-        shared.work.notify_one();
-        verdict?;
-        match answered {
-            Ok(()) => Ok(Client { handle }),
-            // The connection ended meanwhile; the reason is there, or on its way.
-            Err(AnswerError::Gone) => shared.wait_for(|_| None).await,
-            Err(error) => Err(error.into()),
-        }
-    }
-}
+pub use connect::{ClientBuilder, Connecting};
 
 /// Closes the connection when the last client is dropped; channels end with it.
 struct Handle {
@@ -598,44 +402,5 @@ pub fn read_key_file<P: AsRef<Path>>(
             key.into_key_pair().map_err(|error| io::Error::other(error).into())
         };
         spawn_blocking(read).await.map_err(|error| Error::Io(error.into()))?
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(12);
-
-    /// Tries so many addresses, of which only the last answers if any; what came of it, and after how long.
-    async fn attempt(silent: u16, answers: bool) -> (Result<u16, Error>, Duration) {
-        let last = silent + u16::from(answers);
-        let addresses: Vec<_> = (1..=last).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
-        let connect = async |address: SocketAddr| match address.port() > silent {
-            true => Ok(address.port()),
-            false => pending().await,
-        };
-        let began = Instant::now();
-        let result = first_that_answers(&addresses, Some(began + LIMIT), connect).await;
-        (result, began.elapsed())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_address_leaves_time_for_the_next() {
-        for (silent, share) in [(0, 0), (1, 6), (2, 8), (3, 9)] {
-            let (result, took) = attempt(silent, true).await;
-            assert_eq!(result.unwrap(), silent + 1);
-            assert_eq!(took.as_millis().div_ceil(100), u128::from(share * 10u32), "{silent}: {took:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn when_all_are_silent_the_whole_time_has_passed() {
-        let (result, took) = attempt(3, false).await;
-        assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
-        assert!(took >= LIMIT, "{took:?}");
-        assert!(matches!(attempt(0, false).await.0, Err(Error::Io(_))));
     }
 }

@@ -1,0 +1,197 @@
+//! The accept loop, and its end.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ssh_proto::ServerConfig;
+use ssh_proto::adapter::{HostSigners, Startup, Startups};
+
+use super::{Handler, ServerConnection};
+use crate::error::Error;
+use crate::os::after;
+
+/// Serves clients of a listener. Clones are handles on the same server.
+#[derive(Debug, Clone)]
+pub struct Server {
+    config: HostSigners,
+    startups: Startups,
+    running: Arc<Mutex<Running>>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    /// Set once, and nothing is added from then on.
+    stopped: bool,
+    /// Where listeners are that wait for clients now, each in a call that is to be woken.
+    waiting: Vec<SocketAddr>,
+    /// Those that are not finished, and some that are.
+    connections: Vec<ServerConnection>,
+}
+
+impl Server {
+    /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
+    /// logged in.
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        Self { config: HostSigners::new(&config), startups: Startups::default(), running: Arc::default() }
+    }
+
+    /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
+    #[must_use]
+    pub fn startups(self, startups: Startups) -> Self {
+        Self { startups, ..self }
+    }
+
+    /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before. A
+    /// handler may keep its connection: it ends with the client, with the [`shutdown`](Self::shutdown), when it is
+    /// [closed](ServerConnection::close), and by a panic of the handler.
+    ///
+    /// A failure to accept one client, for want of descriptors or threads, is waited out.
+    ///
+    /// # Errors
+    /// [`io::Error`] when the listener itself fails.
+    pub fn serve<H: Handler>(
+        &self,
+        listener: &TcpListener,
+        mut handler: impl FnMut(ServerConnection, SocketAddr) -> H,
+    ) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        loop {
+            {
+                // Under one lock: a shutdown finds the address, or is found here.
+                let mut running = lock(&self.running);
+                if running.stopped {
+                    return Ok(());
+                }
+                running.waiting.push(address);
+            }
+            let accepted = listener.accept();
+            {
+                let mut running = lock(&self.running);
+                if let Some(at) = running.waiting.iter().position(|waiting| *waiting == address) {
+                    running.waiting.swap_remove(at);
+                }
+                if running.stopped {
+                    return Ok(());
+                }
+            }
+            match accepted {
+                Ok((stream, from)) => {
+                    if let Ok(startup) = self.startups.begin(Some(from.ip()))
+                        && self.begin(stream, startup, |connection| handler(connection, from)).is_err()
+                    {
+                        thread::sleep(BACK_OFF);
+                    }
+                }
+                Err(error) if is_listener_fault(&error) => return Err(error),
+                Err(_) => thread::sleep(BACK_OFF),
+            }
+        }
+    }
+
+    fn begin<H: Handler>(
+        &self,
+        stream: TcpStream,
+        startup: Startup,
+        handler: impl FnOnce(ServerConnection) -> H,
+    ) -> Result<(), Error> {
+        // Locked until it is in the list: a shutdown must not miss it.
+        let mut running = lock(&self.running);
+        if running.stopped {
+            return Ok(());
+        }
+        let connection = ServerConnection::start_counted(&self.config, stream, handler, Some(startup))?;
+        running.connections.retain(|connection| !connection.is_finished());
+        running.connections.push(connection);
+        Ok(())
+    }
+
+    /// A connection that is not finished; `None` when all are.
+    pub(super) fn unfinished(&self) -> Option<ServerConnection> {
+        let mut running = lock(&self.running);
+        running.connections.retain(|connection| !connection.is_finished());
+        running.connections.last().cloned()
+    }
+
+    /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
+    /// connections; they read why. When this returns, all are over and their transports let go; a handler or a signer
+    /// may still be at its last call. Of two calls at once the shorter grace counts.
+    pub fn shutdown(&self, grace: Duration) {
+        let deadline = after(grace);
+        lock(&self.running).stopped = true;
+        let mut woken = self.wake_listeners();
+        // They stay in the list until they are finished: another call waits for them too, and may end them earlier.
+        while let Some(connection) = self.unfinished() {
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            connection.join(if woken { left } else { left.min(BACK_OFF) });
+            woken = woken || self.wake_listeners();
+        }
+        let rest = lock(&self.running).connections.clone();
+        rest.iter().for_each(ServerConnection::close);
+        while let Some(connection) = self.unfinished() {
+            connection.join(Duration::MAX);
+        }
+        while !woken {
+            thread::sleep(BACK_OFF);
+            woken = self.wake_listeners();
+        }
+    }
+
+    /// Has those that wait for clients see that this is over; false when it is to be tried again.
+    fn wake_listeners(&self) -> bool {
+        let waiting = lock(&self.running).waiting.clone();
+        // All of them, also behind one that failed.
+        waiting.into_iter().filter(|at| !wake(*at)).count() == 0
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has a listener's `accept` return: nothing else does so everywhere. False when this failed for a reason that
+/// passes, such as a want of descriptors.
+fn wake(listener: SocketAddr) -> bool {
+    let here = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    match TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF) {
+        Ok(_) => true,
+        Err(error) => is_unreachable(&error),
+    }
+}
+
+/// Whether an error to connect is about the way to the listener, so that another try would fail too. That no address
+/// is available says of a way over the own host that all ports are taken, which passes.
+pub(super) fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+    )
+}
+
+/// How long to let others finish when accepting fails.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Whether an accept error is about the listener, not about one client or a passing shortage.
+fn is_listener_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::NotConnected | io::ErrorKind::Unsupported
+    )
+}
