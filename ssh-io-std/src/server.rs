@@ -1,7 +1,7 @@
 //! The server: an accept loop, and a handler per connection that answers questions.
 
 use std::fmt;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
@@ -156,15 +156,17 @@ impl ServerConnection {
         transport: impl Transport,
         handler: impl FnOnce(Self) -> H,
     ) -> Result<Self, Error> {
-        Self::start_counted(&HostSigners::new(&config), transport, handler, None)
+        let (connection, made) = Self::start_counted(&HostSigners::new(&config), transport, None)?;
+        let _ = made.send(handler(connection.clone()));
+        Ok(connection)
     }
 
+    /// Starts a connection that waits for its handler. Without one it ends.
     fn start_counted<H: Handler>(
         config: &HostSigners,
         transport: impl Transport,
-        handler: impl FnOnce(Self) -> H,
         startup: Option<Startup>,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, SyncSender<H>), Error> {
         // First the one that is waited for by nobody: where there is no thread for it, nothing has begun.
         let ((give, given), (made, handler_made)) = (sync_channel(1), sync_channel(1));
         let place = Arc::<Place>::default();
@@ -189,9 +191,7 @@ impl ServerConnection {
         let shared = Shared::start(conn, transport, kept, RoleCalls { look, let_go })?;
         // It waits for this.
         let _ = give.send(Arc::clone(&shared));
-        let connection = Self { shared };
-        let _ = made.send(handler(connection.clone()));
-        Ok(connection)
+        Ok((Self { shared }, made))
     }
 
     /// Ends the connection.

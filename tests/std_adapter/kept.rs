@@ -99,6 +99,36 @@ fn a_handler_that_keeps_its_connection_goes_with_the_client_and_frees_its_place(
 }
 
 #[test]
+fn whoever_makes_handlers_may_take_its_time_and_end_the_server() {
+    let server = Server::new(server_config().0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (at, ending) = (listener.local_addr().unwrap(), server.clone());
+    let (held, holds) = channel();
+    let (go_on, may_go_on) = channel();
+    let serving = thread::spawn(move || {
+        ending.serve(&listener, |connection, _| {
+            held.send(()).unwrap();
+            // As long as it takes to look somebody up.
+            may_go_on.recv().unwrap();
+            ending.shutdown(Duration::ZERO);
+            Keeps { connection, _here: channel().0 }
+        })
+    });
+    let connecting = thread::spawn(move || {
+        let builder = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);
+        builder.connect("127.0.0.1", at.port()).map(drop)
+    });
+    comes_back("the making of a handler", move || holds.recv().unwrap());
+    let elsewhere = server.clone();
+    comes_back("a shutdown meanwhile", move || elsewhere.shutdown(Duration::ZERO));
+    go_on.send(()).unwrap();
+    comes_back("serve", move || serving.join().unwrap()).unwrap();
+    // The handshake may have been over before the end.
+    let told = comes_back("the client", move || connecting.join().unwrap());
+    assert!(matches!(told, Ok(()) | Err(Error::Closed(_) | Error::Io(_))), "{told:?}");
+}
+
+#[test]
 fn a_handler_whose_making_panics_leaves_no_connection_behind() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let making = move || {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -79,10 +80,14 @@ impl Server {
             }
             match accepted {
                 Ok((stream, from)) => {
-                    if let Ok(startup) = self.startups.begin(Some(from.ip()))
-                        && self.begin(stream, startup, |connection| handler(connection, from)).is_err()
-                    {
-                        thread::sleep(BACK_OFF);
+                    let Ok(startup) = self.startups.begin(Some(from.ip())) else { continue };
+                    match self.begin(stream, startup) {
+                        // With nothing locked: it may take its time, or end the server.
+                        Ok(Some((connection, made))) => {
+                            let _ = made.send(handler(connection, from));
+                        }
+                        Ok(None) => {}
+                        Err(_) => thread::sleep(BACK_OFF),
                     }
                 }
                 Err(error) if is_listener_fault(&error) => return Err(error),
@@ -91,21 +96,21 @@ impl Server {
         }
     }
 
+    /// A connection that waits for its handler; `None` when the server was stopped.
     fn begin<H: Handler>(
         &self,
         stream: TcpStream,
         startup: Startup,
-        handler: impl FnOnce(ServerConnection) -> H,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<(ServerConnection, SyncSender<H>)>, Error> {
         // Locked until it is in the list: a shutdown must not miss it.
         let mut running = lock(&self.running);
         if running.stopped {
-            return Ok(());
+            return Ok(None);
         }
-        let connection = ServerConnection::start_counted(&self.config, stream, handler, Some(startup))?;
+        let (connection, made) = ServerConnection::start_counted(&self.config, stream, Some(startup))?;
         running.connections.retain(|connection| !connection.is_finished());
-        running.connections.push(connection);
-        Ok(())
+        running.connections.push(connection.clone());
+        Ok(Some((connection, made)))
     }
 
     /// A connection that is not finished; `None` when all are.

@@ -81,7 +81,8 @@ fn a_client_that_is_refused_keeps_its_place_until_its_transport_is_let_go() {
         }),
     };
     let config = HostSigners::new(&config);
-    let connection = ServerConnection::start_counted(&config, transport, |_| Refuses, Some(startup)).unwrap();
+    let (connection, made) = ServerConnection::start_counted(&config, transport, Some(startup)).unwrap();
+    made.send(Refuses).unwrap();
     connection.join(Duration::MAX);
     assert!(connection.close_reason().is_some());
     assert_eq!(counted.iter().collect::<Vec<_>>(), [1, 1], "it lingered, and was there all the time");
