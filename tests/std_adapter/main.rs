@@ -4,6 +4,7 @@ mod answers;
 mod calls;
 mod channels;
 mod ended;
+mod forwarded;
 mod handles;
 mod host_keys;
 mod judged;
@@ -20,3 +21,6 @@ mod shutdown;
 mod stuck;
 mod support;
 mod switched;
+
+#[path = "../../ssh-io-std/examples/common/loopback.rs"]
+mod loopback;

@@ -99,10 +99,10 @@ fn forward(request: Question<OpenRequest>, port: u16) {
             let _ = copy(&mut &stream, &mut &channel);
             channel.finish_input()
         });
-        // Whoever still waits for the target does so for nobody then.
+        // Whoever still waits for the target does so for nobody then. What came for the target still goes there.
         scope.spawn(|| {
             let _ = channel.wait();
-            stream.shutdown(Shutdown::Both)
+            stream.shutdown(Shutdown::Read)
         });
         let _ = copy(&mut &channel, &mut &stream);
         let _ = stream.shutdown(Shutdown::Write);
