@@ -36,12 +36,13 @@ impl Terminal {
             for signal in signals.forever() {
                 // Kept meanwhile, in most cases to the end: nobody else changes it.
                 let mut found = watched.found();
+                let first = found.clone();
                 let changed = found.as_ref().and_then(|_| tcgetattr(stdin()).ok());
                 restore(&mut found);
                 let _ = emulate_default_handler(signal);
                 // It was stopped, and goes on.
                 if let Some(changed) = changed {
-                    *found = tcgetattr(stdin()).ok();
+                    *found = first;
                     let _ = tcsetattr(stdin(), OptionalActions::Flush, &changed);
                 }
             }
