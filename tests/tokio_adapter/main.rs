@@ -8,6 +8,7 @@ mod gate;
 mod host_keys;
 mod key_files;
 mod login;
+mod outside;
 mod panics;
 mod remote;
 mod requests;

@@ -196,7 +196,8 @@ impl Connecting {
         let Self { handle, host_keys, host, port } = self;
         let shared = &handle.shared;
         // Dropped with it, also when this future is, the question is refused.
-        let verdict = host_keys.judge(HostKeyQuestion { host, port, key: check.key().clone() }).await;
+        let question = HostKeyQuestion { host, port, key: check.key().clone() };
+        let verdict = host_keys.judge(question, shared.runtime()).await;
         let answered = match &verdict {
             Ok(()) => shared.lock().conn.accept_host_key(check),
             Err(_) => shared.lock().conn.reject_host_key(check),
