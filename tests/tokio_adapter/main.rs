@@ -6,6 +6,7 @@ mod ended;
 mod ending;
 mod gate;
 mod host_keys;
+mod judged;
 mod key_files;
 mod login;
 mod outside;

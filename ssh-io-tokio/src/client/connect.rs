@@ -198,15 +198,20 @@ impl Connecting {
         // Dropped with it, also when this future is, the question is refused.
         let question = HostKeyQuestion { host, port, key: check.key().clone() };
         let verdict = host_keys.judge(question, shared.runtime()).await;
-        let answered = match &verdict {
-            Ok(()) => shared.lock().conn.accept_host_key(check),
-            Err(_) => shared.lock().conn.reject_host_key(check),
+        let answered = {
+            let mut state = shared.lock();
+            match &verdict {
+                // It ended meanwhile, or can only end. What became of the question is nothing to it.
+                _ if state.is_mute() => Ok(Err(state.gone())),
+                Ok(()) => state.conn.accept_host_key(check).map(Ok),
+                Err(_) => state.conn.reject_host_key(check).map(Ok),
+            }
         };
         shared.work.notify_one();
         verdict?;
         match answered {
-            Ok(()) => Ok(Client { handle }),
-            // The connection ended meanwhile; the reason is there, or on its way.
+            Ok(alive) => alive.map(|()| Client { handle }),
+            // The reason is on its way.
             Err(AnswerError::Gone) => shared.wait_for(|_| None).await,
             Err(error) => Err(error.into()),
         }
