@@ -138,6 +138,8 @@ async fn first_that_answers<T, F: Future<Output = io::Result<T>>>(
         let left = u32::try_from(left).unwrap_or(u32::MAX);
         let share = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()) / left);
         match within(share, async { Ok(connect(*address).await?) }).await {
+            // The system's own patience may be shorter.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => last = Some(Error::TimedOut),
             Err(error) => last = Some(error),
             stream => return stream,
         }
@@ -254,5 +256,15 @@ mod tests {
         assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
         assert!(took >= LIMIT, "{took:?}");
         assert!(matches!(attempt(0, false).await.0, Err(Error::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn an_address_the_system_gives_up_is_one_that_was_too_long_in_coming() {
+        let addresses = [SocketAddr::from(([127, 0, 0, 1], 1))];
+        for limit in [None, Some(Instant::now() + LIMIT)] {
+            let connect = async |_| Err::<(), _>(io::ErrorKind::TimedOut.into());
+            let result = first_that_answers(&addresses, limit, connect).await;
+            assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+        }
     }
 }
