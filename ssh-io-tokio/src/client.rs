@@ -110,8 +110,10 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called on a thread of the runtime for what blocks, with nothing locked: it may wait for a token to
-    /// be touched. For signatures that are awaited there is [`auth_key_with`](Self::auth_key_with).
+    /// A signer is called on a thread of the driver's runtime for what blocks, with nothing locked: it may wait for a token
+    /// to be touched. The end of the runtime waits for it, unless that is by
+    /// [`shutdown_background`](tokio::runtime::Runtime::shutdown_background). For signatures that are awaited there is
+    /// [`auth_key_with`](Self::auth_key_with).
     ///
     /// Cancel-safe: dropped before it is ready, a signature not made yet is refused, and an attempt that was begun
     /// goes on unseen; it may still succeed. The next call waits for its end, and for a signer that was called, and is
