@@ -1,9 +1,8 @@
 //! A channel as an asynchronous reader and writer.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -13,7 +12,7 @@ use ssh_proto::{
     TerminalModes, WindowSize, WriteError,
 };
 use tokio::io::ReadBuf;
-use tokio::task::consume_budget;
+use tokio::task::coop::poll_proceed;
 
 use crate::shared::{Shared, State};
 use crate::waiters::Waiter;
@@ -44,9 +43,15 @@ impl<R: AdapterRole> Drop for Core<R> {
 }
 
 /// Lets the other tasks of the thread have their turn now and then: a stream that is always ready would keep them
-/// waiting. Outside tokio there is no such count.
-fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
-    pin!(consume_budget()).poll(cx)
+/// waiting. One that is not costs nothing, so that a task may wait for any number of them. Outside tokio there is no
+/// such count.
+fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&Context<'_>) -> Poll<T>) -> Poll<T> {
+    let turn = ready!(poll_proceed(cx));
+    let polled = poll(cx);
+    if polled.is_ready() {
+        turn.made_progress();
+    }
+    polled
 }
 
 /// A channel of a connection whose role does not matter to its user.
@@ -406,11 +411,10 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     fn poll_read_stream(
         &self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
         stream: Stream,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(poll_budget(cx));
         let room = buf.remaining();
         if room == 0 {
             return Poll::Ready(Ok(()));
@@ -425,13 +429,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
     }
 
-    fn poll_write_stream(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: Stream,
-        src: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        ready!(poll_budget(cx));
+    fn poll_write_stream(&mut self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {
         let Core { shared, id } = &*self.core;
         // Dropped behind the guard, as it is declared before it.
         let _stale;

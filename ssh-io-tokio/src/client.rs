@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,8 +13,9 @@ use ssh_proto::{
     KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SessionId, SignRefused,
     SignRequest, Signature, ToSign,
 };
-use tokio::task::spawn_blocking;
+use tokio::runtime::Handle as Runtime;
 
+use crate::blocking::blocking;
 use crate::channel::Channel;
 use crate::host_key::HostKeys;
 use crate::os::OsEntropy;
@@ -110,8 +110,10 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called on a thread of the runtime for what blocks, with nothing locked: it may wait for a token to
-    /// be touched. For signatures that are awaited there is [`auth_key_with`](Self::auth_key_with).
+    /// A signer is called on a thread of the driver's runtime for what blocks, with nothing locked: it may wait for a token
+    /// to be touched. The end of the runtime waits for it, unless that is by
+    /// [`shutdown_background`](tokio::runtime::Runtime::shutdown_background). For signatures that are awaited there is
+    /// [`auth_key_with`](Self::auth_key_with).
     ///
     /// Cancel-safe: dropped before it is ready, a signature not made yet is refused, and an attempt that was begun
     /// goes on unseen; it may still succeed. The next call waits for its end, and for a signer that was called, and is
@@ -130,16 +132,13 @@ impl Client {
         };
         let sign = async move |lent: Lent| {
             let Some(signer) = signer else { return Some((lent, Err(SignRefused))) };
-            let signing = spawn_blocking(move || {
+            let runtime = lent.shared.runtime();
+            let signing = blocking(runtime, move || {
                 let signature =
                     lent.to_sign().map_or(Err(SignRefused), |what| signer.sign(&what, &mut OsEntropy));
                 (lent, signature)
             });
-            match signing.await {
-                Ok(signed) => Some(signed),
-                // It is the caller's signer.
-                Err(error) => error.try_into_panic().map_or(None, |panic| resume_unwind(panic)),
-            }
+            signing.await.ok()
         };
         self.log_in(user, with, sign).await
     }
@@ -221,8 +220,8 @@ impl Client {
         file: impl AsRef<Path>,
         passphrase: Option<&Secret<str>>,
     ) -> Result<(), Error> {
-        // Only what is owned is kept across the wait: the future can be sent whatever names the file.
-        let reading = read_key_file(file, passphrase);
+        // The future can be sent whatever names the file.
+        let reading = read_key(file.as_ref(), passphrase, self.shared().runtime());
         self.auth_key(user, reading.await?).await
     }
 
@@ -384,7 +383,7 @@ impl Client {
     }
 }
 
-/// Reads an `openssh-key-v1` private key file, on a thread for what blocks.
+/// Reads an `openssh-key-v1` private key file, on a thread for what blocks; where there is no runtime, right there.
 ///
 /// Cancel-safe: what was read is dropped.
 ///
@@ -394,13 +393,20 @@ pub fn read_key_file<P: AsRef<Path>>(
     file: P,
     passphrase: Option<&Secret<str>>,
 ) -> impl Future<Output = Result<KeyPair, Error>> + Send + use<P> {
-    let file = file.as_ref().to_owned();
+    read_key(file.as_ref(), passphrase, None)
+}
+
+/// Only what is owned is kept across the wait.
+fn read_key(
+    file: &Path,
+    passphrase: Option<&Secret<str>>,
+    runtime: Option<Runtime>,
+) -> impl Future<Output = Result<KeyPair, Error>> + Send + use<> {
+    let file = file.to_owned();
     let passphrase = passphrase.map(|passphrase| Secret::from(passphrase.expose()));
-    async move {
-        let read = move || {
-            let key = load_private_key(&std::fs::read(file)?, passphrase.as_ref())?;
-            key.into_key_pair().map_err(|error| io::Error::other(error).into())
-        };
-        spawn_blocking(read).await.map_err(|error| Error::Io(error.into()))?
-    }
+    let read = move || {
+        let key = load_private_key(&std::fs::read(file)?, passphrase.as_ref())?;
+        key.into_key_pair().map_err(|error| io::Error::other(error).into())
+    };
+    async move { blocking(runtime, read).await? }
 }

@@ -96,6 +96,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
     }
 
     async fn drive(mut self) -> CloseReason {
+        self.shared.driven_here();
         // One timer, moved only when the deadline has moved.
         let sleep = sleep_until(Instant::now());
         tokio::pin!(sleep);

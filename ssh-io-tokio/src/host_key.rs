@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use ssh_proto::PublicKey;
 use ssh_proto::adapter::{Error, about_file, accept_new_host, judge_host_key, read_known_hosts};
 use ssh_proto::keys::HostKeyPolicy;
-use tokio::task::spawn_blocking;
+use tokio::runtime::Handle;
 
+use crate::blocking::blocking;
 use crate::os::OsEntropy;
 
 /// Whoever accepts new hosts takes turns: of several keys of one host only the first is accepted.
@@ -77,12 +78,13 @@ impl HostKeys {
         let host = host.to_owned();
         async move {
             let Some(file) = file else { return Ok(Vec::new()) };
-            blocking(move || Ok(read_known_hosts(&file, &read(&file)?)?.key_types(&host, port))).await
+            blocking(None, move || Ok(read_known_hosts(&file, &read(&file)?)?.key_types(&host, port))).await?
         }
     }
 
-    /// Judges a key, and records it where that is the policy.
-    pub(crate) async fn judge(self, question: HostKeyQuestion) -> Result<(), Error> {
+    /// Judges a key, and records it where that is the policy. Files are read and written where that holds nobody up,
+    /// best on this runtime.
+    pub(crate) async fn judge(self, question: HostKeyQuestion, runtime: Option<Handle>) -> Result<(), Error> {
         // Files are read again: another connection may have recorded the host meanwhile.
         match self {
             Self::Ask(judge) => match judge(question).await {
@@ -92,14 +94,14 @@ impl HostKeys {
             Self::Fingerprint(expected) => decide(&HostKeyPolicy::Fingerprint(expected), &question),
             Self::DangerousAcceptAny => Ok(()),
             Self::KnownHosts(file) => {
-                blocking(move || {
+                blocking(runtime, move || {
                     let policy = HostKeyPolicy::KnownHosts(read_known_hosts(&file, &read(&file)?)?);
                     decide(&policy, &question)
                 })
-                .await
+                .await?
             }
             Self::AcceptNew { file, hash } => {
-                blocking(move || {
+                blocking(runtime, move || {
                     let HostKeyQuestion { host, port, key } = &question;
                     let who = (&host[..], *port, key);
                     let hash = hash.then_some(OsEntropy);
@@ -107,7 +109,7 @@ impl HostKeys {
                     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
                     accept_new_host(&file, who, hash, read, append, |line| take_back(&file, line))
                 })
-                .await
+                .await?
             }
         }
     }
@@ -141,13 +143,6 @@ fn take_back(file: &Path, line: &[u8]) -> Result<(), Error> {
     let Some(left) = left else { return Ok(()) };
     let cut = OpenOptions::new().write(true).open(file).and_then(|out| out.set_len(left));
     Ok(cut.map_err(|error| about_file(file, &error))?)
-}
-
-/// Files are read and written where that holds nobody up.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    spawn_blocking(work).await.map_err(|error| Error::Io(error.into()))?
 }
 
 impl fmt::Debug for HostKeys {

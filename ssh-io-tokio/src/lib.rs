@@ -44,13 +44,16 @@
 //! share the state machine with it through a lock that is never held across an await. There is no message
 //! queue in between: what a slow reader does not take stays in the machine, within its window.
 //!
-//! A runtime needs its time enabled (`enable_time`), and its I/O (`enable_io`) for connections over TCP.
+//! A runtime needs its time enabled (`enable_time`), and its I/O (`enable_io`) for connections over TCP. Only drivers, and
+//! what spawns or connects, need one: other handles may be used from any executor, and what blocks runs on the runtime of
+//! the driver.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)
 )]
 
+mod blocking;
 mod channel;
 mod client;
 mod driver;

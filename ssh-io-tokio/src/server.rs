@@ -96,8 +96,10 @@ impl fmt::Debug for ServerConnection {
 }
 
 impl ServerConnection {
-    /// Begins with a client over any transport: gives the driver to spawn, for which the transport is to be `Send`. A host key's signer is called on a thread
-    /// of the runtime for what blocks, with nothing locked; the end of the runtime waits for it.
+    /// Begins with a client over any transport: gives the driver to spawn, for which the transport is to be `Send`.
+    ///
+    /// A host key's signer is called on a thread of the runtime for what blocks, with nothing locked. The end of the runtime
+    /// waits for it, unless that is by [`shutdown_background`](tokio::runtime::Runtime::shutdown_background).
     pub fn start<T: AsyncRead + AsyncWrite>(
         config: Arc<ServerConfig>,
         transport: T,
@@ -214,6 +216,8 @@ impl ServerConnection {
 }
 
 /// Serves clients of a listener. Clones are handles on the same server.
+///
+/// The end of the runtime waits for a host key's signer at work, as at [`ServerConnection::start`].
 #[derive(Debug, Clone)]
 pub struct Server {
     signers: HostSigners,

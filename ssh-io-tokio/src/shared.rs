@@ -7,7 +7,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::thread::panicking;
 
@@ -17,6 +17,7 @@ use ssh_proto::{
     ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, DisconnectCode, ExitStatus, OpenFailure,
     Stream,
 };
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::os::{Clock, OsEntropy};
@@ -258,11 +259,26 @@ pub(crate) struct Shared<R: AdapterRole> {
     numbers: AtomicU64,
     /// For the driver: a handle wrote, answered or closed something.
     pub(crate) work: Notify,
+    /// Where the driver runs, once it does.
+    runtime: OnceLock<Handle>,
 }
 
 impl<R: AdapterRole> Shared<R> {
     pub(crate) fn new(config: Arc<R::Config>) -> Self {
-        Self { state: Mutex::new(State::new(config)), numbers: AtomicU64::new(0), work: Notify::new() }
+        let state = Mutex::new(State::new(config));
+        Self { state, numbers: AtomicU64::new(0), work: Notify::new(), runtime: OnceLock::new() }
+    }
+
+    /// The driver runs on the runtime at hand.
+    pub(crate) fn driven_here(&self) {
+        if let Ok(runtime) = Handle::try_current() {
+            let _ = self.runtime.set(runtime);
+        }
+    }
+
+    /// The runtime of the driver, for what blocks: a handle may be used where there is none.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.runtime.get().cloned()
     }
 
     pub(crate) fn lock(&self) -> Guard<'_, R> {

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use ssh_io_tokio::{Client, Error, HostKeys, ServerConnection};
 use ssh_proto::{CloseReason, Entropy, KeyPair, ServerConfig, SignRefused, Signature, Signer, ToSign};
 use ssh_tests::{null, null_client};
+use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{spawn_blocking, yield_now};
 
-use crate::rig::{check, connected, talk, within};
+use crate::rig::{PASSWORD, check, connected, talk, within};
 
 /// Says that it is asked, and waits for a word.
 struct Blocks(UnboundedSender<()>, Mutex<Receiver<bool>>);
@@ -77,4 +79,41 @@ async fn a_users_signer_that_blocks_leaves_the_runtime_to_others_and_one_that_wa
         }
     }
     check(&rig.client).await;
+}
+
+/// More turns than anything takes that need not wait for a thread. Time does not pass while one is at work.
+const TURNS: usize = 1000;
+
+#[test]
+fn a_signer_that_no_thread_came_to_before_its_login_was_given_up_is_not_called() {
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let rig = connected(talk).await;
+        let (leave, stay) = channel::<()>();
+        let occupied = spawn_blocking(move || stay.recv());
+        let (key, mut asked, say) = blocking(2);
+        say.send(true).unwrap();
+        let client = rig.client.clone();
+        let login = tokio::spawn(async move { client.auth_key("me", key).await });
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
+        login.abort();
+        assert!(login.await.unwrap_err().is_cancelled());
+        // The next one need not wait for the thread.
+        let client = rig.client.clone();
+        let next = tokio::spawn(async move { client.auth_password("me", PASSWORD).await });
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
+        let waited = !next.is_finished();
+        drop(leave);
+        occupied.await.unwrap().unwrap_err();
+        next.await.unwrap().unwrap();
+        // There is one thread, which came to all that was there before.
+        spawn_blocking(|| ()).await.unwrap();
+        assert!(asked.try_recv().is_err(), "a signer is called for nobody");
+        assert!(!waited, "the next login waits for a thread");
+    });
 }

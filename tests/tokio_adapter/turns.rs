@@ -1,8 +1,8 @@
 //! Tasks that never have to wait, and the turns of others.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use ssh_io_tokio::Client;
 use ssh_proto::{CloseReason, Stream};
-use ssh_tests::null_client;
+use ssh_tests::{null_client, null_server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::rig::{Rig, doorman, logged_in, newest, within};
+use crate::rig::{Rig, doorman, logged_in, newest, poll_once, start, within};
 
 /// How many turns another task has while this is worked on.
 async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
@@ -49,6 +49,38 @@ async fn whoever_never_has_to_wait_still_lets_others_have_their_turn() {
         }
     });
     assert!(writing.await > 5);
+}
+
+/// More channels than a task is served on before others have their turn.
+const MANY: usize = 200;
+
+#[tokio::test(start_paused = true)]
+async fn a_task_may_wait_for_any_number_of_streams() {
+    let client = null_client().with_limits(|limits| limits.max_channels = MANY);
+    let server = null_server().with_limits(|limits| limits.max_channels = MANY);
+    let Rig { client, remote, .. } = start(client, server, doorman).log_in().await;
+    let mut channels = Vec::new();
+    for _ in 0..MANY {
+        channels.push(client.open_session().await.unwrap());
+    }
+    let last = newest(&remote).await;
+    let mut polls = 0;
+    let mut served = pin!(poll_fn(|cx| {
+        polls += 1;
+        assert!(polls < 100, "it is asked again and again, and the last is not");
+        for (at, channel) in channels.iter_mut().enumerate() {
+            let mut bytes = [0; 9];
+            let mut buf = ReadBuf::new(&mut bytes);
+            if let Poll::Ready(read) = Pin::new(channel).poll_read(cx, &mut buf) {
+                read.unwrap();
+                return Poll::Ready((at, buf.filled().to_vec()));
+            }
+        }
+        Poll::Pending
+    }));
+    assert_eq!(poll_once(served.as_mut()).await, None);
+    remote.with(|end| end.conn.channel(last).unwrap().write(Stream::Data, b"data")).unwrap();
+    assert_eq!(within(served).await, (MANY - 1, b"data".to_vec()));
 }
 
 /// A transport that is always interrupted, until it ends.

@@ -9,7 +9,7 @@ use ssh_proto::adapter::AdapterRole;
 use ssh_proto::{Client, Server, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ChannelOf;
+use super::{ChannelOf, poll_in_turn};
 
 /// A channel's other stream. Cancel-safe as the [channel](ChannelOf); a server's `shutdown` only flushes.
 pub struct StderrOf<R: AdapterRole> {
@@ -60,7 +60,7 @@ macro_rules! reader {
                 cx: &mut Context<'_>,
                 buf: &mut ReadBuf<'_>,
             ) -> Poll<io::Result<()>> {
-                self.$channel().poll_read_stream(cx, $stream, buf)
+                poll_in_turn(cx, |cx| self.$channel().poll_read_stream(cx, $stream, buf))
             }
         }
     };
@@ -75,7 +75,7 @@ macro_rules! writer {
                 cx: &mut Context<'_>,
                 src: &[u8],
             ) -> Poll<io::Result<usize>> {
-                self.$channel().poll_write_stream(cx, $stream, src)
+                poll_in_turn(cx, |cx| self.$channel().poll_write_stream(cx, $stream, src))
             }
 
             fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

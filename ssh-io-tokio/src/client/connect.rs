@@ -138,6 +138,8 @@ async fn first_that_answers<T, F: Future<Output = io::Result<T>>>(
         let left = u32::try_from(left).unwrap_or(u32::MAX);
         let share = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()) / left);
         match within(share, async { Ok(connect(*address).await?) }).await {
+            // The system's own patience may be shorter.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => last = Some(Error::TimedOut),
             Err(error) => last = Some(error),
             stream => return stream,
         }
@@ -196,16 +198,22 @@ impl Connecting {
         let Self { handle, host_keys, host, port } = self;
         let shared = &handle.shared;
         // Dropped with it, also when this future is, the question is refused.
-        let verdict = host_keys.judge(HostKeyQuestion { host, port, key: check.key().clone() }).await;
-        let answered = match &verdict {
-            Ok(()) => shared.lock().conn.accept_host_key(check),
-            Err(_) => shared.lock().conn.reject_host_key(check),
+        let question = HostKeyQuestion { host, port, key: check.key().clone() };
+        let verdict = host_keys.judge(question, shared.runtime()).await;
+        let answered = {
+            let mut state = shared.lock();
+            match &verdict {
+                // It ended meanwhile, or can only end. What became of the question is nothing to it.
+                _ if state.is_mute() => Ok(Err(state.gone())),
+                Ok(()) => state.conn.accept_host_key(check).map(Ok),
+                Err(_) => state.conn.reject_host_key(check).map(Ok),
+            }
         };
         shared.work.notify_one();
         verdict?;
         match answered {
-            Ok(()) => Ok(Client { handle }),
-            // The connection ended meanwhile; the reason is there, or on its way.
+            Ok(alive) => alive.map(|()| Client { handle }),
+            // The reason is on its way.
             Err(AnswerError::Gone) => shared.wait_for(|_| None).await,
             Err(error) => Err(error.into()),
         }
@@ -248,5 +256,15 @@ mod tests {
         assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
         assert!(took >= LIMIT, "{took:?}");
         assert!(matches!(attempt(0, false).await.0, Err(Error::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn an_address_the_system_gives_up_is_one_that_was_too_long_in_coming() {
+        let addresses = [SocketAddr::from(([127, 0, 0, 1], 1))];
+        for limit in [None, Some(Instant::now() + LIMIT)] {
+            let connect = async |_| Err::<(), _>(io::ErrorKind::TimedOut.into());
+            let result = first_that_answers(&addresses, limit, connect).await;
+            assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+        }
     }
 }
