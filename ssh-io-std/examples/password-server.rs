@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use sha2::{Digest, Sha256};
-use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_io_std::ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::keys::AuthorizedKeys;
 use ssh_io_std::ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelRequest,

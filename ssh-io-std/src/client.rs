@@ -211,7 +211,7 @@ impl Client {
     #[cfg(feature = "rustcrypto")]
     #[expect(clippy::expect_used, reason = "a test builds the default configuration")]
     pub fn builder() -> ClientBuilder {
-        let config = ClientConfig::builder(&ssh_proto::crypto::rustcrypto::PROVIDER).build();
+        let config = ClientConfig::builder(&ssh_proto::crypto::PROVIDER).build();
         Self::with_config(config.expect("the default configuration is valid"))
     }
 

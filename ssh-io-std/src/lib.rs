@@ -20,7 +20,7 @@
 //! ```no_run
 //! use std::net::TcpListener;
 //! use ssh_io_std::ssh_proto::{AuthMethods, AuthProof, AuthRequest, AuthVerdict, ServerConfig};
-//! use ssh_io_std::ssh_proto::crypto::rustcrypto::PROVIDER;
+//! use ssh_io_std::ssh_proto::crypto::PROVIDER;
 //! use ssh_io_std::{Handler, Question, Server, read_key_file};
 //!
 //! struct Account;

@@ -18,7 +18,7 @@
 //! A server:
 //!
 //! ```no_run
-//! use ssh_io_tokio::ssh_proto::crypto::rustcrypto::PROVIDER;
+//! use ssh_io_tokio::ssh_proto::crypto::PROVIDER;
 //! use ssh_io_tokio::ssh_proto::{AuthMethods, AuthProof, AuthVerdict, ServerConfig};
 //! use ssh_io_tokio::{Asked, Server, ServerConnection, read_key_file};
 //!

@@ -17,7 +17,7 @@
 //! # #[cfg(feature = "rustcrypto")]
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use bytes::BytesMut;
-//! use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+//! use ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 //! use ssh_proto::*;
 //!
 //! # struct Os(u8);
@@ -104,7 +104,8 @@
 //!
 //! # Features
 //!
-//! - `rustcrypto` (default): the pure-Rust provider, [`crypto::rustcrypto`].
+//! - `rustcrypto` (default): the pure-Rust provider, `crypto::rustcrypto`.
+//! - `aws-lc-rs`: the provider over AWS-LC, `crypto::aws_lc`, several times as fast for AES-GCM; it needs `std` and a C compiler.
 //! - `rsa`: RSA host and user keys for it. The `rsa` crate is a release candidate, and its signing is not
 //!   hardened against local timing ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071)).
 //! - `keys`: `known_hosts`, key files and `authorized_keys`, as pure functions.

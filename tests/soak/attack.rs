@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::BytesMut;
 use ssh_io_std::OsEntropy;
-use ssh_io_std::ssh_proto::crypto::rustcrypto::PROVIDER;
+use ssh_io_std::ssh_proto::crypto::PROVIDER;
 use ssh_io_std::ssh_proto::{ClientConfig, ClientConnection, Instant};
 use ssh_io_tokio::{Client, Error, HostKeys};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use ssh_io_std::ssh_proto::crypto::rustcrypto::PROVIDER;
+use ssh_io_std::ssh_proto::crypto::PROVIDER;
 use ssh_io_std::ssh_proto::{ClientConfig, ExitStatus};
 use ssh_io_std::{Client, HostKeys};
 

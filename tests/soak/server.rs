@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_io_std::ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelRequest,
     ChannelRequestKind, ExitStatus, OpenRequest, ServerConfig,

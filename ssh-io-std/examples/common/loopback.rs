@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_io_std::ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelKind, ChannelRequest,
     ChannelRequestKind, ExitStatus, OpenFailure, OpenFailureCode, OpenRequest, ServerConfig,

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use sha2::{Digest, Sha256};
-use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_io_std::ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelRequest,
     ChannelRequestKind, ExitStatus, OpenRequest, PublicKey, ServerConfig,

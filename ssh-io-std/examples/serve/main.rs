@@ -22,7 +22,7 @@ use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
-use ssh_io_std::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_io_std::ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 use ssh_io_std::ssh_proto::keys::AuthorizedKeys;
 use ssh_io_std::ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelKind, ChannelRequest,

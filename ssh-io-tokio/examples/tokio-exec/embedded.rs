@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io::{Write, stdout};
 
 use sha2::{Digest, Sha256};
-use ssh_io_tokio::ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_io_tokio::ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 use ssh_io_tokio::ssh_proto::{
     AuthMethods, AuthProof, AuthVerdict, ChannelConfig, ChannelRequestKind, ExitStatus, PublicKey,
     ServerConfig,

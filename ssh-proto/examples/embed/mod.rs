@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Instant as StdInstant;
 
 use bytes::{Buf, Bytes};
-use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
+use ssh_proto::crypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{
     AuthMethods, AuthProof, AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind,
     ChannelRequestKind, Client, ClientConfig, ClientEvent, CloseReason, Connection, Credential, Disconnect,

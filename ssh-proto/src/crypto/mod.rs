@@ -14,8 +14,21 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::entropy::{Entropy, EntropyError};
 use crate::key::KeyError;
 
+#[cfg(feature = "aws-lc-rs")]
+pub mod aws_lc;
+#[cfg(feature = "rustcrypto")]
+mod frame;
+#[cfg(any(feature = "rsa", feature = "aws-lc-rs"))]
+mod rsa_key;
 #[cfg(feature = "rustcrypto")]
 pub mod rustcrypto;
+
+/// The fastest provider that is built in: that over AWS-LC with feature `aws-lc-rs`, and its signers.
+#[cfg(feature = "aws-lc-rs")]
+pub use aws_lc::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
+/// The fastest provider that is built in: that over AWS-LC with feature `aws-lc-rs`, and its signers.
+#[cfg(all(feature = "rustcrypto", not(feature = "aws-lc-rs")))]
+pub use rustcrypto::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
 
 /// The longest digest of any supported hash, in bytes (SHA-512).
 pub const MAX_HASH: usize = 64;

@@ -14,7 +14,7 @@ use poly1305::universal_hash::{KeyInit, UniversalHash};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::frame::{Refuse, clear_length, split_tag};
+use crate::crypto::frame::{Refuse, clear_length, split_tag};
 use crate::crypto::{BadTag, CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, SealPacket};
 
 const TAG: usize = 16;

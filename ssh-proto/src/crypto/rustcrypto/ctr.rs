@@ -8,14 +8,16 @@ use aes::{Aes128, Aes256};
 use ctr::Ctr128BE;
 use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 
-use super::frame::{Refuse, clear_length, split_tag};
+use crate::crypto::frame::{Refuse, clear_length, split_tag};
 use crate::crypto::{BadTag, CipherAlgorithm, MAX_TAG, Mac, OpenPacket, PacketKeys, PacketShape, SealPacket};
 
-pub(super) static AES128_CTR: Ctr<Ctr128BE<Aes128>> = Ctr { name: "aes128-ctr", cipher: PhantomData };
-pub(super) static AES256_CTR: Ctr<Ctr128BE<Aes256>> = Ctr { name: "aes256-ctr", cipher: PhantomData };
+pub(in crate::crypto) static AES128_CTR: Ctr<Ctr128BE<Aes128>> =
+    Ctr { name: "aes128-ctr", cipher: PhantomData };
+pub(in crate::crypto) static AES256_CTR: Ctr<Ctr128BE<Aes256>> =
+    Ctr { name: "aes256-ctr", cipher: PhantomData };
 
 /// A stream cipher that runs on from packet to packet.
-pub(super) struct Ctr<C> {
+pub(in crate::crypto) struct Ctr<C> {
     name: &'static str,
     cipher: PhantomData<fn() -> C>,
 }

@@ -12,12 +12,12 @@ use crate::entropy::{Entropy, EntropyError};
 use crate::key::{KeyError, PublicKey, SignRefused, Signature, Signer, ToSign};
 use crate::wire::{PutSsh, decode};
 
-const NAME: &str = "ecdsa-sha2-nistp256";
+pub(in crate::crypto) const NAME: &str = "ecdsa-sha2-nistp256";
 const CURVE: &str = "nistp256";
 
 /// The verifier. Both halves of a signature lie between 1 and the order; a high S is accepted, as everywhere
 /// in SSH.
-pub(super) struct EcdsaP256;
+pub(in crate::crypto) struct EcdsaP256;
 
 impl SignatureAlgorithm for EcdsaP256 {
     fn name(&self) -> &'static str {
@@ -34,16 +34,29 @@ impl SignatureAlgorithm for EcdsaP256 {
 
     fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         let key = verifying_key(key).map_err(|_| BadSignature)?;
-        let (r, s) = decode::all(signature, |input| {
-            let (input, r) = decode::mpint(input)?;
-            let (input, s) = decode::mpint(input)?;
-            Ok((input, (r, s)))
-        })
-        .map_err(|_| BadSignature)?;
-        let (r, s) = (scalar(r).ok_or(BadSignature)?, scalar(s).ok_or(BadSignature)?);
+        let (r, s) = halves(signature)?;
         let signature = RawSignature::from_scalars(r, s).map_err(|_| BadSignature)?;
         key.verify(message, &signature).map_err(|_| BadSignature)
     }
+}
+
+/// Both halves of a signature, which may still be zero or beyond the order.
+pub(in crate::crypto) fn halves(signature: &[u8]) -> Result<([u8; 32], [u8; 32]), BadSignature> {
+    let (r, s) = decode::all(signature, |input| {
+        let (input, r) = decode::mpint(input)?;
+        let (input, s) = decode::mpint(input)?;
+        Ok((input, (r, s)))
+    })
+    .map_err(|_| BadSignature)?;
+    Ok((scalar(r).ok_or(BadSignature)?, scalar(s).ok_or(BadSignature)?))
+}
+
+/// A signature from its halves.
+pub(in crate::crypto) fn signature(r: &[u8], s: &[u8]) -> Signature {
+    let mut bytes = Vec::new();
+    bytes.put_mpint(r);
+    bytes.put_mpint(s);
+    Signature::new(NAME, bytes)
 }
 
 /// A number of at most 32 bytes, at its full width.
@@ -53,7 +66,8 @@ fn scalar(number: &[u8]) -> Option<[u8; 32]> {
     Some(wide)
 }
 
-fn verifying_key(blob: &[u8]) -> Result<VerifyingKey, KeyError> {
+/// The point in a key's blob: of the right form, but perhaps not on the curve.
+pub(in crate::crypto) fn encoded_point(blob: &[u8]) -> Result<&[u8], KeyError> {
     let (name, curve, point) = decode::all(blob, |input| {
         let (input, name) = decode::string(input)?;
         let (input, curve) = decode::string(input)?;
@@ -64,7 +78,20 @@ fn verifying_key(blob: &[u8]) -> Result<VerifyingKey, KeyError> {
     if name != NAME.as_bytes() || curve != CURVE.as_bytes() {
         return Err(KeyError::Malformed);
     }
-    nistp::point(point).map(VerifyingKey::from).ok_or(KeyError::Malformed)
+    if nistp::is_uncompressed_point(point) { Ok(point) } else { Err(KeyError::Malformed) }
+}
+
+fn verifying_key(blob: &[u8]) -> Result<VerifyingKey, KeyError> {
+    nistp::point(encoded_point(blob)?).map(VerifyingKey::from).ok_or(KeyError::Malformed)
+}
+
+/// The public key of an uncompressed point.
+pub(in crate::crypto) fn public_key(point: &[u8]) -> Result<PublicKey, KeyError> {
+    let mut blob = Vec::new();
+    blob.put_string(NAME.as_bytes());
+    blob.put_string(CURVE.as_bytes());
+    blob.put_string(point);
+    PublicKey::from_blob(&blob)
 }
 
 /// Signs with a P-256 key held in memory, wiped when dropped. Nonces are those of RFC 6979.
@@ -93,11 +120,8 @@ impl EcdsaP256Signer {
     }
 
     fn new(secret: SecretKey) -> Result<Self, KeyError> {
-        let mut blob = Vec::new();
-        blob.put_string(NAME.as_bytes());
-        blob.put_string(CURVE.as_bytes());
-        blob.put_string(&nistp::point_bytes(&secret.public_key()));
-        Ok(Self { secret: secret.into(), public: PublicKey::from_blob(&blob)? })
+        let public = public_key(&nistp::point_bytes(&secret.public_key()))?;
+        Ok(Self { secret: secret.into(), public })
     }
 }
 
@@ -108,10 +132,7 @@ impl Signer for EcdsaP256Signer {
         }
         let signature: RawSignature = self.secret.try_sign(what.message()).map_err(|_| SignRefused)?;
         let (r, s) = signature.split_bytes();
-        let mut bytes = Vec::new();
-        bytes.put_mpint(&r);
-        bytes.put_mpint(&s);
-        Ok(Signature::new(NAME, bytes))
+        Ok(self::signature(&r, &s))
     }
 
     fn needs_check(&self) -> bool {

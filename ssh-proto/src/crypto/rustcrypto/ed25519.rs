@@ -10,11 +10,11 @@ use crate::entropy::{Entropy, EntropyError};
 use crate::key::{KeyError, PublicKey, SignRefused, Signature, Signer, ToSign};
 use crate::wire::{PutSsh, decode};
 
-const NAME: &str = "ssh-ed25519";
+pub(in crate::crypto) const NAME: &str = "ssh-ed25519";
 
 /// The verifier. It is strict: the scalar S must be reduced, keys and R in their only canonical form and not of
 /// small order, so that no signature has a second form and no key verifies more than its own.
-pub(super) struct Ed25519;
+pub(in crate::crypto) struct Ed25519;
 
 impl SignatureAlgorithm for Ed25519 {
     fn name(&self) -> &'static str {
@@ -36,20 +36,36 @@ impl SignatureAlgorithm for Ed25519 {
     }
 }
 
-fn verifying_key(blob: &[u8]) -> Result<VerifyingKey, KeyError> {
-    let (name, key) = decode::all(blob, |input| {
+/// The point in a key's blob, not yet looked at.
+pub(in crate::crypto) fn encoded_point(blob: &[u8]) -> Result<&[u8; 32], KeyError> {
+    let (name, point) = decode::all(blob, |input| {
         let (input, name) = decode::string(input)?;
-        let (input, key) = decode::string(input)?;
-        Ok((input, (name, key)))
+        let (input, point) = decode::string(input)?;
+        Ok((input, (name, point)))
     })
     .map_err(|_| KeyError::Malformed)?;
-    let bytes = key.try_into().map_err(|_| KeyError::Malformed)?;
-    let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::Malformed)?;
-    let canonical = key.to_edwards().compress().as_bytes() == bytes;
-    if name != NAME.as_bytes() || !canonical || key.is_weak() {
+    if name != NAME.as_bytes() {
+        return Err(KeyError::Malformed);
+    }
+    point.try_into().map_err(|_| KeyError::Malformed)
+}
+
+fn verifying_key(blob: &[u8]) -> Result<VerifyingKey, KeyError> {
+    let point = encoded_point(blob)?;
+    let key = VerifyingKey::from_bytes(point).map_err(|_| KeyError::Malformed)?;
+    let canonical = key.to_edwards().compress().as_bytes() == point;
+    if !canonical || key.is_weak() {
         return Err(KeyError::Malformed);
     }
     Ok(key)
+}
+
+/// The public key of an encoded point.
+pub(in crate::crypto) fn public_key(point: &[u8]) -> Result<PublicKey, KeyError> {
+    let mut blob = Vec::new();
+    blob.put_string(NAME.as_bytes());
+    blob.put_string(point);
+    PublicKey::from_blob(&blob)
 }
 
 /// Signs with an Ed25519 key held in memory, wiped when dropped.
@@ -69,10 +85,8 @@ impl Ed25519Signer {
     /// [RFC 8032 §5.1.5]: https://www.rfc-editor.org/rfc/rfc8032#section-5.1.5
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, KeyError> {
         let secret = SigningKey::from_bytes(seed);
-        let mut blob = Vec::new();
-        blob.put_string(NAME.as_bytes());
-        blob.put_string(secret.verifying_key().as_bytes());
-        Ok(Self { secret, public: PublicKey::from_blob(&blob)? })
+        let public = public_key(secret.verifying_key().as_bytes())?;
+        Ok(Self { secret, public })
     }
 
     /// A new key, from 32 bytes of `entropy`.
@@ -101,7 +115,7 @@ impl Signer for Ed25519Signer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::crypto) mod tests {
     use alloc::format;
 
     use hex_literal::hex;
@@ -148,7 +162,7 @@ mod tests {
     const L: [u8; 32] = hex!("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
 
     /// All encodings of points of small order, canonical and not ("Taming the many EdDSAs", table 6).
-    const SMALL_ORDER: [[u8; 32]; 14] = [
+    pub(in crate::crypto) const SMALL_ORDER: [[u8; 32]; 14] = [
         hex!("0100000000000000000000000000000000000000000000000000000000000000"),
         hex!("0100000000000000000000000000000000000000000000000000000000000080"),
         hex!("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),

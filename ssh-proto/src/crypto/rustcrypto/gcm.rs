@@ -11,7 +11,7 @@ use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
 
-use super::frame::{Refuse, clear_length, split_tag};
+use crate::crypto::frame::{GcmNonce, Refuse, clear_length, split_tag};
 use crate::crypto::{BadTag, CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, SealPacket};
 
 const TAG: usize = 16;
@@ -63,35 +63,12 @@ where
 
 struct Direction<C> {
     cipher: C,
-    nonce: Nonce,
+    nonce: GcmNonce,
 }
 
 impl<C: KeyInit> Direction<C> {
     fn new(keys: &PacketKeys<'_>) -> Option<Self> {
-        Some(Self { cipher: C::new_from_slice(keys.key).ok()?, nonce: Nonce::new(keys.iv)? })
-    }
-}
-
-/// Four fixed bytes and a counter of eight, which goes around after 2^64 packets from wherever it starts.
-struct Nonce {
-    fixed: [u8; 4],
-    counter: u64,
-}
-
-impl Nonce {
-    fn new(iv: &[u8]) -> Option<Self> {
-        let (fixed, counter) = iv.split_first_chunk()?;
-        Some(Self { fixed: *fixed, counter: u64::from_be_bytes(counter.try_into().ok()?) })
-    }
-
-    fn next(&mut self) -> [u8; 12] {
-        let mut nonce = [0; 12];
-        let counter = self.counter.to_be_bytes();
-        for (to, from) in nonce.iter_mut().zip(self.fixed.iter().chain(&counter)) {
-            *to = *from;
-        }
-        self.counter = self.counter.wrapping_add(1);
-        nonce
+        Some(Self { cipher: C::new_from_slice(keys.key).ok()?, nonce: GcmNonce::new(keys.iv)? })
     }
 }
 
@@ -131,31 +108,5 @@ impl<C: AeadInOut<NonceSize = U12, TagSize = U16> + Send> OpenPacket for Directi
         let tag = (&*tag).try_into().map_err(|_| BadTag)?;
         let nonce = self.nonce.next().into();
         self.cipher.decrypt_inout_detached(&nonce, length, body.into(), tag).map_err(|_| BadTag)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use alloc::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn c12_the_nonce_counts_its_last_eight_bytes_and_never_repeats() {
-        let mut nonce = Nonce::new(&[1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]).unwrap();
-        assert_eq!(nonce.next(), [1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]);
-        assert_eq!(nonce.next(), [1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        // The fixed bytes take no carry.
-        assert_eq!(nonce.next(), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(nonce.next(), [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 1]);
-        let mut seen = BTreeSet::new();
-        assert!((0..100_000).all(|_| seen.insert(nonce.next())));
-    }
-
-    #[test]
-    fn an_iv_is_twelve_bytes() {
-        for len in [0, 4, 11, 13, 16] {
-            assert!(Nonce::new(&[0; 16][..len]).is_none());
-        }
     }
 }

@@ -5,7 +5,7 @@ use sha2::Digest as _;
 use crate::crypto::{Digest, Hash};
 
 /// SHA-256.
-pub(super) struct Sha256;
+pub(in crate::crypto) struct Sha256;
 
 impl Hash for Sha256 {
     fn digest(&self, parts: &[&[u8]]) -> Digest {

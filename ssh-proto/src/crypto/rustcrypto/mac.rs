@@ -7,7 +7,7 @@ use hmac::KeyInit;
 use sha2::{Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
-use super::frame::Refuse;
+use crate::crypto::frame::Refuse;
 use crate::crypto::{BadTag, Mac, MacAlgorithm, PacketShape};
 
 pub(super) static SHA256: Hmac<hmac::Hmac<Sha256>> = Hmac::new("hmac-sha2-256", false);

@@ -19,9 +19,9 @@ use crate::crypto::{
 use crate::entropy::Entropy;
 
 /// Bytes of an encapsulation key (FIPS 203 §8, table 3).
-const ENCAPSULATION_KEY: usize = 1184;
+pub(in crate::crypto) const ENCAPSULATION_KEY: usize = 1184;
 /// Bytes of a ciphertext.
-const CIPHERTEXT: usize = 1088;
+pub(in crate::crypto) const CIPHERTEXT: usize = 1088;
 
 /// The hybrid.
 pub(super) struct MlKem768X25519;
@@ -44,7 +44,7 @@ impl KexAlgorithm for MlKem768X25519 {
     }
 
     fn respond(&self, client_share: &[u8], entropy: &mut dyn Entropy) -> Result<ServerShare, KexError> {
-        let (kem, classic) = split(client_share, ENCAPSULATION_KEY)?;
+        let (kem, classic) = split_hybrid(client_share, ENCAPSULATION_KEY)?;
         let kem = kem.try_into().map_err(|_| KexError::BadShare)?;
         // Refuses coefficients that are not reduced, as FIPS 203 §7.2 asks.
         let kem = EncapsulationKey::new(kem).map_err(|_| KexError::BadShare)?;
@@ -70,7 +70,7 @@ impl ClientExchange for Client {
     }
 
     fn complete(self: Box<Self>, server_share: &[u8]) -> Result<SharedSecret, KexError> {
-        let (ciphertext, classic) = split(server_share, CIPHERTEXT)?;
+        let (ciphertext, classic) = split_hybrid(server_share, CIPHERTEXT)?;
         let ciphertext: &Ciphertext = ciphertext.try_into().map_err(|_| KexError::BadShare)?;
         let classic_secret = self.classic.agree(classic)?;
         // A ciphertext that was tampered with gives a secret nobody else has, not an error: the host key's
@@ -80,7 +80,7 @@ impl ClientExchange for Client {
 }
 
 /// A share's two parts. The length is exact.
-fn split(share: &[u8], kem: usize) -> Result<(&[u8], &[u8]), KexError> {
+pub(in crate::crypto) fn split_hybrid(share: &[u8], kem: usize) -> Result<(&[u8], &[u8]), KexError> {
     match share.split_at_checked(kem) {
         Some((kem, classic)) if classic.len() == x25519::SHARE => Ok((kem, classic)),
         _ => Err(KexError::BadShare),
@@ -89,10 +89,16 @@ fn split(share: &[u8], kem: usize) -> Result<(&[u8], &[u8]), KexError> {
 
 /// K, and the end of the KEM's secret.
 fn combine(mut kem_secret: ml_kem::SharedKey, classic_secret: &[u8; 32]) -> SharedSecret {
-    let mut digest = hash::Sha256.digest(&[&kem_secret, classic_secret]);
+    let secret = combine_hybrid(&kem_secret, classic_secret);
+    kem_secret.as_mut_slice().zeroize();
+    secret
+}
+
+/// K, from both raw secrets.
+pub(in crate::crypto) fn combine_hybrid(kem_secret: &[u8], classic_secret: &[u8; 32]) -> SharedSecret {
+    let mut digest = hash::Sha256.digest(&[kem_secret, classic_secret]);
     let secret = Zeroizing::new(digest.as_bytes().to_vec());
     digest.zeroize();
-    kem_secret.as_mut_slice().zeroize();
     SharedSecret::new(secret, SecretEncoding::String)
 }
 

@@ -6,14 +6,15 @@
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "rsa")]
+use super::rsa_key::RsaSha2;
 use super::{CipherAlgorithm, Provider};
 use crate::entropy::{Entropy, EntropyError};
 
 mod chacha;
 mod ctr;
-mod ecdsa;
-mod ed25519;
-mod frame;
+pub(in crate::crypto) mod ecdsa;
+pub(in crate::crypto) mod ed25519;
 mod gcm;
 mod hash;
 mod mac;
@@ -21,14 +22,14 @@ mod mlkem;
 mod nistp;
 #[cfg(feature = "rsa")]
 mod rsa;
-mod x25519;
+pub(in crate::crypto) mod x25519;
 
 #[cfg(test)]
 mod packet_tests;
 #[cfg(test)]
-mod testing;
+pub(in crate::crypto) mod testing;
 #[cfg(test)]
-mod vectors;
+pub(in crate::crypto) mod vectors;
 
 pub use ecdsa::EcdsaP256Signer;
 pub use ed25519::Ed25519Signer;
@@ -55,9 +56,9 @@ pub static PROVIDER: Provider = Provider {
         &ed25519::Ed25519,
         &ecdsa::EcdsaP256,
         #[cfg(feature = "rsa")]
-        &rsa::RsaSha2::Sha512,
+        &RsaSha2::Sha512,
         #[cfg(feature = "rsa")]
-        &rsa::RsaSha2::Sha256,
+        &RsaSha2::Sha256,
     ],
 };
 
@@ -85,7 +86,16 @@ fn random<const N: usize>(entropy: &mut dyn Entropy) -> Result<Zeroizing<[u8; N]
     Ok(bytes)
 }
 
-/// What all signers of this module share. Each has the fields `secret` and `public`.
+// What the provider over AWS-LC takes from here.
+#[cfg(feature = "aws-lc-rs")]
+pub(in crate::crypto) use {
+    ctr::{AES128_CTR, AES256_CTR},
+    hash::Sha256,
+    mlkem::{CIPHERTEXT, ENCAPSULATION_KEY, combine_hybrid, split_hybrid},
+    nistp::is_uncompressed_point,
+};
+
+/// What all signers in memory share. Each has the fields `secret` and `public`.
 macro_rules! signer {
     ($signer:ident) => {
         impl $signer {
@@ -107,7 +117,7 @@ macro_rules! signer {
         }
     };
 }
-use signer;
+pub(in crate::crypto) use signer;
 
 #[cfg(test)]
 mod tests {

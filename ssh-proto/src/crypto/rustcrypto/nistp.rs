@@ -20,10 +20,15 @@ const UNCOMPRESSED: u8 = 4;
 
 /// A point of the curve in the only form SSH uses, the uncompressed one.
 pub(super) fn point(bytes: &[u8]) -> Option<PublicKey> {
-    if bytes.len() != POINT || bytes.first() != Some(&UNCOMPRESSED) {
+    if !is_uncompressed_point(bytes) {
         return None;
     }
     PublicKey::from_sec1_bytes(bytes).ok()
+}
+
+/// Whether bytes have the length and the first byte of an uncompressed point. They need not be one of the curve.
+pub(in crate::crypto) fn is_uncompressed_point(bytes: &[u8]) -> bool {
+    bytes.len() == POINT && bytes.first() == Some(&UNCOMPRESSED)
 }
 
 /// The uncompressed form of a point.

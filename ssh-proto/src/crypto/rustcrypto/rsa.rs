@@ -12,27 +12,13 @@ use rsa::{BoxedUint, Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::{random, signer};
+use crate::crypto::rsa_key::{KEY_TYPE, MAX_BITS, MIN_BITS, Parts, RsaSha2, without_zeros};
 use crate::crypto::{BadSignature, Digest, SignatureAlgorithm};
 use crate::entropy::{Entropy, EntropyError};
 use crate::key::{KeyError, PublicKey, SignRefused, Signature, Signer, ToSign};
-use crate::wire::{PutSsh, decode};
-
-const KEY_TYPE: &str = "ssh-rsa";
-const MIN_BITS: usize = 2048;
-const MAX_BITS: usize = 16384;
-
-/// The verifiers, by hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RsaSha2 {
-    Sha256,
-    Sha512,
-}
+use crate::wire::PutSsh;
 
 impl RsaSha2 {
-    fn by_name(name: &str) -> Option<Self> {
-        [Self::Sha256, Self::Sha512].into_iter().find(|algorithm| algorithm.name() == name)
-    }
-
     fn padding(self) -> Pkcs1v15Sign {
         match self {
             Self::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
@@ -50,10 +36,7 @@ impl RsaSha2 {
 
 impl SignatureAlgorithm for RsaSha2 {
     fn name(&self) -> &'static str {
-        match self {
-            Self::Sha256 => "rsa-sha2-256",
-            Self::Sha512 => "rsa-sha2-512",
-        }
+        self.algorithm()
     }
 
     fn key_type(&self) -> &'static str {
@@ -66,65 +49,16 @@ impl SignatureAlgorithm for RsaSha2 {
 
     fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         let parts = Parts::of_blob(key).map_err(|_| BadSignature)?;
-        // Some signers drop leading zeros, and OpenSSH accepts that.
-        let missing = parts.n.len().checked_sub(signature.len()).ok_or(BadSignature)?;
-        let mut padded = vec![0; missing];
-        padded.extend_from_slice(signature);
-        let key = parts.public_key().map_err(|_| BadSignature)?;
+        let padded = parts.padded(signature)?;
+        let key = public_key(&parts).map_err(|_| BadSignature)?;
         let digest = self.digest(message);
         key.verify(self.padding(), digest.as_bytes(), &padded).map_err(|_| BadSignature)
     }
 }
 
-/// A public key's numbers, big-endian without leading zeros, of acceptable size. Checked without any
-/// arithmetic, so that a hostile key costs nothing.
-struct Parts<'a> {
-    e: u64,
-    n: &'a [u8],
-}
-
-impl<'a> Parts<'a> {
-    fn of_blob(blob: &'a [u8]) -> Result<Self, KeyError> {
-        let (name, e, n) = decode::all(blob, |input| {
-            let (input, name) = decode::string(input)?;
-            let (input, e) = decode::mpint(input)?;
-            let (input, n) = decode::mpint(input)?;
-            Ok((input, (name, e, n)))
-        })
-        .map_err(|_| KeyError::Malformed)?;
-        if name != KEY_TYPE.as_bytes() {
-            return Err(KeyError::Malformed);
-        }
-        Self::new(e, n)
-    }
-
-    fn new(e: &[u8], n: &'a [u8]) -> Result<Self, KeyError> {
-        let (e, n) = (without_zeros(e), without_zeros(n));
-        let bits = n
-            .first()
-            .map_or(0, |first| n.len().saturating_mul(8).saturating_sub(first.leading_zeros() as usize));
-        if !(MIN_BITS..=MAX_BITS).contains(&bits) || e.len() > 8 {
-            return Err(KeyError::WeakOrHuge);
-        }
-        let e = e.iter().fold(0, |e, &byte| e << 8 | u64::from(byte));
-        if e < 3 || e % 2 == 0 {
-            return Err(KeyError::WeakOrHuge);
-        }
-        if n.last().is_none_or(|last| last % 2 == 0) {
-            return Err(KeyError::Malformed);
-        }
-        Ok(Self { e, n })
-    }
-
-    fn public_key(&self) -> Result<RsaPublicKey, KeyError> {
-        // Unchecked as to the limits of that crate; `new` has checked ours, and that n is odd.
-        Ok(RsaPublicKey::new_unchecked(number(self.n)?, self.e.into()))
-    }
-}
-
-fn without_zeros(number: &[u8]) -> &[u8] {
-    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
-    number.get(zeros..).unwrap_or_default()
+fn public_key(parts: &Parts<'_>) -> Result<RsaPublicKey, KeyError> {
+    // Unchecked as to the limits of that crate; `Parts` has checked ours, and that n is odd.
+    Ok(RsaPublicKey::new_unchecked(number(parts.n)?, parts.exponent().into()))
 }
 
 fn number(bytes: &[u8]) -> Result<BoxedUint, KeyError> {
@@ -159,7 +93,7 @@ impl RsaSigner {
     pub fn from_components(n: &[u8], e: &[u8], d: &[u8], p: &[u8], q: &[u8]) -> Result<Self, KeyError> {
         let parts = Parts::new(e, n)?;
         let (n, primes) = (number(parts.n)?, vec![number(p)?, number(q)?]);
-        let secret = RsaPrivateKey::from_components(n, parts.e.into(), number(d)?, primes)
+        let secret = RsaPrivateKey::from_components(n, parts.exponent().into(), number(d)?, primes)
             .map_err(|_| KeyError::Malformed)?;
         Self::new(secret)
     }

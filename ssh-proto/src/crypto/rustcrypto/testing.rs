@@ -9,19 +9,19 @@ use crate::key::{PublicKey, SignPurpose, ToSign};
 use crate::wire::PutSsh;
 
 /// Repeatable random bytes: SHA-256 of a seed and a counter.
-pub(super) struct Script {
+pub(in crate::crypto) struct Script {
     seed: u64,
     counter: u64,
     pool: Vec<u8>,
 }
 
 impl Script {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::crypto) fn new(seed: u64) -> Self {
         Self { seed, counter: 0, pool: Vec::new() }
     }
 
     /// Hands out `bytes` first.
-    pub(super) fn starting_with(bytes: &[u8]) -> Self {
+    pub(in crate::crypto) fn starting_with(bytes: &[u8]) -> Self {
         Self { seed: 0, counter: 0, pool: bytes.to_vec() }
     }
 }
@@ -40,7 +40,7 @@ impl Entropy for Script {
 }
 
 /// Fails at the call of this number, counted from zero.
-pub(super) struct FailsAt(pub(super) usize);
+pub(in crate::crypto) struct FailsAt(pub(in crate::crypto) usize);
 
 impl Entropy for FailsAt {
     fn fill(&mut self, out: &mut [u8]) -> Result<(), EntropyError> {
@@ -49,12 +49,16 @@ impl Entropy for FailsAt {
     }
 }
 
-pub(super) fn to_sign<'a>(key: &'a PublicKey, algorithm: &'a str, message: &'a [u8]) -> ToSign<'a> {
+pub(in crate::crypto) fn to_sign<'a>(
+    key: &'a PublicKey,
+    algorithm: &'a str,
+    message: &'a [u8],
+) -> ToSign<'a> {
     ToSign { purpose: SignPurpose::HostKey, key, algorithm, message }
 }
 
 /// Strings one after another, as key blobs are built.
-pub(super) fn strings(parts: &[&[u8]]) -> Vec<u8> {
+pub(in crate::crypto) fn strings(parts: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     for part in parts {
         out.put_string(part);

@@ -85,7 +85,7 @@ fn mpint(ours: &Ephemeral, peer_share: &[u8]) -> Result<SharedSecret, KexError> 
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::crypto) mod tests {
     use hex_literal::hex;
 
     use super::super::testing::Script;
@@ -93,7 +93,7 @@ pub(super) mod tests {
 
     /// Every u-coordinate of low order, in every form that RFC 7748's decoding takes for it: the five numbers,
     /// two of them also unreduced (p and p + 1), and all of these again with the ignored top bit set.
-    pub(in super::super) fn low_order() -> impl Iterator<Item = [u8; 32]> {
+    pub(in crate::crypto) fn low_order() -> impl Iterator<Item = [u8; 32]> {
         [
             hex!("0000000000000000000000000000000000000000000000000000000000000000"),
             hex!("0100000000000000000000000000000000000000000000000000000000000000"),

@@ -3,7 +3,7 @@
 
 use hex_literal::hex;
 
-pub(in super::super) static N: &[u8] = &hex!(
+pub(in crate::crypto) static N: &[u8] = &hex!(
     "ccdf425f31b02b79508465d6a2504872c19653cdab960fffee6b456116c4fd8c935801f2b96967e9433063c270a15268"
     "cbdae43f043f014f7967e304da286500024e08452608c0a3bfc07304d252d93ffcc997eef6747632a15870c0ae3aafe9"
     "5cb72f51cb066b3bd7c6e41b901bab5c790a74ad770bd933a9f06ce932c18be867dbb7088bd2f47bcdd2a3f0dfbec741"
@@ -11,8 +11,8 @@ pub(in super::super) static N: &[u8] = &hex!(
     "f677bce58cc2cf502bb07def96eb646e57a350b312c5c0ad7fe59f45e21634de26e949e8c72013cc0a0596e761cab019"
     "5e555acb12731d2942f8069f3f041389"
 );
-pub(in super::super) static E: &[u8] = &hex!("010001");
-pub(in super::super) static D: &[u8] = &hex!(
+pub(in crate::crypto) static E: &[u8] = &hex!("010001");
+pub(in crate::crypto) static D: &[u8] = &hex!(
     "101b8c65443ef18dafeed755bc4311da598785b8400e7da958f4c990f5b6d6a82182c3fba5681279b9782367cb87cb83"
     "9e65ebe4c1b002101179416e9f2199b819f64a0d2b5a45d0ba14e6c95df5f8982da0c2cad0af906cb072a1286d10d05f"
     "affa5deaf7b0f79b349865217ed92c793d4b70419e006a2e43feb98634a0e60616a55d36ce641b2c13f673bfecfdf3e8"
@@ -20,17 +20,17 @@ pub(in super::super) static D: &[u8] = &hex!(
     "c2158d095eec7aa6926275a25b6fca8fec48fb36a92091ebf4a827375296e1398d35edaec506fe554b6b94bbfaa49f6f"
     "dcef257b4bce870869a58187657ceb4f"
 );
-pub(in super::super) static P: &[u8] = &hex!(
+pub(in crate::crypto) static P: &[u8] = &hex!(
     "ec77203e0808141c29ec2a6e223977cf2f350a90460f19f5b331abaf8a536e89568e3e9207de6ce06c4e812c3f8e355d"
     "7dbdfa8e9e1efe3982ee7e2e1bd9ec3c28ec0d6eccb6bce9c1ba78438c1e0fdae3305f3e05b5f81dd3bf2d98be9c2b36"
     "423ec9b83a550382b3321341e0bad6b4ee78930081098840231c9bb32b6d0667"
 );
-pub(in super::super) static Q: &[u8] = &hex!(
+pub(in crate::crypto) static Q: &[u8] = &hex!(
     "ddcbfc543d6d20865104a430719f1ed77d580f896b8c408a72261d00fc8564de19553b65f5be584b82ba394223dd2817"
     "10d1f26b84a61c03fcb197102bb4b2e7c7a0c3c5e8180967ab4c139cb76e9ecd1d402d6fe31037dd340fcb889c91765f"
     "f9cc0bfca55e3c53683dc0c4a433cf7dc4420870f5fd283cd9c9e698e086808f"
 );
-pub(in super::super) static BLOB: &[u8] = &hex!(
+pub(in crate::crypto) static BLOB: &[u8] = &hex!(
     "000000077373682d727361000000030100010000010100ccdf425f31b02b79508465d6a2504872c19653cdab960fffee"
     "6b456116c4fd8c935801f2b96967e9433063c270a15268cbdae43f043f014f7967e304da286500024e08452608c0a3bf"
     "c07304d252d93ffcc997eef6747632a15870c0ae3aafe95cb72f51cb066b3bd7c6e41b901bab5c790a74ad770bd933a9"
@@ -38,7 +38,7 @@ pub(in super::super) static BLOB: &[u8] = &hex!(
     "52f885b7f08b90ce24c82f9f80879a8948b9f9f60c4529f677bce58cc2cf502bb07def96eb646e57a350b312c5c0ad7f"
     "e59f45e21634de26e949e8c72013cc0a0596e761cab0195e555acb12731d2942f8069f3f041389"
 );
-pub(in super::super) static SHA512: &[u8] = &hex!(
+pub(in crate::crypto) static SHA512: &[u8] = &hex!(
     "690bbd8b14335abc9e7e21f3933fd04504500ea29cd5f3d40605fe9fc86aa755c7adbde0ea21483ce08af49e52bdfff2"
     "bb24b3f251ed4af05b158f0135c2392552ad0890d14969aa2257ea8c27e59094e30d1d4a5b9f6da7ce23063725baf7d7"
     "8efc0f9ab104d61fd540e8a7ed7879f3fed2553f8e271ac99929beabf960b22b9e1c647d950684ddcd13c5d847987e94"
@@ -46,7 +46,7 @@ pub(in super::super) static SHA512: &[u8] = &hex!(
     "c47aae310dbaaf4f929f1f6e374fc65d819b043e8e6851df5472bc492769503ee173077b0419497724878b0577d40a11"
     "1cbbf24682181bec7bc486f449289383"
 );
-pub(in super::super) static SHA256: &[u8] = &hex!(
+pub(in crate::crypto) static SHA256: &[u8] = &hex!(
     "16cc8350a608e818fcb941ada9a1d0c9bddee481cef8b74e4b960bde895cb12082f2b96fccc7093b953674837ee38e39"
     "4fd0e8e0701e9a25ce0fcac0d9540a611df0e4dbdd1aa6325ba22db93e0363bb20621585345e0604679f7376e75450cf"
     "ad41e9b913711971e5ef82e086000d99024d0780cfb31c3747e40e521ccdefa0a08e648440984ee7988c2b5e75ae8e05"
