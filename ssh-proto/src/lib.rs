@@ -105,7 +105,7 @@
 //! # Features
 //!
 //! - `rustcrypto` (default): the pure-Rust provider, `crypto::rustcrypto`.
-//! - `aws-lc-rs`: the provider over AWS-LC, `crypto::aws_lc`, several times as fast for AES-GCM; it needs `std` and a C compiler.
+//! - `aws-lc-rs`: the provider over AWS-LC, `crypto::aws_lc`. It needs `std` and a C compiler.
 //! - `rsa`: RSA host and user keys for it. The `rsa` crate is a release candidate, and its signing is not
 //!   hardened against local timing ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071)).
 //! - `keys`: `known_hosts`, key files and `authorized_keys`, as pure functions.

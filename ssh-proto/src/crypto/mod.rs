@@ -23,10 +23,10 @@ mod rsa_key;
 #[cfg(feature = "rustcrypto")]
 pub mod rustcrypto;
 
-/// The fastest provider that is built in: that over AWS-LC with feature `aws-lc-rs`, and its signers.
+/// The provider to use where nothing speaks for another, and its signers: with feature `aws-lc-rs` that over AWS-LC.
 #[cfg(feature = "aws-lc-rs")]
 pub use aws_lc::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
-/// The fastest provider that is built in: that over AWS-LC with feature `aws-lc-rs`, and its signers.
+/// The provider to use where nothing speaks for another, and its signers: with feature `aws-lc-rs` that over AWS-LC.
 #[cfg(all(feature = "rustcrypto", not(feature = "aws-lc-rs")))]
 pub use rustcrypto::{EcdsaP256Signer, Ed25519Signer, PROVIDER};
 

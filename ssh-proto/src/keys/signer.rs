@@ -23,7 +23,7 @@ impl PrivateKey {
 /// What makes a signer of n, e, d, p and q.
 type FromComponents = fn(&[u8], &[u8], &[u8], &[u8], &[u8]) -> Result<KeyPair, KeyError>;
 
-/// Of the providers that are built in, the fastest first. They differ in the sizes they take.
+/// Of the providers that are built in, the preferred one first. They differ in the sizes they take.
 const RSA: &[FromComponents] = &[
     #[cfg(feature = "aws-lc-rs")]
     |n, e, d, p, q| Ok(crate::crypto::aws_lc::RsaSigner::from_components(n, e, d, p, q)?.key_pair()),
