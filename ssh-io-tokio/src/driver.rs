@@ -243,6 +243,7 @@ impl<R: AdapterRole> Drop for EndOnDrop<R> {
         if !panicking() && self.0.lock().closed.is_none() {
             self.0.close();
         }
+        self.0.driven_no_more();
         // Dropped behind the guard, as it is declared before it.
         let mut woken = Wakers::default();
         let mut state = self.0.lock();

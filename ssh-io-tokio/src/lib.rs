@@ -46,7 +46,7 @@
 //!
 //! A runtime needs its time enabled (`enable_time`), and its I/O (`enable_io`) for connections over TCP. Only drivers, and
 //! what spawns or connects, need one: other handles may be used from any executor, and what blocks runs on the runtime of
-//! the driver.
+//! the driver while there is one.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

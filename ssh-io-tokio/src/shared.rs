@@ -7,7 +7,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::thread::panicking;
 
@@ -259,26 +259,34 @@ pub(crate) struct Shared<R: AdapterRole> {
     numbers: AtomicU64,
     /// For the driver: a handle wrote, answered or closed something.
     pub(crate) work: Notify,
-    /// Where the driver runs, once it does.
-    runtime: OnceLock<Handle>,
+    /// Where the driver runs, while it does.
+    runtime: Mutex<Option<Handle>>,
 }
 
 impl<R: AdapterRole> Shared<R> {
     pub(crate) fn new(config: Arc<R::Config>) -> Self {
         let state = Mutex::new(State::new(config));
-        Self { state, numbers: AtomicU64::new(0), work: Notify::new(), runtime: OnceLock::new() }
+        Self { state, numbers: AtomicU64::new(0), work: Notify::new(), runtime: Mutex::default() }
     }
 
     /// The driver runs on the runtime at hand.
     pub(crate) fn driven_here(&self) {
-        if let Ok(runtime) = Handle::try_current() {
-            let _ = self.runtime.set(runtime);
-        }
+        *self.lock_runtime() = Handle::try_current().ok();
+    }
+
+    /// The driver is gone, and its runtime may be going.
+    pub(crate) fn driven_no_more(&self) {
+        let runtime = self.lock_runtime().take();
+        drop(runtime);
+    }
+
+    fn lock_runtime(&self) -> MutexGuard<'_, Option<Handle>> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The runtime of the driver, for what blocks: a handle may be used where there is none.
     pub(crate) fn runtime(&self) -> Option<Handle> {
-        self.runtime.get().cloned()
+        self.lock_runtime().clone()
     }
 
     pub(crate) fn lock(&self) -> Guard<'_, R> {

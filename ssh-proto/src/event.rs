@@ -64,8 +64,8 @@ pub enum ChannelEvent {
     /// ([`ChannelKind::Other`](crate::ChannelKind::Other)) every well-formed request is told, whoever opened it:
     /// what it means there, and how often it may be made, is for the embedder to say. Three are not: how a program
     /// ended is told as [`Exit`](Self::Exit), and a keepalive, or one more that wants an answer than may wait for it
-    /// ([`Limits::pending_requests`](crate::Limits::pending_requests),
-    /// [`Limits::owed_replies`](crate::Limits::owed_replies)), is refused at once.
+    /// ([`Limits::pending_requests`](crate::Limits::pending_requests), and what
+    /// [`Limits::owed_replies`](crate::Limits::owed_replies) allows), is refused at once.
     Request(ChannelRequest),
     /// The peer answered the oldest unanswered request.
     Reply(bool),

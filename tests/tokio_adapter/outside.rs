@@ -77,3 +77,12 @@ fn keys_and_files_are_used_outside_of_a_runtime() {
     // It may block, and who polls has perhaps others to poll.
     assert!(signer.0.lock().unwrap().is_some_and(|thread| thread != thread::current().id()));
 }
+
+#[test]
+fn a_client_that_outlives_its_runtime_is_told_how_the_connection_ended() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = connect(&runtime, HostKeys::DangerousAcceptAny).unwrap();
+    drop(runtime);
+    let told = block_on(client.auth_key_file("me", FILE, None));
+    assert!(matches!(told, Err(Error::Closed(_))), "{told:?}");
+}

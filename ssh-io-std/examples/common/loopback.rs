@@ -87,7 +87,8 @@ impl Handler for Demo {
     }
 }
 
-/// Connects to a port of this machine, and copies both ways until both have ended, or the channel is closed.
+/// Connects to a port of this machine, and copies both ways until both have ended. Once the channel is closed, only what came
+/// for the target is still written, for as long as that takes it.
 fn forward(request: Question<OpenRequest>, port: u16) {
     let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
         let _ = request.reject(OpenFailure::new(OpenFailureCode::CONNECT_FAILED, "nobody is there"));
