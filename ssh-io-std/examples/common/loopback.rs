@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io::copy;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -87,25 +88,34 @@ impl Handler for Demo {
     }
 }
 
-/// Connects to a port of this machine, and copies both ways until both have ended. Once the channel is closed, only what came
-/// for the target is still written, for as long as that takes it.
+/// How long a target may take to read what is left for it once the channel is closed.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Connects to a port of this machine, and copies both ways until both have ended. Once the channel is closed, only
+/// what came for the target is still written, and no longer than [`LAST_WORDS`].
 fn forward(request: Question<OpenRequest>, port: u16) {
     let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
         let _ = request.reject(OpenFailure::new(OpenFailureCode::CONNECT_FAILED, "nobody is there"));
         return;
     };
     let Ok(channel) = request.accept(ChannelConfig::default()) else { return };
+    let (written, all_written) = mpsc::channel::<()>();
     thread::scope(|scope| {
+        let (stream, channel) = (&stream, &channel);
         let back = scope.spawn(|| {
-            let _ = copy(&mut &stream, &mut &channel);
+            let _ = copy(&mut &*stream, &mut &*channel);
             channel.finish_input()
         });
-        // Whoever still waits for the target does so for nobody then. What came for the target still goes there.
-        scope.spawn(|| {
+        // Whoever still waits for the target does so for nobody then.
+        scope.spawn(move || {
             let _ = channel.wait();
-            stream.shutdown(Shutdown::Read)
+            let _ = stream.shutdown(Shutdown::Read);
+            if all_written.recv_timeout(LAST_WORDS) == Err(RecvTimeoutError::Timeout) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
         });
-        let _ = copy(&mut &channel, &mut &stream);
+        let _ = copy(&mut &*channel, &mut &*stream);
+        drop(written);
         let _ = stream.shutdown(Shutdown::Write);
         let _ = back.join();
         channel.close();
