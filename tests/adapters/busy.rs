@@ -14,7 +14,7 @@ use ssh_tests::null_client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::crowd::{blocking, comes_back, logged_in};
-use crate::given_up::builder;
+use crate::given_up::{builder, polled, turn_of_others};
 use crate::line::Line;
 use crate::over_tokio::{runtime, serve};
 use crate::session::configs;
@@ -148,4 +148,87 @@ fn ad_13_a_driver_is_polled_for_what_there_is_to_do_alone() {
         assert!(now() - before <= most, "{} polls of {most} for {BYTES} bytes there and back", now() - before);
         println!("{TOKIO}: {} polls of a driver for {BYTES} bytes there and back", now() - before);
     });
+}
+
+const GREEDY: usize = 10;
+const ROUND_TRIPS: usize = 200;
+/// What may go by, either way, while a few bytes of another channel go there and come back: what waits in the
+/// buffers of either side, and a few packets of each greedy channel. Their windows have room for ten times as much.
+const MOST_BETWEEN: usize = 2 << 20;
+
+/// What goes over a line meanwhile, the way that carries more.
+struct Passed<'a> {
+    line: &'a Line,
+    before: [usize; 2],
+}
+
+impl<'a> Passed<'a> {
+    fn by(line: &'a Line) -> Self {
+        Self { line, before: line.carried() }
+    }
+
+    fn most(&self) -> usize {
+        let now = self.line.carried();
+        now.iter().zip(self.before).map(|(now, before)| now - before).max().unwrap_or_default()
+    }
+}
+
+/// Many channels that carry all they can beside one with a few bytes now and then.
+#[test]
+fn ad_13_a_channel_with_little_to_say_beside_greedy_ones() {
+    let _turn = turn();
+    runtime().block_on(async {
+        let (line, client, _server) = logged_in(configs().0).await;
+        for _ in 0..GREEDY {
+            let (mut reader, mut writer) = client.open_session().await.unwrap().split();
+            writer.channel().exec("program").await.unwrap();
+            tokio::spawn(async move {
+                while AsyncWriteExt::write_all(&mut writer, &[7; 100_000]).await.is_ok() {}
+            });
+            tokio::spawn(async move { while let Ok(1..) = reader.read(&mut [0; 100_000]).await {} });
+        }
+        let mut channel = client.open_session().await.unwrap();
+        channel.exec("program").await.unwrap();
+        for n in 0..ROUND_TRIPS {
+            let (sent, mut back) = ([u8::try_from(n).unwrap(); 10], [0; 10]);
+            let passed = Passed::by(&line);
+            let mut round_trip = pin!(async {
+                channel.write_all(&sent).await.unwrap();
+                channel.read_exact(&mut back).await.unwrap();
+            });
+            // The others never rest, so that no time passes: what they do is counted at every step.
+            while polled(1, &mut round_trip).await.is_none() {
+                assert!(passed.most() <= MOST_BETWEEN, "{} and no answer yet", passed.most());
+                turn_of_others().await;
+            }
+            assert_eq!(back, sent);
+        }
+        client.close();
+    });
+    survived(TOKIO, "round trips beside greedy channels", ROUND_TRIPS);
+    let (line, client, _server) = blocking(configs().0);
+    for _ in 0..GREEDY {
+        let (mut reader, mut writer) = client.open_session().unwrap().split();
+        writer.channel().exec("program").unwrap();
+        thread::spawn(move || while Write::write_all(&mut writer, &[7; 100_000]).is_ok() {});
+        thread::spawn(move || while let Ok(1..) = Read::read(&mut reader, &mut [0; 100_000]) {});
+    }
+    comes_back(move || {
+        let channel = client.open_session().unwrap();
+        channel.exec("program").unwrap();
+        let mut all = 0;
+        for n in 0..ROUND_TRIPS {
+            let (sent, mut back) = ([u8::try_from(n).unwrap(); 10], [0; 10]);
+            let passed = Passed::by(&line);
+            Write::write_all(&mut &channel, &sent).unwrap();
+            Read::read_exact(&mut &channel, &mut back).unwrap();
+            assert_eq!(back, sent);
+            all += passed.most();
+        }
+        // A thread may have to wait for its turn, with nothing that we could do: it is fair on the whole.
+        let each = all / ROUND_TRIPS;
+        assert!(each <= 2 * MOST_BETWEEN, "{each} for each");
+        client.close();
+    });
+    survived(STD, "round trips beside greedy channels", ROUND_TRIPS);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ssh_io_std as blocking;
 use ssh_io_tokio::{Client, Error, HostKeys, ServerConnection};
-use ssh_proto::{ClientConfig, CloseReason, Limits, TimeoutReason};
+use ssh_proto::{ClientConfig, CloseReason, Limits, ServerConfig, TimeoutReason};
 use ssh_tests::null_client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -27,8 +27,15 @@ pub(crate) fn config(limits: impl FnOnce(&mut Limits)) -> Arc<ClientConfig> {
 
 /// A server and a client of the asynchronous adapter over a line without faults, logged in.
 pub(crate) async fn logged_in(config: Arc<ClientConfig>) -> (Arc<Line>, Client, ServerConnection) {
+    logged_in_by((config, configs().1)).await
+}
+
+/// The same by both configurations.
+pub(crate) async fn logged_in_by(
+    (config, server): (Arc<ClientConfig>, Arc<ServerConfig>),
+) -> (Arc<Line>, Client, ServerConnection) {
     let (line, ours, theirs) = Line::pair(Default::default());
-    let (server, driver) = ServerConnection::start(configs().1, theirs);
+    let (server, driver) = ServerConnection::start(server, theirs);
     tokio::spawn(driver.run());
     tokio::spawn(serve(server.clone()));
     let builder = Client::with_config(config).host_keys(HostKeys::DangerousAcceptAny);
@@ -41,9 +48,16 @@ pub(crate) async fn logged_in(config: Arc<ClientConfig>) -> (Arc<Line>, Client, 
 pub(crate) fn blocking(
     config: Arc<ClientConfig>,
 ) -> (Arc<Line>, blocking::Client, blocking::ServerConnection) {
+    blocking_by((config, configs().1))
+}
+
+/// The same by both configurations.
+pub(crate) fn blocking_by(
+    (config, server): (Arc<ClientConfig>, Arc<ServerConfig>),
+) -> (Arc<Line>, blocking::Client, blocking::ServerConnection) {
     let (line, ours, theirs) = Line::pair(Default::default());
     let handler = Serves { channels: Vec::new(), closed: channel().0 };
-    let server = blocking::ServerConnection::start(configs().1, theirs, handler).unwrap();
+    let server = blocking::ServerConnection::start(server, theirs, handler).unwrap();
     let client = blocking::Client::with_config(config)
         .host_keys(blocking::HostKeys::DangerousAcceptAny)
         .connect_over("test", 22, ours)

@@ -73,6 +73,37 @@ pub(crate) struct Faults {
     pub(crate) garbage: Vec<u8>,
 }
 
+/// What somebody on the way does, once, to what an end writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meddling {
+    /// Another bit of the next byte.
+    Flipped,
+    /// The next so many bytes come twice.
+    Twice(usize),
+    /// The next so many bytes change places with as many behind them.
+    Swapped(usize),
+}
+
+impl Meddling {
+    /// What it takes to do it.
+    fn needs(self) -> usize {
+        match self {
+            Self::Flipped => 1,
+            Self::Twice(n) => n,
+            Self::Swapped(n) => 2 * n,
+        }
+    }
+
+    fn meddle(self, mut bytes: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Flipped => bytes.iter_mut().for_each(|byte| *byte ^= 1),
+            Self::Twice(_) => bytes.extend_from_within(..),
+            Self::Swapped(n) => bytes.rotate_left(n),
+        }
+        bytes
+    }
+}
+
 #[derive(Debug, Default)]
 struct Script {
     steps: Vec<Step>,
@@ -114,6 +145,26 @@ struct Plan {
     calls: Calls,
     /// Reads wait, whatever there is.
     deaf: bool,
+    /// What is done to the bytes behind those that still pass as they are, and what is held back for it.
+    meddling: Option<(usize, Meddling, Vec<u8>)>,
+}
+
+impl Plan {
+    /// What is carried of these bytes, and of those that were held back before.
+    fn carried(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let Some((untouched, meddling, held)) = &mut self.meddling else { return bytes.to_vec() };
+        let (pass, rest) = bytes.split_at(bytes.len().min(*untouched));
+        *untouched -= pass.len();
+        let (took, rest) = rest.split_at(rest.len().min(meddling.needs() - held.len()));
+        held.extend(took);
+        let mut carried = pass.to_vec();
+        if held.len() == meddling.needs() {
+            carried.extend(meddling.meddle(std::mem::take(held)));
+            carried.extend(rest);
+            self.meddling = None;
+        }
+        carried
+    }
 }
 
 /// How often what was called.
@@ -212,7 +263,7 @@ impl State {
         if lane.ended || lane.unread {
             return Some(Err(ErrorKind::BrokenPipe.into()));
         }
-        let mut most = src.len().min(CAPACITY - lane.bytes.len());
+        let mut most = src.len().min(CAPACITY.saturating_sub(lane.bytes.len()));
         if most == 0 {
             return None;
         }
@@ -236,7 +287,7 @@ impl State {
         plan.calls.writes += 1;
         plan.writes.done();
         plan.put += most;
-        lane.bytes.extend(&src[..most]);
+        lane.bytes.extend(plan.carried(&src[..most]));
         Some(Ok(most))
     }
 
@@ -305,6 +356,11 @@ impl Line {
         let mut state = self.lock();
         state.plans[side].deaf = deaf;
         state.wake(&self.changed);
+    }
+
+    /// Does this to what an end writes, behind so many bytes more.
+    pub(crate) fn meddle(&self, side: usize, behind: usize, how: Meddling) {
+        self.lock().plans[side].meddling = Some((behind, how, Vec::new()));
     }
 }
 

@@ -5,7 +5,9 @@
 //! be counted; each tells how many positions it tried, and the last one how many that was in all.
 
 mod busy;
+mod closing;
 mod crowd;
+mod damaged;
 mod dropped;
 mod given_up;
 mod late;
