@@ -27,6 +27,8 @@
 
 #[path = "hostile/channels.rs"]
 mod channels;
+#[path = "hostile/early.rs"]
+mod early;
 #[path = "hostile/exchange.rs"]
 mod exchange;
 #[path = "hostile/extensions.rs"]

@@ -1,10 +1,14 @@
 //! The client's half: one request at a time, driven by the embedder.
 //!
 //! ```text
-//! Start ── our NEWKEYS ──▶ ServiceRequested ── SERVICE_ACCEPT ──▶ Idle
+//! Start ── our NEWKEYS ──▶ Requested ── SERVICE_ACCEPT ──▶ Accepted
+//!
 //! Idle ── authenticate ──▶ [Signing] ──▶ Sent ── FAILURE ──▶ Idle
 //!                              ▲ PK_OK ───┘ └── SUCCESS ──▶ Done
 //! ```
+//!
+//! The first request does not wait for SERVICE_ACCEPT: every key exchange here proves the server's key, which is
+//! where RFC 4253 §10 allows it. It saves a round trip. Until the service is accepted no answer to it is.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -60,10 +64,16 @@ struct KeyAttempt {
     algorithm: &'static str,
 }
 
+/// How far `ssh-userauth` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Start,
+    Requested,
+    Accepted,
+}
+
 #[derive(Debug)]
 enum Phase {
-    Start,
-    ServiceRequested,
     Idle,
     Signing { pending: Pending, attempt: KeyAttempt },
     Sent { method: AuthMethod, probed: Option<KeyAttempt> },
@@ -71,6 +81,7 @@ enum Phase {
 }
 
 pub(crate) struct ClientAuth {
+    service: Service,
     phase: Phase,
     /// Accepted from the embedder, to be sent when the phase allows.
     queued: Option<Attempt>,
@@ -88,7 +99,8 @@ pub(crate) struct ClientAuth {
 impl ClientAuth {
     pub(crate) fn new() -> Self {
         Self {
-            phase: Phase::Start,
+            service: Service::Start,
+            phase: Phase::Idle,
             queued: None,
             server_sig_algs: None,
             ext_info: [false; 2],
@@ -100,8 +112,10 @@ impl ClientAuth {
     }
 
     pub(crate) fn gate_state(&self) -> State {
+        if self.service != Service::Accepted {
+            return State::Service;
+        }
         match &self.phase {
-            Phase::Start | Phase::ServiceRequested => State::Service,
             Phase::Idle => State::AuthIdle,
             Phase::Signing { .. } => State::AuthSignPending,
             Phase::Sent { method, .. } => State::AuthSent(*method),
@@ -109,18 +123,27 @@ impl ClientAuth {
         }
     }
 
-    /// The connection is over: the credential that waits goes.
+    /// The connection is over: the credential that waits goes, and none is sent any more.
     pub(crate) fn retire(&mut self) {
         self.queued = None;
         self.phase = Phase::Idle;
+        self.service = Service::Accepted;
     }
 
     /// Our NEWKEYS went out: ask for the service.
     pub(crate) fn start(&mut self, cx: &mut AuthContext<'_>) {
         if let Some(mut sender) = cx.out.service() {
             sender.send(&ServiceRequest { service: USERAUTH });
-            self.phase = Phase::ServiceRequested;
+            self.service = Service::Requested;
             cx.timers.start(TimeoutReason::Login, Some(cx.common.limits.login_timeout));
+            self.send_queued(cx);
+        }
+    }
+
+    /// Nothing of the server's is waited for, unless that is its word on the service.
+    fn answered(&self, cx: &mut AuthContext<'_>) {
+        if self.service == Service::Accepted {
+            cx.timers.stop(TimeoutReason::Login);
         }
     }
 
@@ -171,8 +194,25 @@ impl ClientAuth {
         fitting.find(|name| taken.is_some_and(|list| list.contains(name))).or(first)
     }
 
+    /// Whether what waits depends on nothing that the server says before it accepts the service. Which algorithm to
+    /// sign with may do so: `server-sig-algs` is on its way.
+    fn may_go_early(&self, cx: &AuthContext<'_>) -> bool {
+        let Some(Attempt { credential: Credential::PublicKey { key, .. }, .. }) = &self.queued else {
+            return true;
+        };
+        let of_its_type = |name: &str| name == key.public.key_type();
+        let algorithms = cx.common.provider.signatures.iter();
+        let fitting = algorithms.filter(|algorithm| of_its_type(algorithm.key_type())).count();
+        fitting <= 1 || self.server_sig_algs.is_some()
+    }
+
     fn send_queued(&mut self, cx: &mut AuthContext<'_>) {
-        if !matches!(self.phase, Phase::Idle) {
+        let now = match self.service {
+            Service::Start => false,
+            Service::Requested => self.may_go_early(cx),
+            Service::Accepted => true,
+        };
+        if !now || !matches!(self.phase, Phase::Idle) {
             return;
         }
         let Some(Attempt { user, credential }) = self.queued.take() else { return };
@@ -204,7 +244,7 @@ impl ClientAuth {
     /// The attempt came to nothing without the server's word.
     fn failed(&mut self, cx: &mut AuthContext<'_>) {
         self.phase = Phase::Idle;
-        cx.timers.stop(TimeoutReason::Login);
+        self.answered(cx);
         cx.events.push(CoreEvent::AuthFailed { remaining: self.remaining.clone(), partial: false });
     }
 
@@ -236,7 +276,7 @@ impl ClientAuth {
                 let (pending, ticket) = Pending::new(cx.identity);
                 let (user, key) = (Some(user.clone()), key.public.clone());
                 cx.events.push(CoreEvent::Sign(SignRequest { ticket, key, algorithm, user, message }));
-                cx.timers.stop(TimeoutReason::Login);
+                self.answered(cx);
                 self.phase = Phase::Signing { pending, attempt };
             }
         }
@@ -296,22 +336,28 @@ impl ClientAuth {
         payload: &[u8],
     ) -> Result<(), CloseReason> {
         let accept = ServiceAccept::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        match self.phase {
-            Phase::ServiceRequested if accept.service == USERAUTH => {}
-            Phase::ServiceRequested => return Err(PeerMisbehaved::WrongServiceAccepted.into()),
+        match self.service {
+            Service::Requested if accept.service == USERAUTH => {}
+            Service::Requested => return Err(PeerMisbehaved::WrongServiceAccepted.into()),
             _ => return Err(PeerMisbehaved::UnexpectedMessage.into()),
         }
-        self.phase = Phase::Idle;
-        cx.timers.stop(TimeoutReason::Login);
-        self.send_queued(cx);
+        self.service = Service::Accepted;
+        if !matches!(self.phase, Phase::Sent { .. }) {
+            self.answered(cx);
+            self.send_queued(cx);
+        }
         Ok(())
     }
 
     /// EXT_INFO: once behind the first NEWKEYS, and once after our first request (RFC 8308 §2.4, and PROTOCOL
     /// §1.10 of OpenSSH, which does not wait for the success with it). Neither may stand for the other.
-    pub(crate) fn on_ext_info(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+    pub(crate) fn on_ext_info(
+        &mut self,
+        cx: &mut AuthContext<'_>,
+        payload: &[u8],
+    ) -> Result<(), CloseReason> {
         let info = ExtInfo::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
-        let late = !matches!(self.phase, Phase::Start | Phase::ServiceRequested);
+        let late = self.service == Service::Accepted;
         let [early_seen, late_seen] = &mut self.ext_info;
         let seen = core::mem::replace(if late { late_seen } else { early_seen }, true);
         if seen || (late && self.requests == 0) {
@@ -323,6 +369,7 @@ impl ClientAuth {
                 self.server_sig_algs = Some(list.as_str().to_string());
             }
         }
+        self.send_queued(cx);
         Ok(())
     }
 

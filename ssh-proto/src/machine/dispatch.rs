@@ -334,7 +334,7 @@ impl Core {
         let (auth, mut cx) = self.auth_parts();
         let proof = match auth {
             Auth::Client(auth) => match number {
-                number::EXT_INFO => auth.on_ext_info(payload).map(|()| None),
+                number::EXT_INFO => auth.on_ext_info(&mut cx, payload).map(|()| None),
                 number::SERVICE_ACCEPT => auth.on_service_accept(&mut cx, payload).map(|()| None),
                 number::USERAUTH_FAILURE => auth.on_failure(&mut cx, payload).map(|()| None),
                 number::USERAUTH_SUCCESS => auth.on_success(&mut cx, payload).map(Some),
