@@ -309,7 +309,8 @@ impl Connection<Server> {
     /// Sends a banner to be shown before authentication; it waits until that begins.
     ///
     /// # Errors
-    /// [`ApiMisuse::BannerNotPossible`] after authentication, after the end and beyond the limits.
+    /// [`ApiMisuse::BannerNotPossible`] after authentication, after the end, beyond the limits,
+    /// and for a text of more than 32 KiB, which does not fit a packet before authentication.
     pub fn banner(&mut self, text: &str) -> Result<(), ApiMisuse> {
         if self.core.is_closing() {
             return Err(ApiMisuse::BannerNotPossible);

@@ -90,6 +90,11 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 impl Common {
+    /// Bytes under one key that end the connection.
+    pub(crate) fn hard_bytes(&self) -> u64 {
+        self.rekey.hard_bytes(self.limits.recv_budget)
+    }
+
     fn new(provider: &'static Provider) -> Self {
         Self {
             provider,

@@ -91,7 +91,9 @@ impl InputPool {
         &mut self.current.bytes
     }
 
-    /// Makes room for a read and says how many bytes: at least an eighth of the buffer's size.
+    /// Makes room for a read and says how many bytes: at least 512, and more while reads fill it. What is there is
+    /// moved when its buffer is full, to one with room for half as much again: a packet costs no more for arriving
+    /// in small pieces.
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
         let wanted = self.size / 8;
@@ -99,7 +101,8 @@ impl InputPool {
         if self.current.spare() >= wanted || self.current.bytes.try_reclaim(wanted) {
             return self.current.spare();
         }
-        let needed = self.current.bytes.len().saturating_add(wanted);
+        let len = self.current.bytes.len();
+        let needed = len.saturating_add(wanted.max(len / 2));
         let free = self.others.iter_mut().position(|other| other.bytes.try_reclaim(needed));
         let next = match free {
             Some(at) => self.others.swap_remove(at),
@@ -175,6 +178,35 @@ mod tests {
         assert_eq!(pool.buffer()[..], [1; 10]);
         assert!(!pool.buffer().try_reclaim(MIN), "it was there still");
         assert_eq!(pool.capacity(), MIN);
+    }
+
+    #[test]
+    fn a_packet_costs_no_more_for_arriving_in_small_pieces() {
+        for (max, packet) in [(InputPool::MAX_PRE_AUTH, 35_000), (MAX, 32_800), (MAX, MAX + 20)] {
+            for piece in [1, 16, 500, 4000] {
+                for (rest, held) in [(0, false), (700, false), (700, true)] {
+                    let mut pool = InputPool::new();
+                    pool.set_max(max);
+                    pool.reserve();
+                    pool.buffer().resize(rest, 1);
+                    let slices = pool.buffer().split();
+                    let slices = held.then_some(slices);
+                    let mut moved = 0;
+                    while pool.buffer().len() < packet {
+                        let (from, len) = (pool.buffer().as_ptr(), pool.buffer().len());
+                        let room = pool.reserve();
+                        assert!(room >= MIN / 8);
+                        moved += if pool.buffer().as_ptr() == from { 0 } else { len };
+                        let n = piece.min(room);
+                        pool.buffer().extend_from_slice(&[7; 4000][..n]);
+                        pool.filled(n, room);
+                    }
+                    assert!(moved <= 3 * packet, "{packet} by {piece}: {moved} bytes moved");
+                    assert!(pool.buffer().iter().all(|byte| *byte == 7));
+                    drop(slices);
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,14 +4,17 @@ use std::sync::{Arc, OnceLock};
 
 use ssh_proto::crypto::{Provider, rustcrypto};
 use ssh_proto::keys::load_private_key;
-use ssh_proto::raw::auth::{Method, UserauthFailure, UserauthRequest, split_signature};
+use ssh_proto::raw::auth::{Method, UserauthFailure, UserauthRequest, UserauthSuccess, split_signature};
 use ssh_proto::raw::kex::KexInit;
 use ssh_proto::raw::transport::ExtInfo;
 use ssh_proto::raw::{Message, number};
 use ssh_proto::wire::NameList;
-use ssh_proto::{AuthProof, AuthVerdict, ClientConfig, Credential, KeyPair, ServerConfig, ServerEvent, Side};
+use ssh_proto::{
+    AuthProof, AuthVerdict, ClientConfig, Credential, KeyPair, PeerMisbehaved, ServerConfig, ServerEvent,
+    Side,
+};
 use ssh_tests::puppet::Heard;
-use ssh_tests::{Answer, Pair, Policy, Scene, null, rustcrypto_client, rustcrypto_server, take};
+use ssh_tests::{Answer, Pair, Policy, Scene, hand, null, rustcrypto_client, rustcrypto_server, take};
 
 use crate::stage::{greeted, keyed};
 
@@ -198,5 +201,38 @@ fn an_rsa_key_is_used_by_what_the_last_ext_info_says() {
         };
         let (name, _) = split_signature(signature).expect("a signature");
         assert_eq!((algorithm, name), (expected, expected), "{lists:?}");
+    }
+}
+
+/// RFC 8308 §2.4: who did not say that it takes one at any time (OpenSSH's `ext-info-in-auth`) gets a second one just
+/// before SUCCESS, or none.
+#[test]
+fn a_second_ext_info_that_was_not_asked_for_stands_before_success_alone() {
+    let mut second = Vec::new();
+    ExtInfo::encode_pairs(&[("server-sig-algs", null::NAME)], &mut second);
+    let methods = NameList::parse(b"password").unwrap();
+    let failure = hand::encode(&UserauthFailure { methods, partial_success: false });
+    let success = hand::encode(&UserauthSuccess {});
+    for asked_for in [true, false] {
+        for behind in [&success, &failure, &second] {
+            let markers: &[&str] = if asked_for { &["ext-info-s"] } else { &[] };
+            let mut scene = behind_our_new_keys(Side::Client, markers);
+            scene.new_keys();
+            scene.service();
+            scene
+                .as_client()
+                .authenticate("user", Credential::Password("x".into()))
+                .expect("a first attempt");
+            scene.settle();
+            scene.say(&second);
+            assert!(!scene.is_over());
+            scene.say(&hand::ignore(3));
+            scene.say(behind);
+            let is_fine = behind == &success || asked_for && behind == &failure;
+            assert_eq!(scene.is_over(), !is_fine, "asked for {asked_for}, then {}", behind[0]);
+            if !is_fine {
+                scene.assert_broken(PeerMisbehaved::TooManyExtensions, Some(behind[0]));
+            }
+        }
     }
 }

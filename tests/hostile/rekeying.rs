@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use ssh_proto::raw::channel::ChannelSuccess;
 use ssh_proto::raw::{KexStep, State, number};
 use ssh_proto::{
-    ChannelEvent, ClientEvent, CloseReason, GlobalReply, Limits, PeerMisbehaved, ReadError, ServerEvent,
-    Side, Stream, TimeoutReason, WriteError,
+    ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason, GlobalReply,
+    GlobalRequestKind, Limits, PeerMisbehaved, ReadError, ServerEvent, Side, Stream, TimeoutReason,
+    WriteError,
 };
 use ssh_tests::puppet::null_signature;
 use ssh_tests::scene::{Event, Subject};
@@ -380,4 +382,52 @@ fn dos_whoever_holds_an_exchange_open_cannot_have_replies_pile_up() {
     ] {
         assert!(owed <= bound, "{owed}");
     }
+}
+
+#[test]
+fn ch_07_ch_08_no_reply_answers_a_request_that_an_exchange_still_holds_back() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = Scene::of(side).authenticated();
+        let id = scene.open_session(1 << 20);
+        scene.rekey();
+        either!(&mut scene.subject, conn => {
+            let kind = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+            conn.channel(id).unwrap().request(&kind, true).unwrap();
+            conn.global_request(&GlobalRequestKind { name: "g@ssh-tests.invalid".into(), data: Vec::new() }).unwrap();
+        });
+        scene.forget();
+        let replies = |scene: &mut Scene| {
+            scene.say(&hand::encode(&ChannelSuccess { recipient: 0 }));
+            scene.say(&hand::bare(number::REQUEST_SUCCESS));
+            scene.take_events()
+        };
+        assert!(replies(&mut scene).is_empty(), "nobody was asked");
+        scene.exchange();
+        scene.take_events();
+        let heard: Vec<u8> = scene.take_heard().iter().map(|heard| heard.number()).collect();
+        assert!(heard.ends_with(&[number::CHANNEL_REQUEST, number::GLOBAL_REQUEST]), "{heard:?}");
+        assert_eq!(replies(&mut scene).len(), 2);
+    }
+}
+
+/// A window is no reason to leave a peer that keeps to it, however slow the line.
+#[test]
+fn pk_12_what_a_large_window_lets_come_before_the_peer_hears_of_an_exchange_is_taken() {
+    const WINDOW: u32 = 300 << 20;
+    let config = null_client().with_rekey(|rekey| rekey.bytes = 1 << 20);
+    let config = config.with_limits(|limits| limits.recv_budget = WINDOW as usize).build().expect("a client");
+    let mut scene = Scene::of_client(config).authenticated();
+    let channel = ChannelConfig::default().with_window(WINDOW);
+    let id = scene.as_client().open_channel(&ChannelKind::Session, channel).expect("a channel");
+    scene.settle();
+    scene.say(&hand::confirmation(0, 0, 100, 32768));
+    scene.forget();
+    let data = vec![7; 32768];
+    for _ in 0..WINDOW / 32768 {
+        scene.say(&hand::data(0, &data));
+        while scene.as_client().channel(id).unwrap().read(Stream::Data, usize::MAX).is_ok() {}
+        scene.take_events();
+    }
+    assert!(!scene.is_over());
+    assert_eq!(scene.take_heard().first().map(|heard| heard.number()), Some(number::KEXINIT));
 }

@@ -4,10 +4,11 @@ use ssh_proto::raw::auth::UserauthBanner;
 use ssh_proto::raw::channel::{ChannelOpen, ChannelOpenFailure};
 use ssh_proto::wire::PutSsh;
 use ssh_proto::{
-    AuthVerdict, ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, Name, ServerEvent,
+    ApiMisuse, AuthVerdict, ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, Name,
+    ServerEvent,
 };
 use ssh_tests::scene::{Event, encoded};
-use ssh_tests::{Scene, hand};
+use ssh_tests::{Pair, Scene, hand, null_configs_with};
 
 use crate::stage::{none_request, probe_request, serviced};
 
@@ -136,4 +137,17 @@ fn tm_04_no_text_for_people_gets_into_a_log_as_it_came() {
     }));
     let event = assert_told_harmlessly(&mut scene);
     assert_harmless(&event.closed().expect("the end").to_string());
+}
+
+/// What fits a packet of a client that is not logged in, whatever is allowed besides.
+#[test]
+fn a_banner_is_refused_here_when_no_client_could_take_it() {
+    const MOST: usize = 32 * 1024;
+    let (client, server) = null_configs_with(|limits| limits.banner_bytes = 1 << 20, |_| {});
+    let mut pair = Pair::new(client, server, 1);
+    assert_eq!(pair.server.conn.banner(&"x".repeat(MOST + 1)), Err(ApiMisuse::BannerNotPossible));
+    pair.server.conn.banner(&"x".repeat(MOST)).unwrap();
+    pair.login();
+    let banner = pair.client.trace.iter().find(|event| event.contains("Banner")).expect("it came");
+    assert!(banner.contains(&"x".repeat(1000)), "{}", banner.len());
 }

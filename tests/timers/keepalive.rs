@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use ssh_proto::raw::number;
+use ssh_proto::raw::transport::Unimplemented;
 use ssh_proto::{
-    ChannelConfig, ChannelKind, ChannelRequestKind, DisconnectCode, GlobalRequestKind, Limits, RequestError,
-    ServerEvent, Side, TimeoutReason,
+    ChannelConfig, ChannelKind, ChannelRequestKind, ClientEvent, DisconnectCode, GlobalRequestKind, Limits,
+    RequestError, ServerEvent, Side, TimeoutReason,
 };
 use ssh_tests::config::null_server_external;
+use ssh_tests::scene::Event;
 use ssh_tests::{Answer, Pair, Policy, Scene, either, hand, null_client, null_server, record, take};
 
 use super::{assert_told, secs, timed_out};
@@ -217,6 +219,45 @@ fn asking_scene(side: Side) -> Scene {
         Side::Server => Scene::of_server(null_server().with_limits(asks).build().unwrap()),
     }
     .authenticated()
+}
+
+/// RFC 4253 §11.4: who does not know a message says so, and is there.
+#[test]
+fn r30_a_peer_that_knows_no_global_requests_says_so_and_is_alive() {
+    for side in [Side::Client, Side::Server] {
+        let mut scene = asking_scene(side);
+        for interval in 0..10 {
+            scene.wait(INTERVAL);
+            let heard = scene.take_heard();
+            let [keepalive] = &heard[..] else { panic!("{side:?} {interval}: {heard:?}") };
+            assert_eq!(keepalive.number(), number::GLOBAL_REQUEST);
+            scene.say(&hand::encode(&Unimplemented { sequence: keepalive.seq }));
+        }
+        assert!(!scene.is_over());
+        // Another number is no answer.
+        scene.wait(INTERVAL);
+        let sequence = scene.take_heard()[0].seq.wrapping_add(1);
+        scene.say(&hand::encode(&Unimplemented { sequence }));
+        (0..=MISSES).for_each(|_| scene.wait(INTERVAL));
+        assert_eq!(Some(scene.closed()), timed_out(TimeoutReason::Keepalive));
+    }
+}
+
+#[test]
+fn a_global_request_that_the_peer_does_not_know_is_answered_no_and_its_neighbours_by_their_own_replies() {
+    let mut scene = asking_scene(Side::Client);
+    let ids = [(); 3].map(|()| scene.as_client().global_request(&global()).unwrap());
+    scene.settle();
+    let heard = scene.take_heard();
+    scene.say(&hand::encode(&Unimplemented { sequence: heard[1].seq }));
+    scene.say(&hand::bare(number::REQUEST_SUCCESS));
+    scene.say(&hand::bare(number::REQUEST_FAILURE));
+    let replies = scene.take_events().into_iter().map(|event| match event {
+        Event::Client(ClientEvent::GlobalReply(id, data)) => (id, data.is_some()),
+        other => panic!("{other:?}"),
+    });
+    let replies: Vec<_> = replies.collect();
+    assert_eq!(replies, [(ids[1], false), (ids[0], true), (ids[2], false)]);
 }
 
 fn global() -> GlobalRequestKind {

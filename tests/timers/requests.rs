@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ssh_proto::{
-    ChannelEvent, ChannelId, ChannelRequestKind, Connection, DisconnectCode, GlobalRequestKind, Limits,
-    RequestError, Role, ServerEvent, Side, TimeoutReason,
+    ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, Connection, DisconnectCode,
+    GlobalRequestKind, Limits, RequestError, Role, ServerEvent, Side, TimeoutReason,
 };
 use ssh_tests::{Answer, Pair, Policy, take};
 
@@ -223,4 +223,24 @@ fn every_request_comes_to_nothing_at_its_own_time_however_many_others_were_answe
         assert_eq!(pair.client.count("Reply(false)"), expired + 1);
     }
     assert_eq!(pair.client.closed, None);
+}
+
+/// A peer has so long to answer from when it was asked.
+#[test]
+fn a_request_that_waits_for_the_answer_to_an_open_has_its_whole_time_behind_it() {
+    let mut pair = logged_in(|limits| {
+        limits.open_timeout = None;
+        limits.request_timeout = Some(TIMEOUT);
+    });
+    pair.server.policy = Policy { open: Answer::Keep, request: Answer::Keep, ..Policy::default() };
+    let id = pair.client.conn.open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    pair.client.conn.channel(id).unwrap().request(&kind(), true).unwrap();
+    pair.advance(2 * TIMEOUT);
+    assert!(!pair.client.saw("Reply"), "{:?}", pair.client.trace);
+    let open = take!(pair.server, ServerEvent::Open(open) => open);
+    pair.server.conn.accept_channel(open, ChannelConfig::default()).unwrap();
+    pair.advance(TIMEOUT - MS);
+    assert!(pair.server.saw("Request") && !pair.client.saw("Reply"), "{:?}", pair.client.trace);
+    pair.advance(MS);
+    assert_eq!(refused(&pair, Side::Client), 1, "{:?}", pair.client.trace);
 }

@@ -25,7 +25,7 @@ use crate::msg::auth::{
 };
 use crate::msg::gate::{AuthMethod, State};
 use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
-use crate::msg::{Message, limit};
+use crate::msg::{Message, limit, number};
 use crate::secret::Secret;
 use crate::text::PeerText;
 use crate::ticket::{Pending, SignRequest, Ticket};
@@ -89,6 +89,8 @@ pub(crate) struct ClientAuth {
     server_sig_algs: Option<String>,
     /// EXT_INFO came: behind NEWKEYS, and behind our first request.
     ext_info: [bool; 2],
+    /// A second EXT_INFO came that we did not ask for: nothing but SUCCESS may follow it.
+    success_follows: bool,
     requests: u32,
     banners: u32,
     banner_bytes: usize,
@@ -104,6 +106,7 @@ impl ClientAuth {
             queued: None,
             server_sig_algs: None,
             ext_info: [false; 2],
+            success_follows: false,
             requests: 0,
             banners: 0,
             banner_bytes: 0,
@@ -349,12 +352,22 @@ impl ClientAuth {
         Ok(())
     }
 
-    /// EXT_INFO: once behind the first NEWKEYS, and once after our first request (RFC 8308 §2.4, and PROTOCOL
-    /// §1.10 of OpenSSH, which does not wait for the success with it). Neither may stand for the other.
+    /// A message of the server's to authentication: behind a second EXT_INFO that we did not ask for, SUCCESS.
+    pub(crate) fn admit(&self, number: u8) -> Result<(), CloseReason> {
+        match self.success_follows && number != number::USERAUTH_SUCCESS {
+            true => Err(PeerMisbehaved::TooManyExtensions.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// EXT_INFO: once behind the first NEWKEYS, and once after our first request: just before SUCCESS (RFC 8308
+    /// §2.4), or at any time when we `announced` that we take it (PROTOCOL §1.10 of OpenSSH). Neither may stand for
+    /// the other.
     pub(crate) fn on_ext_info(
         &mut self,
         cx: &mut AuthContext<'_>,
         payload: &[u8],
+        announced: bool,
     ) -> Result<(), CloseReason> {
         let info = ExtInfo::decode(payload).map_err(|_| PeerMisbehaved::MalformedMessage)?;
         let late = self.service == Service::Accepted;
@@ -363,6 +376,7 @@ impl ClientAuth {
         if seen || (late && self.requests == 0) {
             return Err(PeerMisbehaved::TooManyExtensions.into());
         }
+        self.success_follows = late && !announced;
         for (name, value) in info.iter() {
             if name == b"server-sig-algs" {
                 let list = NameList::parse(value).map_err(|_| PeerMisbehaved::MalformedMessage)?;

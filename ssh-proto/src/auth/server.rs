@@ -23,6 +23,7 @@ use crate::msg::auth::{
 use crate::msg::gate::State;
 use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
 use crate::msg::{Message, limit};
+use crate::mux::outbox::MAX_PAYLOAD;
 use crate::secret::Secret;
 use crate::text::Name;
 use crate::ticket::{AuthProof, AuthRequest, KeyProbe, Pending, Ticket};
@@ -351,7 +352,8 @@ impl ServerAuth {
     pub(crate) fn banner(&mut self, cx: &mut AuthContext<'_>, text: &str) -> Result<(), ApiMisuse> {
         let limits = &cx.common.limits;
         let bytes = self.banner_bytes.saturating_add(text.len());
-        let fits = self.banners < limits.banners && bytes <= limits.banner_bytes;
+        let one = text.len() <= MAX_PAYLOAD;
+        let fits = one && self.banners < limits.banners && bytes <= limits.banner_bytes;
         if !fits || matches!(self.phase, Phase::Done) {
             return Err(ApiMisuse::BannerNotPossible);
         }

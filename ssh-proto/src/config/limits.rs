@@ -167,7 +167,7 @@ impl Limits {
 /// When keys are renewed (RFC 4253 §9, RFC 4344 §3). Each limit counts one direction.
 ///
 /// At a soft limit a re-exchange is started. A direction that carries twice as much under one key (at least
-/// 128 MiB), or 2^31 packets, ends the connection.
+/// 128 MiB, and twice [`Limits::recv_budget`]), or 2^31 packets, ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RekeyPolicy {
@@ -199,9 +199,9 @@ impl RekeyPolicy {
     }
 
     /// Bytes under one key that end the connection. However small the soft limit, what is on its way when a
-    /// re-exchange begins must fit.
-    pub(crate) fn hard_bytes(&self) -> u64 {
+    /// re-exchange begins must fit: `granted` bytes may be.
+    pub(crate) fn hard_bytes(&self, granted: usize) -> u64 {
         const LEAST: u64 = 128 << 20;
-        self.bytes.saturating_mul(2).max(LEAST)
+        self.bytes.saturating_mul(2).max(LEAST).max((granted as u64).saturating_mul(2))
     }
 }

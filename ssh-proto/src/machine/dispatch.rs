@@ -141,7 +141,7 @@ impl Core {
     fn dispatch(&mut self, packet: &Packet) -> Result<(), CloseReason> {
         let payload = packet.payload.as_slice();
         let number = payload.first().copied().unwrap_or(0);
-        self.check_volume(self.config.common().rekey.hard_bytes(), payload.len())?;
+        self.check_volume(self.config.common().hard_bytes(), payload.len())?;
         let verdict = admit(self.side, self.gate_state(), self.kex.is_strict(), number);
         self.first_packet = false;
         match verdict {
@@ -155,6 +155,9 @@ impl Core {
             }
             Verdict::Ignore => {
                 check_noise(number, payload)?;
+                if number == number::UNIMPLEMENTED && self.on_unimplemented(payload) {
+                    return Ok(());
+                }
                 Ok(self.noise.spend(self.now)?)
             }
             Verdict::Unimplemented => {
@@ -172,6 +175,12 @@ impl Core {
                 self.check_flood(before)
             }
         }
+    }
+
+    /// Whether it is the answer to a request of ours.
+    fn on_unimplemented(&mut self, payload: &[u8]) -> bool {
+        let Ok(Unimplemented { sequence }) = Unimplemented::decode(payload) else { return false };
+        self.mux_parts().is_some_and(|(mux, mut cx)| mux.on_unimplemented(&mut cx, sequence))
     }
 
     /// Ends the connection when a message brought what is owed over the cap while that does not stop the input:
@@ -331,10 +340,14 @@ impl Core {
     // ----- Authentication.
 
     fn on_auth(&mut self, number: u8, payload: &[u8]) -> Result<(), CloseReason> {
+        let announced = self.kex.peer_takes_ext_info();
         let (auth, mut cx) = self.auth_parts();
+        if let Auth::Client(auth) = &auth {
+            auth.admit(number)?;
+        }
         let proof = match auth {
             Auth::Client(auth) => match number {
-                number::EXT_INFO => auth.on_ext_info(&mut cx, payload).map(|()| None),
+                number::EXT_INFO => auth.on_ext_info(&mut cx, payload, announced).map(|()| None),
                 number::SERVICE_ACCEPT => auth.on_service_accept(&mut cx, payload).map(|()| None),
                 number::USERAUTH_FAILURE => auth.on_failure(&mut cx, payload).map(|()| None),
                 number::USERAUTH_SUCCESS => auth.on_success(&mut cx, payload).map(Some),

@@ -106,7 +106,7 @@ impl fmt::Debug for Core {
 impl Core {
     pub(crate) fn new(side: Side, config: AnyConfig, entropy: Box<dyn Entropy + Send>, now: Instant) -> Self {
         let common = config.common();
-        let hard_limit = common.rekey.hard_bytes();
+        let hard_limit = common.hard_bytes();
         let limits = &common.limits;
         let mut core = Self {
             side,

@@ -211,7 +211,7 @@ impl ChannelState {
     }
 
     /// A request of the peer to a channel we close. So many as a peer may make before it has answers may have
-    /// been on their way.
+    /// been on their way, and a whole environment, which wants none.
     pub(crate) fn drop_request(&mut self, max: usize) -> Effect {
         self.late_requests = self.late_requests.saturating_add(1);
         if self.late_requests > max { Effect::Noise } else { Effect::Late }

@@ -39,6 +39,11 @@ impl Globals {
         self.awaited.is_waiting(number)
     }
 
+    /// A request leaves. Whether somebody has to be told when no answer comes in time.
+    pub(crate) fn sent(&mut self, number: u64, sequence: u32) -> bool {
+        matches!(self.awaited.sent(number, sequence), Some(Asker::Embedder(_)))
+    }
+
     pub(crate) fn clear(&mut self) {
         self.awaited = AwaitedReplies::default();
         self.keepalive = false;
@@ -115,8 +120,7 @@ impl Mux {
         }
         let id = RequestId(self.globals.next);
         self.globals.next = self.globals.next.wrapping_add(1);
-        let number = self.ask(payload, Asker::Embedder(id));
-        self.request_deadlines.start(RequestRef::Global(number));
+        self.ask(payload, Asker::Embedder(id));
         self.active = true;
         Ok(id)
     }
@@ -131,9 +135,16 @@ impl Mux {
         }
     }
 
-    fn ask(&mut self, payload: Vec<u8>, asker: Asker) -> u64 {
-        self.outbox.push(Waiting { channel: None, held: false, payload });
-        self.globals.awaited.push(asker)
+    fn ask(&mut self, payload: Vec<u8>, asker: Asker) {
+        let asks = Some(RequestRef::Global(self.globals.awaited.push(asker)));
+        self.outbox.push(Waiting { channel: None, asks, held: false, payload });
+    }
+
+    /// UNIMPLEMENTED: the peer knows no global requests, and that is its answer to this one (RFC 4253 §11.4). False
+    /// when it is about anything else.
+    pub(crate) fn on_unimplemented(&mut self, cx: &mut MuxContext<'_>, sequence: u32) -> bool {
+        let taken = self.globals.awaited.take_unimplemented(sequence);
+        taken.map(|taken| self.answered(cx, taken, None)).is_some()
     }
 
     /// The embedder's answer to a global request.
@@ -200,16 +211,20 @@ impl Mux {
             }
         };
         let Some(taken) = self.globals.awaited.take() else { return Ok(Effect::Noise) };
-        match taken {
-            (Asker::Keepalive, _) => self.globals.keepalive = false,
-            (Asker::Embedder(id), true) => {
+        self.answered(cx, taken, data);
+        Ok(Effect::Useful)
+    }
+
+    fn answered(&mut self, cx: &mut MuxContext<'_>, (asker, waiting): (Asker, bool), data: Option<&[u8]>) {
+        match asker {
+            Asker::Keepalive => self.globals.keepalive = false,
+            Asker::Embedder(id) if waiting => {
                 cx.events.push(CoreEvent::GlobalReply(id, data.map(Bytes::copy_from_slice)));
                 self.active = true;
             }
-            (Asker::Embedder(_), false) => {}
+            Asker::Embedder(_) => {}
         }
         self.globals.tell_ready(cx);
-        Ok(Effect::Useful)
     }
 }
 

@@ -10,7 +10,7 @@
 pub(crate) mod channel;
 mod globals;
 pub(crate) mod handle;
-mod outbox;
+pub(crate) mod outbox;
 mod parked;
 mod receive;
 pub(crate) mod replies;
@@ -119,7 +119,7 @@ struct PendingOpen {
 
 /// A request of ours with a deadline.
 #[derive(Debug, Clone, Copy)]
-enum RequestRef {
+pub(crate) enum RequestRef {
     Channel(ChannelId, u64),
     Global(u64),
 }
@@ -285,7 +285,7 @@ impl Mux {
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
         let kind = kind.wire_name().as_bytes();
         ChannelOpen { kind, sender: id.slot, window, max_packet, data: &data }.encode(&mut payload);
-        self.outbox.push(Waiting { channel: None, held: false, payload });
+        self.outbox.push(Waiting { channel: None, asks: None, held: false, payload });
         self.open_deadlines.start(id);
         self.active = true;
         Ok(id)
@@ -387,17 +387,14 @@ impl Mux {
         if !(if held { outbox.has_held_room(size) } else { outbox.has_room(size) }) {
             return Err(RequestError::Full);
         }
-        if want_reply {
-            let number = channel.awaited.push(());
-            self.request_deadlines.start(RequestRef::Channel(id, number));
-        }
+        let asks = want_reply.then(|| RequestRef::Channel(id, channel.awaited.push(())));
         let mut payload = Vec::with_capacity(size);
         let name = kind.wire_name().as_bytes();
         ChannelRequest { recipient: 0, name, want_reply, data: &data }.encode(&mut payload);
         if let Some(channel) = self.find(id) {
             channel.outboxed = channel.outboxed.saturating_add(1);
         }
-        self.outbox.push(Waiting { channel: Some(id), held, payload });
+        self.outbox.push(Waiting { channel: Some(id), asks, held, payload });
         self.active = true;
         Ok(())
     }

@@ -6,6 +6,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::RequestRef;
 use crate::event::ChannelId;
 
 /// The largest payload taken.
@@ -19,6 +20,8 @@ const HELD_SHARE: usize = 4;
 pub(crate) struct Waiting {
     /// Whose recipient number goes into bytes 1 to 5 when it is sent; `None` for messages without one.
     pub(crate) channel: Option<ChannelId>,
+    /// The request that it is, when a reply is waited for.
+    pub(crate) asks: Option<RequestRef>,
     /// It waits for the answer to its channel's open.
     pub(crate) held: bool,
     pub(crate) payload: Vec<u8>,

@@ -307,7 +307,7 @@ impl Mux {
         }
         channel.outboxed = 0;
         let (id, released) = (channel.id, channel.released);
-        while let Some((_, waiting)) = channel.awaited.take() {
+        while let Some((_, waiting)) = channel.awaited.give_up() {
             if waiting && !released {
                 cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
             }
@@ -357,7 +357,10 @@ impl Mux {
         let request = decode::<WireRequest<'_>>(payload)?;
         let Some(channel) = self.open_target(request.recipient)? else { return Ok(Effect::Noise) };
         let id = channel.id;
-        let late = channel.closing().then(|| channel.drop_request(cx.limits.pending_requests));
+        let late = channel.closing().then(|| {
+            let env = usize::try_from(cx.limits.env_requests).unwrap_or(usize::MAX);
+            channel.drop_request(cx.limits.pending_requests.saturating_add(env))
+        });
         let full = request.want_reply && cx.owes_too_much();
         let mut refused = Effect::Useful;
         let kind = match surfaced(channel, &request, cx.limits).filter(|_| !full) {

@@ -237,6 +237,9 @@ impl<T: Answer> OwedReplies<T> {
 }
 
 /// Replies the peer owes us, in the order of the requests, each with what it is for.
+///
+/// A request that was not [sent](Self::sent) yet is waited for as any other, but nothing answers it, and it has no
+/// deadline: the peer does not know of it.
 #[derive(Debug)]
 pub(crate) struct AwaitedReplies<T> {
     queue: VecDeque<Awaited<T>>,
@@ -248,6 +251,8 @@ pub(crate) struct AwaitedReplies<T> {
 struct Awaited<T> {
     number: u64,
     what: T,
+    /// The sequence number of its packet, once it was sent.
+    sent: Option<u32>,
     /// The embedder was told no; the late reply still has to go by.
     expired: bool,
 }
@@ -272,13 +277,35 @@ impl<T> AwaitedReplies<T> {
     pub(crate) fn push(&mut self, what: T) -> u64 {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        self.queue.push_back(Awaited { number, what, expired: false });
+        self.queue.push_back(Awaited { number, what, sent: None, expired: false });
         number
+    }
+
+    /// A request leaves, in the packet of this sequence number. Returns what it is for.
+    pub(crate) fn sent(&mut self, number: u64, sequence: u32) -> Option<&T> {
+        let awaited = self.queue.iter_mut().find(|awaited| awaited.number == number)?;
+        awaited.sent = Some(sequence);
+        Some(&awaited.what)
     }
 
     /// A reply came: what it is for, and whether anybody still waits.
     pub(crate) fn take(&mut self) -> Option<(T, bool)> {
-        let awaited = self.queue.pop_front()?;
+        self.queue.front()?.sent?;
+        self.take_at(0)
+    }
+
+    /// The peer does not know the message of this sequence number, and that is its reply.
+    pub(crate) fn take_unimplemented(&mut self, sequence: u32) -> Option<(T, bool)> {
+        self.take_at(self.queue.iter().position(|awaited| awaited.sent == Some(sequence))?)
+    }
+
+    /// No reply comes any more: what the oldest one is for, and whether anybody still waits.
+    pub(crate) fn give_up(&mut self) -> Option<(T, bool)> {
+        self.take_at(0)
+    }
+
+    fn take_at(&mut self, at: usize) -> Option<(T, bool)> {
+        let awaited = self.queue.remove(at)?;
         self.expired = self.expired.saturating_sub(usize::from(awaited.expired));
         Some((awaited.what, !awaited.expired))
     }
@@ -439,12 +466,33 @@ mod tests {
     fn a_reply_after_its_deadline_goes_by_without_being_taken_for_another() {
         let mut awaited = AwaitedReplies::default();
         let first = awaited.push('a');
-        awaited.push('b');
+        let second = awaited.push('b');
+        assert_eq!(awaited.take(), None, "nobody was asked");
+        assert_eq!(awaited.sent(first, 7), Some(&'a'));
+        assert_eq!(awaited.sent(second, 9), Some(&'b'));
         assert_eq!(awaited.expire(first), Some(&'a'));
         assert_eq!(awaited.expire(first), None);
         assert_eq!(awaited.take(), Some(('a', false)));
         assert_eq!(awaited.take(), Some(('b', true)));
         assert_eq!(awaited.take(), None);
+    }
+
+    #[test]
+    fn what_the_peer_does_not_know_is_answered_by_that_and_none_beside_it() {
+        let mut awaited = AwaitedReplies::default();
+        for (what, sequence) in [('a', 5), ('b', u32::MAX), ('c', 0)] {
+            let number = awaited.push(what);
+            awaited.sent(number, sequence);
+        }
+        awaited.push('d');
+        assert_eq!(awaited.take_unimplemented(6), None);
+        assert_eq!(awaited.take_unimplemented(u32::MAX), Some(('b', true)));
+        assert_eq!(awaited.take_unimplemented(u32::MAX), None);
+        assert_eq!(
+            (awaited.take(), awaited.take(), awaited.take()),
+            (Some(('a', true)), Some(('c', true)), None)
+        );
+        assert_eq!((awaited.waiting(), awaited.give_up(), awaited.waiting()), (1, Some(('d', true)), 0));
     }
 
     const AFTER: Duration = Duration::from_secs(120);

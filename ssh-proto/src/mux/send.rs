@@ -3,7 +3,7 @@
 use super::channel::{Once, RemoteId};
 use super::outbox::Waiting;
 use super::replies::NextReply;
-use super::{Mux, MuxContext};
+use super::{Mux, MuxContext, RequestRef};
 use crate::event::{ChannelId, CoreEvent, Flag};
 use crate::msg::channel::{
     ChannelClose, ChannelEof, ChannelFailure, ChannelOpenConfirmation, ChannelOpenFailure, ChannelSuccess,
@@ -122,20 +122,35 @@ impl Mux {
             };
             let ready = |waiting: &Waiting| waiting.channel.is_none_or(|id| remote(id).is_some());
             let Some(mut waiting) = self.outbox.take(ready) else { break };
+            if let Some(RemoteId(remote)) = waiting.channel.and_then(remote)
+                && let Some(recipient) = waiting.payload.get_mut(1..5)
+            {
+                recipient.copy_from_slice(&remote.to_be_bytes());
+            }
+            let sequence = sender.sequence();
+            sender.send_with(waiting.payload.len(), |out| out.extend_from_slice(&waiting.payload));
+            if let Some(request) = waiting.asks {
+                self.sent(request, sequence);
+            }
             if let Some(id) = waiting.channel {
-                if let Some(RemoteId(remote)) = remote(id)
-                    && let Some(recipient) = waiting.payload.get_mut(1..5)
-                {
-                    recipient.copy_from_slice(&remote.to_be_bytes());
-                }
-                sender.send_with(waiting.payload.len(), |out| out.extend_from_slice(&waiting.payload));
                 self.unboxed(cx, id);
-            } else {
-                sender.send_with(waiting.payload.len(), |out| out.extend_from_slice(&waiting.payload));
             }
         }
         if self.outbox.take_ready() {
             cx.events.push(CoreEvent::Ready);
+        }
+    }
+
+    /// A request that wants a reply leaves: from now on the peer may answer it, and has so long for it.
+    fn sent(&mut self, request: RequestRef, sequence: u32) {
+        let is_waited_for = match request {
+            RequestRef::Channel(id, number) => {
+                self.find(id).is_some_and(|channel| channel.awaited.sent(number, sequence).is_some())
+            }
+            RequestRef::Global(number) => self.globals.sent(number, sequence),
+        };
+        if is_waited_for {
+            self.request_deadlines.start(request);
         }
     }
 

@@ -358,6 +358,11 @@ impl Drop for Unsealed<'_> {
 pub(crate) struct ServiceSender<'a>(&'a mut Outgoing);
 
 impl ServiceSender<'_> {
+    /// The sequence number of the next packet.
+    pub(crate) fn sequence(&self) -> u32 {
+        self.0.seq
+    }
+
     /// Sends a message.
     pub(crate) fn send<'m>(&mut self, message: &impl Message<'m>) {
         self.0.packet(MESSAGE, |out| message.encode(out));
