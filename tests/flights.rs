@@ -1,7 +1,6 @@
 //! How many flights a session takes: what a side can say, it says together with what it has to say anyway.
 //!
-//! A flight is one way, so that two are a round trip; both sides begin at once. OpenSSH's client and russh take
-//! more, which `tests/bench` counts.
+//! A flight is one way, so that two are a round trip; both sides begin at once.
 
 use std::time::Duration;
 

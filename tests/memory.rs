@@ -3,6 +3,8 @@
 //! The allocator counts for the whole process, so the tests take turns, and a count is the least of a few
 //! tries: the test harness allocates when it likes.
 
+#[path = "memory/handshake.rs"]
+mod handshake;
 #[path = "memory/over_tokio.rs"]
 mod over_tokio;
 #[path = "memory/unauthenticated.rs"]

@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 use ssh_proto::raw::auth::{
-    Method, UserauthBanner, UserauthFailure, UserauthPkOk, UserauthRequest, put_signed_data,
+    Method, UserauthBanner, UserauthFailure, UserauthPkOk, UserauthRequest, signed_data,
 };
 use ssh_proto::raw::channel::{
     ChannelFailure, ChannelOpen, ChannelOpenFailure, ChannelSuccess, RequestSuccess,
@@ -116,8 +116,7 @@ fn user_request(input: &mut Input<'_>, session_id: &[u8]) -> Vec<u8> {
     let signature = match input.below(3) {
         0 => None,
         1 => {
-            let mut signed = Vec::new();
-            put_signed_data(session_id, user, service, null::NAME, key.as_blob(), &mut signed);
+            let signed = signed_data(session_id, user, service, null::NAME, key.as_blob());
             let mut blob = Vec::new();
             blob.put_string(null::NAME.as_bytes());
             blob.put_string(null::sign(&key, &signed).as_bytes());

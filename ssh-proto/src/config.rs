@@ -7,7 +7,9 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::crypto::Provider;
+use crate::kex::negotiate::kexinit_template;
 use crate::key::KeyPair;
+use crate::role::Side;
 use crate::transport::MAX_PACKETS_PER_KEY;
 
 mod limits;
@@ -51,6 +53,8 @@ pub(crate) struct Common {
     pub(crate) strict_kex: StrictKexPolicy,
     pub(crate) ident: String,
     pub(crate) signature_names: String,
+    /// Our KEXINIT, the first one of a connection and a later one, without their cookies.
+    pub(crate) kexinits: [Vec<u8>; 2],
 }
 
 /// A configuration that cannot work.
@@ -109,7 +113,13 @@ impl Common {
             strict_kex: StrictKexPolicy::default(),
             ident: software_ident(concat!("sshproto_", env!("CARGO_PKG_VERSION"))),
             signature_names: provider.signatures.iter().map(|s| s.name()).collect::<Vec<_>>().join(","),
+            kexinits: [Vec::new(), Vec::new()],
         }
+    }
+
+    /// The algorithms are as they stay.
+    fn settle(&mut self, side: Side) {
+        self.kexinits = [true, false].map(|first| kexinit_template(side, &self.algorithms, first));
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -344,11 +354,12 @@ builder! {
         ///
         /// # Errors
         /// [`ConfigError`].
-        pub fn build(self) -> Result<Arc<ClientConfig>, ConfigError> {
+        pub fn build(mut self) -> Result<Arc<ClientConfig>, ConfigError> {
             self.0.common.check()?;
             if self.0.accept_opens.iter().any(|kind| kind == "session") {
                 return Err(ConfigError::SessionAtClient);
             }
+            self.0.common.settle(Side::Client);
             Ok(Arc::new(self.0))
         }
     }
@@ -394,6 +405,7 @@ builder! {
             if common.algorithms.host_keys.is_empty() {
                 return Err(ConfigError::NoHostKey);
             }
+            common.settle(Side::Server);
             Ok(Arc::new(self.0))
         }
     }
@@ -420,6 +432,7 @@ impl ClientConfig {
             let algorithm = signatures.iter().find(|algorithm| algorithm.name() == *name);
             !algorithm.is_some_and(|algorithm| types.iter().any(|known| known == algorithm.key_type()))
         });
+        config.common.settle(Side::Client);
         config
     }
 }

@@ -1,7 +1,7 @@
 //! Connections as far as most attacks need them.
 
 use ssh_proto::raw::State;
-use ssh_proto::raw::auth::{Method, UserauthRequest, put_signed_data};
+use ssh_proto::raw::auth::{Method, UserauthRequest, signed_data};
 use ssh_proto::{CloseReason, PeerMisbehaved};
 use ssh_tests::puppet::null_signature;
 use ssh_tests::scene::encoded;
@@ -64,8 +64,7 @@ pub(crate) fn probe_request(user: &str, key: u32) -> Vec<u8> {
 /// A USERAUTH_REQUEST for key `shown`, signed by key `signer` over this session and user.
 pub(crate) fn signed_request(session_id: &[u8], user: &str, (shown, signer): (u32, u32)) -> Vec<u8> {
     let key = null::public_key(shown);
-    let mut message = Vec::new();
-    put_signed_data(session_id, user, "ssh-connection", null::NAME, key.as_blob(), &mut message);
+    let message = signed_data(session_id, user, "ssh-connection", null::NAME, key.as_blob());
     let signature = null_signature(signer, &message);
     let signature = Some(&signature[..]);
     let method = Method::PublicKey { algorithm: null::NAME, key: key.as_blob(), signature };

@@ -75,7 +75,7 @@ pub(crate) fn every_combination<C: OurClient>(peer: Peer) {
     let server = rig.serve(peer, &Offer::default());
     let known_hosts = known_hosts(&rig, &server, &rig.host_keys());
     let sent = payload(SMALL);
-    let combos = combos(peer);
+    let combos = combos(peer, C::CRATE);
     report(combos.iter().enumerate().map(|(index, combo)| {
         // Every other one asks first whether the key would do.
         let result = combination::<C>(&rig, &server, combo, index % 2 == 1, &known_hosts, &sent);

@@ -11,6 +11,16 @@ pub(crate) struct Combo {
     pub(crate) mac: Option<&'static str>,
     pub(crate) host_key: &'static str,
     pub(crate) user_key: &'static str,
+    /// Where our side has its cryptography from.
+    pub(crate) ours: Ours,
+}
+
+/// Our crypto providers. They take turns, and not the same ones over both adapters, so that each combination is
+/// tried with each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ours {
+    RustCrypto,
+    AwsLc,
 }
 
 /// The role of the peer; ours is the other one.
@@ -86,8 +96,8 @@ const ASYNCSSH: Common = Common {
 
 /// The combinations for a peer, which has the same algorithms in both roles:
 /// every key exchange with every cipher, every cipher with every MAC that it
-/// needs, and every type of host and user key.
-pub(crate) fn combos(peer: Peer) -> Vec<Combo> {
+/// needs, and every type of host and user key. `adapter` is the crate of ours.
+pub(crate) fn combos(peer: Peer, adapter: &str) -> Vec<Combo> {
     let common = match peer {
         Peer::OpenSsh => &OPENSSH,
         Peer::Dropbear => &DROPBEAR,
@@ -108,6 +118,9 @@ pub(crate) fn combos(peer: Peer) -> Vec<Combo> {
             }
         }
     }
+    let turns = [Ours::AwsLc, Ours::RustCrypto].into_iter().cycle();
+    let turns = turns.skip(usize::from(adapter == "ssh-io-tokio"));
+    combos.iter_mut().zip(turns).for_each(|(combo, ours)| combo.ours = ours);
     combos
 }
 
@@ -122,6 +135,7 @@ fn add(combos: &mut Vec<Combo>, common: &Common, kex: &'static str, cipher: &'st
         host_key: keys[turn % keys.len()],
         // One step aside after each round, so that the pairs differ.
         user_key: keys[(turn + turn / keys.len()) % keys.len()],
+        ours: Ours::AwsLc,
     });
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn every_combination<S: OurServer>(peer: Peer) {
     let sent = payload(SMALL);
     let stdin = rig.fresh_dir("input").join("small");
     fs::write(&stdin, &sent).expect("write the input");
-    let combos = combos(peer);
+    let combos = combos(peer, S::CRATE);
     report(combos.iter().map(|combo| {
         let result = combination::<S>(&rig, peer, combo, &stdin, &sent);
         (format!("{}, {}", name::<S>(peer), describe(combo)), result)

@@ -7,12 +7,11 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::ssh_proto::crypto::Provider;
-use ssh_io_std::ssh_proto::crypto::rustcrypto::PROVIDER;
+use ssh_io_std::ssh_proto::crypto::{self, PROVIDER, Provider};
 use ssh_io_std::ssh_proto::{ClientConfig, Limits, Negotiated, ServerConfig};
 use ssh_io_std::{Error, read_key_file};
 
-use crate::matrix::{Combo, is_aead};
+use crate::matrix::{Combo, Ours, is_aead};
 use crate::peers::Rig;
 
 /// How long anything may stand still.
@@ -88,16 +87,27 @@ pub(crate) fn same(got: &[u8], sent: &[u8]) -> Checked {
     Ok(())
 }
 
-/// Our algorithms, but with the signature algorithm of a combination's user key first, since a client takes
-/// the first that fits the key.
-fn provider(user_key: &str) -> &'static Provider {
-    static WITH_RSA_SHA256_FIRST: LazyLock<Provider> = LazyLock::new(|| {
-        let mut signatures = PROVIDER.signatures.to_vec();
-        signatures.sort_by_key(|signature| signature.name() != "rsa-sha2-256");
-        let Provider { name, deterministic, kex, ciphers, macs, .. } = PROVIDER;
-        Provider { name, deterministic, kex, ciphers, macs, signatures: signatures.leak() }
-    });
-    if user_key == "rsa-sha2-256" { &WITH_RSA_SHA256_FIRST } else { &PROVIDER }
+/// A provider with one signature algorithm first.
+fn with_rsa_sha256_first(provider: &Provider) -> Provider {
+    let mut signatures = provider.signatures.to_vec();
+    signatures.sort_by_key(|signature| signature.name() != "rsa-sha2-256");
+    let Provider { name, deterministic, kex, ciphers, macs, .. } = *provider;
+    Provider { name, deterministic, kex, ciphers, macs, signatures: signatures.leak() }
+}
+
+/// The algorithms of ours that a combination says, with the signature algorithm of its user key first, since a client
+/// takes the first that fits the key.
+fn provider(combo: Option<&Combo>) -> &'static Provider {
+    static RUSTCRYPTO: LazyLock<Provider> =
+        LazyLock::new(|| with_rsa_sha256_first(&crypto::rustcrypto::PROVIDER));
+    static AWS_LC: LazyLock<Provider> = LazyLock::new(|| with_rsa_sha256_first(&crypto::aws_lc::PROVIDER));
+    let Some(combo) = combo else { return &PROVIDER };
+    match (combo.ours, combo.user_key == "rsa-sha2-256") {
+        (Ours::RustCrypto, false) => &crypto::rustcrypto::PROVIDER,
+        (Ours::RustCrypto, true) => &RUSTCRYPTO,
+        (Ours::AwsLc, false) => &crypto::aws_lc::PROVIDER,
+        (Ours::AwsLc, true) => &AWS_LC,
+    }
 }
 
 /// What may take how long here.
@@ -110,7 +120,7 @@ fn limit_times(limits: &mut Limits) {
 
 /// A configuration of our client: one combination only, or all it has.
 pub(crate) fn client_config(combo: Option<&Combo>, rekey: Option<u64>) -> Arc<ClientConfig> {
-    let mut builder = ClientConfig::builder(provider(combo.map_or("", |combo| combo.user_key)));
+    let mut builder = ClientConfig::builder(provider(combo));
     if let Some(combo) = combo {
         builder = builder.kex(&[combo.kex]).ciphers(&[combo.cipher]).host_key_algorithms(&[combo.host_key]);
         if let Some(mac) = combo.mac {
@@ -125,7 +135,7 @@ pub(crate) fn client_config(combo: Option<&Combo>, rekey: Option<u64>) -> Arc<Cl
 
 /// A configuration of our server, with host keys of all types.
 pub(crate) fn server_config(rig: &Rig, combo: Option<&Combo>, rekey: Option<u64>) -> Arc<ServerConfig> {
-    let mut builder = ServerConfig::builder(&PROVIDER);
+    let mut builder = ServerConfig::builder(provider(combo));
     for key in rig.host_keys() {
         let pair: Result<_, Error> = read_key_file(key.path(), None);
         builder = builder.host_key(pair.expect("a host key"));
@@ -158,6 +168,6 @@ pub(crate) fn check_negotiated(combo: &Combo, negotiated: Option<&Negotiated>) -
 
 /// The name of a combination in messages.
 pub(crate) fn describe(combo: &Combo) -> String {
-    let Combo { kex, cipher, mac, host_key, user_key } = combo;
-    format!("{kex} {cipher} {} host {host_key} user {user_key}", mac.unwrap_or("-"))
+    let Combo { kex, cipher, mac, host_key, user_key, ours } = combo;
+    format!("{kex} {cipher} {} host {host_key} user {user_key} by {ours:?}", mac.unwrap_or("-"))
 }

@@ -21,7 +21,7 @@ use crate::kex::exchange::encode_signature;
 use crate::key::{KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
 use crate::msg::auth::{
     Method, UserauthBanner, UserauthFailure, UserauthPasswdChangereq, UserauthPkOk, UserauthRequest,
-    UserauthSuccess, put_signed_data,
+    UserauthSuccess, signed_data,
 };
 use crate::msg::gate::{AuthMethod, State};
 use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
@@ -263,9 +263,8 @@ impl ClientAuth {
     }
 
     fn sign(&mut self, cx: &mut AuthContext<'_>, attempt: KeyAttempt) {
-        let mut message = Vec::new();
         let KeyAttempt { user, key, algorithm } = &attempt;
-        put_signed_data(cx.session_id, user, CONNECTION, algorithm, key.public.as_blob(), &mut message);
+        let message = signed_data(cx.session_id, user, CONNECTION, algorithm, key.public.as_blob());
         match &key.signer {
             Some(signer) => {
                 let purpose = SignPurpose::UserAuth { user };
@@ -454,8 +453,7 @@ impl ClientAuth {
 fn verifies(cx: &AuthContext<'_>, attempt: &KeyAttempt, signature: &Signature) -> bool {
     let KeyAttempt { user, key, algorithm } = attempt;
     let key = key.public.as_blob();
-    let mut message = Vec::new();
-    put_signed_data(cx.session_id, user, CONNECTION, algorithm, key, &mut message);
+    let message = signed_data(cx.session_id, user, CONNECTION, algorithm, key);
     let verifier = cx.common.provider.signatures.iter().find(|verifier| verifier.name() == *algorithm);
     verifier.is_some_and(|verifier| verifier.verify(key, &message, signature.as_bytes()).is_ok())
 }

@@ -18,7 +18,7 @@ use crate::event::{AuthIdentity, CoreEvent};
 use crate::key::PublicKey;
 use crate::msg::auth::{
     MAX_SIGNATURE, Method, UserauthBanner, UserauthFailure, UserauthPkOk, UserauthRequest, UserauthSuccess,
-    put_signed_data, split_signature,
+    signed_data, split_signature,
 };
 use crate::msg::gate::State;
 use crate::msg::transport::{ExtInfo, ServiceAccept, ServiceRequest};
@@ -387,8 +387,7 @@ fn verify(
         return false;
     }
     let Ok((name, bytes)) = split_signature(signature) else { return false };
-    let mut message = Vec::new();
-    put_signed_data(cx.session_id, user, CONNECTION, algorithm.name(), key.as_blob(), &mut message);
+    let message = signed_data(cx.session_id, user, CONNECTION, algorithm.name(), key.as_blob());
     name == algorithm.name() && algorithm.verify(key.as_blob(), &message, bytes).is_ok()
 }
 

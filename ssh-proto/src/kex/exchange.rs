@@ -33,8 +33,7 @@ impl Agreed {
         secret: &SharedSecret,
     ) -> Finished {
         let secret = encode_secret(secret);
-        let mut fields = Vec::new();
-        for field in [
+        let fields = [
             client_ident,
             server_ident,
             &self.client_init,
@@ -42,10 +41,14 @@ impl Agreed {
             host_key.as_blob(),
             client_share,
             server_share,
-        ] {
-            fields.put_string(field);
+        ];
+        // Each a `string`, and the secret as it is encoded.
+        let lengths = fields.map(|field| u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+        let mut parts = [&secret[..]; 15];
+        for ((string, length), field) in parts.chunks_exact_mut(2).zip(&lengths).zip(fields) {
+            string.copy_from_slice(&[length, field]);
         }
-        let hash = self.choice.kex.hash().digest(&[&fields, &secret]);
+        let hash = self.choice.kex.hash().digest(&parts);
         Finished { choice: self.choice, secret, hash }
     }
 }
@@ -120,8 +123,9 @@ pub(crate) fn verify(
 
 /// `string algorithm, string bytes`.
 pub(crate) fn encode_signature(signature: &Signature) -> Vec<u8> {
-    let mut blob = Vec::new();
-    blob.put_string(signature.algorithm().as_bytes());
-    blob.put_string(signature.as_bytes());
+    let (algorithm, bytes) = (signature.algorithm().as_bytes(), signature.as_bytes());
+    let mut blob = Vec::with_capacity(algorithm.len().saturating_add(bytes.len()).saturating_add(8));
+    blob.put_string(algorithm);
+    blob.put_string(bytes);
     blob
 }

@@ -184,8 +184,7 @@ impl Kex {
     /// Sends our KEXINIT.
     pub(crate) fn start(&mut self, common: &Common, out: &mut Outgoing) -> Result<(), CloseReason> {
         let first = !self.established;
-        self.our_init =
-            build_kexinit(self.side, common, first, &mut out.random).map_err(|_| CloseReason::Entropy)?;
+        self.our_init = build_kexinit(common, first, &mut out.random).map_err(|_| CloseReason::Entropy)?;
         out.transport_with(self.our_init.len(), |buf| buf.extend_from_slice(&self.our_init));
         out.begin_exchange();
         self.phase = Phase::InitSent;

@@ -5,7 +5,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::config::{Common, StrictKexPolicy};
+use crate::config::{Algorithms, Common, StrictKexPolicy};
 use crate::crypto::{KexAlgorithm, Provider, SignatureAlgorithm};
 use crate::entropy::{Entropy, EntropyError};
 use crate::error::{AlgorithmKind, PeerIncompatible};
@@ -89,29 +89,40 @@ impl Markers {
     }
 }
 
-/// Our KEXINIT as a payload. Strict-kex and ext-info markers go into the first one only, behind the real
-/// names, so that they never decide a guess.
+/// More than a KEXINIT without its names takes, in bytes.
+const KEXINIT: usize = 80;
+
+/// The bytes of the cookie in a KEXINIT.
+const COOKIE: core::ops::Range<usize> = 1..17;
+
+/// Our KEXINIT as a payload, with a fresh cookie.
 pub(crate) fn build_kexinit(
-    side: Side,
     common: &Common,
     first: bool,
     entropy: &mut dyn Entropy,
 ) -> Result<Vec<u8>, EntropyError> {
-    let mut cookie = [0; 16];
-    entropy.fill(&mut cookie)?;
+    let [first_one, later_one] = &common.kexinits;
+    let mut payload = if first { first_one } else { later_one }.clone();
+    entropy.fill(payload.get_mut(COOKIE).ok_or(EntropyError)?)?;
+    Ok(payload)
+}
+
+/// Our KEXINIT without its cookie. Strict-kex and ext-info markers go into the first one only, behind the real
+/// names, so that they never decide a guess.
+pub(crate) fn kexinit_template(side: Side, algorithms: &Algorithms, first: bool) -> Vec<u8> {
     let markers: &[&str] = match (first, side) {
         (true, Side::Client) => &[EXT_INFO_CLIENT, STRICT_CLIENT, KEXGUESS2],
         (true, Side::Server) => &[EXT_INFO_SERVER, STRICT_SERVER, KEXGUESS2],
         (false, _) => &[KEXGUESS2],
     };
-    let algorithms = &common.algorithms;
     let kex: Vec<&str> = algorithms.kex.iter().chain(markers).copied().collect();
     let (kex, host_key) = (kex.join(","), algorithms.host_keys.join(","));
     let (ciphers, macs) = (algorithms.ciphers.join(","), algorithms.macs.join(","));
     let list = |names| NameList::parse(names).unwrap_or(NameList::EMPTY);
-    let mut payload = Vec::new();
+    let twice = [&kex, &host_key, &ciphers, &macs].iter().map(|names| names.len().saturating_mul(2)).sum();
+    let mut payload = Vec::with_capacity(KEXINIT.saturating_add(twice));
     KexInit {
-        cookie: &cookie,
+        cookie: &[0; 16],
         kex: list(kex.as_bytes()),
         host_key: list(host_key.as_bytes()),
         cipher_c2s: list(ciphers.as_bytes()),
@@ -126,7 +137,7 @@ pub(crate) fn build_kexinit(
         reserved: 0,
     }
     .encode(&mut payload);
-    Ok(payload)
+    payload
 }
 
 /// Chooses the algorithms, as `side` sees it. Strictness does not matter here.

@@ -1,5 +1,7 @@
 //! Authentication messages, RFC 4252.
 
+use alloc::vec::Vec;
+
 use core::fmt;
 
 use bytes::BufMut;
@@ -162,16 +164,12 @@ impl<'a> Message<'a> for UserauthRequest<'a> {
     }
 }
 
-/// Writes what a `publickey` signature covers: the session id and the request up to its key, with the
-/// signature flag set (RFC 4252 §7).
-pub fn put_signed_data(
-    session_id: &[u8],
-    user: &str,
-    service: &str,
-    algorithm: &str,
-    key: &[u8],
-    out: &mut impl BufMut,
-) {
+/// What a `publickey` signature covers: the session id and the request up to its key, with the signature flag set
+/// (RFC 4252 §7).
+pub fn signed_data(session_id: &[u8], user: &str, service: &str, algorithm: &str, key: &[u8]) -> Vec<u8> {
+    let fields = [session_id, user.as_bytes(), service.as_bytes(), algorithm.as_bytes(), key];
+    let size = fields.iter().map(|field| field.len().saturating_add(4)).fold(16, usize::saturating_add);
+    let mut out = Vec::with_capacity(size);
     out.put_string(session_id);
     out.put_u8(number::USERAUTH_REQUEST);
     out.put_string(user.as_bytes());
@@ -180,6 +178,7 @@ pub fn put_signed_data(
     out.put_bool(true);
     out.put_string(algorithm.as_bytes());
     out.put_string(key);
+    out
 }
 
 messages! {

@@ -1,0 +1,80 @@
+//! What a handshake allocates: both ends, from nothing to a login and the close.
+
+use std::sync::Arc;
+
+use ssh_proto::crypto::{aws_lc, rustcrypto};
+use ssh_proto::{
+    AuthVerdict, Client, ClientConfig, ClientEvent, Credential, Disconnect, InputPool, KeyPair, Server,
+    ServerConfig, ServerEvent,
+};
+use ssh_tests::{Peer, Seeded};
+
+use super::{Adapter, NOW, allocations, turn};
+
+/// Connects, exchanges keys, logs in with a key, and closes, in one thread over buffers that both adapters would have.
+fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, key: &KeyPair) {
+    let mut client = Adapter {
+        conn: Client::connect(Arc::clone(client), Box::new(Seeded::new(1))),
+        pool: InputPool::new(),
+    };
+    let mut server = Adapter {
+        conn: Server::connect(Arc::clone(server), Box::new(Seeded::new(2))),
+        pool: InputPool::new(),
+    };
+    client.conn.authenticate("user", Credential::PublicKey { key: key.clone(), probe: false }).unwrap();
+    let mut logged_in = [false; 2];
+    loop {
+        let mut busy = client.take(&mut server.conn) | server.take(&mut client.conn);
+        client.conn.handle_input(NOW, client.pool.buffer());
+        server.conn.handle_input(NOW, server.pool.buffer());
+        while let Some(event) = client.conn.poll_event() {
+            busy = true;
+            match event {
+                ClientEvent::HostKey(check) => client.conn.accept_host_key(check).unwrap(),
+                ClientEvent::Authenticated => logged_in[0] = true,
+                _ => {}
+            }
+        }
+        while let Some(event) = server.conn.poll_event() {
+            busy = true;
+            match event {
+                ServerEvent::Auth(request) => server.conn.reply_auth(request, AuthVerdict::Accept).unwrap(),
+                ServerEvent::Authenticated(_) => logged_in[1] = true,
+                _ => {}
+            }
+        }
+        if !busy {
+            break;
+        }
+    }
+    assert_eq!(logged_in, [true; 2]);
+    client.conn.close(Disconnect::by_application());
+    while server.take(&mut client.conn) {}
+}
+
+#[test]
+fn a_handshake_of_both_ends_takes_few_allocations() {
+    let _turn = turn();
+    let all = [
+        (
+            "rustcrypto",
+            &rustcrypto::PROVIDER,
+            rustcrypto::Ed25519Signer::from_seed(&[7; 32]).unwrap().key_pair(),
+        ),
+        ("aws-lc-rs", &aws_lc::PROVIDER, aws_lc::Ed25519Signer::from_seed(&[7; 32]).unwrap().key_pair()),
+    ];
+    for (name, provider, key) in all {
+        for kex in ["curve25519-sha256", "mlkem768x25519-sha256", "ecdh-sha2-nistp256"] {
+            let client = ClientConfig::builder(provider).kex(&[kex]).build().unwrap();
+            let server = ServerConfig::builder(provider).host_key(key.clone()).build().unwrap();
+            let mut least = usize::MAX;
+            for _ in 0..5 {
+                let before = allocations();
+                handshake(&client, &server, &key);
+                least = least.min(allocations() - before);
+            }
+            println!("{name} {kex}: {least} allocations for a handshake, both ends");
+            assert!(least <= 100, "{name} {kex}: {least}");
+        }
+    }
+}
