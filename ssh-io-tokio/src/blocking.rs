@@ -22,29 +22,40 @@ impl<F> Drop for Waiting<F> {
 }
 
 /// Does it where that holds nobody up: on a thread of this runtime, or else of the one at hand. Where there is
-/// none, nobody else's turn is known of, and it is done right here.
+/// none, or they ended before they came to it, nobody else's turn is known of, and it is done right here.
 ///
 /// Cancel-safe: what has not begun is dropped at once. A panic goes on here.
 ///
 /// # Errors
-/// [`io::Error`] when the runtime ended before it came to this.
+/// [`io::Error`] should a runtime end in the middle of it.
 pub(crate) async fn blocking<T: Send + 'static>(
     runtime: Option<Handle>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    let Some(runtime) = runtime.or_else(|| Handle::try_current().ok()) else { return Ok(work()) };
     let work = Arc::new(Mutex::new(Some(work)));
     let _waiting = Waiting(Arc::clone(&work));
-    let done = runtime.spawn_blocking(move || {
-        let work = take(&work)?;
-        Some(work())
-    });
-    match done.await {
-        // It is there as long as somebody waits.
-        Ok(done) => done.ok_or_else(|| io::ErrorKind::Interrupted.into()),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(ended) => Err(ended.into()),
-        },
+    if let Some(runtime) = runtime
+        && let Some(done) = on_thread(runtime, &work).await
+    {
+        return Ok(done);
+    }
+    if let Ok(runtime) = Handle::try_current()
+        && let Some(done) = on_thread(runtime, &work).await
+    {
+        return Ok(done);
+    }
+    // It is there as long as nobody began with it.
+    take(&work).map(|work| work()).ok_or_else(|| io::ErrorKind::Interrupted.into())
+}
+
+/// Does it on a thread of this runtime; `None` when that ended before it came to this. A panic goes on here.
+async fn on_thread<T: Send + 'static>(
+    runtime: Handle,
+    work: &Arc<Mutex<Option<impl FnOnce() -> T + Send + 'static>>>,
+) -> Option<T> {
+    let work = Arc::clone(work);
+    match runtime.spawn_blocking(move || take(&work).map(|work| work())).await {
+        Ok(done) => done,
+        Err(error) => error.try_into_panic().map_or(None, |panic| resume_unwind(panic)),
     }
 }

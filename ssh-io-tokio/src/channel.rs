@@ -62,18 +62,30 @@ fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&Context<'_>) -> Poll
 ///
 /// Reads and writes are cancel-safe: what was not reported as read or written was not. That goes for each single
 /// one, not for calls made of several, such as `read_exact` and `write_all`. `flush` waits until the transport took
-/// what was written, asked and said before; `shutdown` says that no more input follows, and flushes. Both are
-/// cancel-safe: they can be called again, and the end of the input is said at the first poll. Requests that wait for the end of a key exchange, or for room, are waited for first: those that other
-/// handles go on making meanwhile, without a pause, hold up a flush for as long.
+/// what was written, asked and said before, by whatever handle on the channel; `shutdown` says that no more input
+/// follows, and flushes. Both are cancel-safe: they can be called again, and the end of the input is said at the first
+/// poll. Requests that wait for the end of a key exchange, or for room, are waited for first. A call cannot be told from
+/// one that was given up and called again: what other handles go on writing and asking meanwhile, without a pause, holds
+/// up a flush for as long.
 ///
 /// Several tasks may wait on handles of their own. Each has its place, and a byte goes to whoever reads first.
 pub struct ChannelOf<R: AdapterRole> {
     core: Arc<Core<R>>,
     waiter: Waiter<R>,
-    /// How much the transport must have taken for the flush under way.
-    flush_to: Option<u64>,
+    /// What the flush under way, or one that was given up, waits for.
+    mark: Option<Mark>,
     /// This handle has ended the input.
     shut: bool,
+}
+
+/// What a flush waits for.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// So many bytes the transport must have taken,
+    sent: u64,
+    /// which cover what had been said on the channel so often. Behind that there may be a later call, and it is not
+    /// known if there is.
+    said: Option<u64>,
 }
 
 /// A client's channel.
@@ -114,7 +126,7 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// One more handle on a channel.
     fn of(core: Arc<Core<R>>) -> Self {
-        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core, flush_to: None, shut: false }
+        Self { waiter: Waiter::new(&core.shared, Some(core.id)), core, mark: None, shut: false }
     }
 
     /// The channel's id.
@@ -167,12 +179,14 @@ impl<R: AdapterRole> ChannelOf<R> {
             if state.is_mute() {
                 return Some(Err(state.gone()));
             }
-            let State { conn, channels, .. } = state;
-            let result = match conn.channel(*id) {
+            let result = match state.conn.channel(*id) {
                 Ok(mut channel) => channel.request(kind, want_reply),
                 Err(_) => Err(RequestError::Closed),
             };
-            Some(match (result, channels.get_mut(id)) {
+            if result.is_ok() {
+                state.count_said(*id);
+            }
+            Some(match (result, state.channels.get_mut(id)) {
                 (Err(RequestError::Full), _) => return None,
                 (Err(error), _) => Err(error.into()),
                 (Ok(()), Some(news)) => Ok(expect(&mut news.replies)),
@@ -281,6 +295,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             if !state.is_mute() {
                 if let Ok(mut channel) = state.conn.channel(self.core.id) {
                     let _ = channel.eof();
+                    state.count_said(self.core.id);
                 }
                 said = true;
             }
@@ -293,6 +308,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         self.core.shared.command(|state, _| {
             if let Ok(mut channel) = state.conn.channel(self.core.id) {
                 channel.close();
+                state.count_said(self.core.id);
             }
         });
     }
@@ -429,7 +445,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
     }
 
-    fn poll_write_stream(&mut self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write_stream(&self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {
         let Core { shared, id } = &*self.core;
         // Dropped behind the guard, as it is declared before it.
         let _stale;
@@ -443,10 +459,9 @@ impl<R: AdapterRole> ChannelOf<R> {
         };
         match result {
             Ok(n) => {
+                state.count_said(*id);
                 drop(state);
                 shared.work.notify_one();
-                // One that was given up does not cover this.
-                self.flush_to = None;
                 Poll::Ready(Ok(n))
             }
             Err(WriteError::Blocked) => {
@@ -460,14 +475,16 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
     }
 
-    /// Waits until the transport took what was there at the first call.
+    /// Waits until the transport took what was there at the first call, and what was said on the channel since.
     fn poll_flush_output(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         // Dropped behind the guard, as it is declared before it.
         let _stale;
         let mut state = self.core.shared.lock();
+        let said = state.said(self.core.id);
+        self.mark = self.mark.filter(|mark| mark.said == said);
         // What a key exchange holds back is not among the output yet. It will be, and whoever flushes is woken
         // when the transport takes some of that.
-        if self.flush_to.is_none()
+        if self.mark.is_none()
             && !state.is_mute()
             && state.conn.channel(self.core.id).is_ok_and(|channel| !channel.is_drained())
         {
@@ -476,15 +493,15 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
         let (sent, unsent) = state.progress();
         // What was to leave may be thrown away by now, so that nothing seems left to send.
-        let fresh = self.flush_to.is_none();
-        let reached = sent >= *self.flush_to.get_or_insert(unsent);
+        let fresh = self.mark.is_none();
+        let reached = sent >= self.mark.get_or_insert(Mark { sent: unsent, said }).sent;
         let mute = state.is_mute();
         if mute && (fresh || !reached) {
-            self.flush_to = None;
+            self.mark = None;
             return Poll::Ready(Err(state.gone().into()));
         }
         if reached {
-            self.flush_to = None;
+            self.mark = None;
             return Poll::Ready(Ok(()));
         }
         _stale = state.flushers.add(&self.waiter, cx);
@@ -494,7 +511,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     fn poll_end_input(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut {
             self.finish_input()?;
-            (self.shut, self.flush_to) = (true, None);
+            self.shut = true;
         }
         self.poll_flush_output(cx)
     }

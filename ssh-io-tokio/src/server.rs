@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -241,7 +242,8 @@ impl Server {
     }
 
     /// Accepts clients until [`shutdown`](Self::shutdown), and has `serve` answer what each asks, on a task of
-    /// its own. A client's connection ends when its future does, also by a panic.
+    /// its own. A client's connection ends when its future does, also by a panic, and by one of `serve` itself, which
+    /// is called again for the next client. The client reads that it ends, and the others stay.
     ///
     /// A failure to accept one client, for want of descriptors, is waited out.
     ///
@@ -275,7 +277,9 @@ impl Server {
                         let (connection, place) = connections.begin(&self.signers, stream, startup);
                         // Also when clones of the connection live on.
                         let end = CloseOnDrop(Arc::clone(connection.shared()));
-                        let answering = serve(connection, from);
+                        let begin = AssertUnwindSafe(|| serve(connection, from));
+                        // The others are not to go with this one.
+                        let Ok(answering) = catch_unwind(begin) else { continue };
                         connections.tasks.spawn(async move {
                             let _held = (place, end);
                             answering.await;

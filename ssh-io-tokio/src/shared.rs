@@ -30,6 +30,8 @@ pub(crate) struct ChannelNews {
     pub(crate) replies: Replies,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) closed: bool,
+    /// How often handles had something to say: what they wrote, asked, and said of the end.
+    said: u64,
     pub(crate) waiters: ChannelWaiters,
 }
 
@@ -165,6 +167,18 @@ impl<R: AdapterRole> State<R> {
     /// How many bytes the transport took, and will have taken when all that is there now has left.
     pub(crate) fn progress(&self) -> (u64, u64) {
         (self.sent, self.sent + self.conn.memory_usage().output as u64)
+    }
+
+    /// A handle had something to say on a channel. A flush that was given up before does not cover it.
+    pub(crate) fn count_said(&mut self, id: ChannelId) {
+        if let Some(news) = self.channels.get_mut(&id) {
+            news.said += 1;
+        }
+    }
+
+    /// How often that was so.
+    pub(crate) fn said(&self, id: ChannelId) -> Option<u64> {
+        self.channels.get(&id).map(|news| news.said)
     }
 
     /// The transport has ended.

@@ -182,6 +182,56 @@ async fn a_flush_of_what_never_left_fails() {
     assert!(within(channel.shutdown()).await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_flush_behind_one_that_was_given_up_waits_for_what_was_said_in_between() {
+    #[derive(Debug, Clone, Copy)]
+    enum More {
+        Data,
+        Request,
+        Eof,
+        Close,
+    }
+    let cases = [
+        (More::Data, false),
+        (More::Request, false),
+        (More::Eof, false),
+        (More::Close, false),
+        (More::Request, true),
+    ];
+    for (more, shut) in cases {
+        let Rig { client, switch, .. } = logged_in(doorman).await;
+        let mut channel = client.open_session().await.unwrap();
+        let mut other = channel.clone();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        switch.set(Writes::Stall);
+        channel.write_all(b"first").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut flush = async || if shut { channel.shutdown().await } else { channel.flush().await };
+        assert!(poll_once(pin!(flush())).await.is_none(), "nothing leaves");
+        if shut {
+            // The end of the input is to leave next, apart from what follows.
+            switch.set(Writes::StallAfterOne);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        match more {
+            More::Data => other.write_all(b"more").await.unwrap(),
+            More::Request => other.signal("TERM").await.unwrap(),
+            More::Eof => other.finish_input().unwrap(),
+            More::Close => other.close(),
+        }
+        let before = client.memory_usage().output;
+        // What was there before leaves.
+        switch.set(Writes::StallAfterOne);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let left = client.memory_usage().output;
+        assert!(0 < left && left < before, "{more:?}: {left} of {before}");
+        assert!(poll_once(pin!(flush())).await.is_none(), "{more:?}: it has not left");
+        switch.set(Writes::Pass);
+        at_once(flush()).await.unwrap();
+        assert_eq!(client.memory_usage().output, 0, "{more:?}");
+    }
+}
+
 /// Checks that what is said just behind the start of a key exchange is waited for, and arrives: the exchange
 /// holds it back.
 async fn is_waited_for_behind_an_exchange(

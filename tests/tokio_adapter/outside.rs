@@ -1,6 +1,7 @@
 //! Handles that are used outside of any runtime, of a connection whose driver has one.
 
 use std::pin::pin;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread, ThreadId};
@@ -9,7 +10,7 @@ use ssh_io_tokio::{Asked, Client, Error, HostKeys, ServerConnection, read_key_fi
 use ssh_proto::keys::HostKeyRejection;
 use ssh_proto::{AuthVerdict, Entropy, KeyPair, SignRefused, Signature, Signer, ToSign};
 use ssh_tests::{null, null_client, null_server};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ssh-proto/src/keys/testdata/ed25519");
 
@@ -85,4 +86,36 @@ fn a_client_that_outlives_its_runtime_is_told_how_the_connection_ended() {
     drop(runtime);
     let told = block_on(client.auth_key_file("me", FILE, None));
     assert!(matches!(told, Err(Error::Closed(_))), "{told:?}");
+}
+
+/// A runtime takes no work for its threads any more.
+async fn takes_no_more(handle: &Handle) {
+    while handle.spawn_blocking(|| ()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_a_runtime_that_goes_does_not_come_to_any_more_is_done_elsewhere() {
+    for at_hand in [true, false] {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let client = connect(&runtime, HostKeys::DangerousAcceptAny).unwrap();
+        // Its only worker is busy while it goes, and so the driver is there still.
+        let ((begun, busy), (leave, stay)) = (channel::<()>(), channel::<()>());
+        runtime.spawn(async move {
+            begun.send(()).unwrap();
+            let _ = stay.recv();
+        });
+        busy.recv().unwrap();
+        let handle = runtime.handle().clone();
+        let going = thread::spawn(move || drop(runtime));
+        let other = Builder::new_current_thread().build().unwrap();
+        other.block_on(takes_no_more(&handle));
+        // The file is read: it is no key.
+        let reading = client.auth_key_file("me", format!("{FILE}.pub"), None);
+        let read = if at_hand { other.block_on(reading) } else { block_on(reading) };
+        drop(leave);
+        going.join().unwrap();
+        assert!(matches!(read, Err(Error::PrivateKey(_))), "{read:?}");
+    }
 }

@@ -1,7 +1,11 @@
-//! A provider whose code panics.
+//! Code of others that panics: a provider's, and that of wakers.
 
+use std::future::Future;
 use std::io::ErrorKind;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ssh_io_tokio::{Channel, Client, Error, HostKeys, ServerConnection};
@@ -200,5 +204,46 @@ async fn a_server_and_a_driver_dropped_over_a_provider_that_panics_end_the_conne
             assert_eq!(within(driver).await.unwrap(), over);
         }
         assert_eq!(within(client.closed()).await, CloseReason::Eof);
+    }
+}
+
+/// A waker that panics, as that of an executor that is full may.
+struct Full;
+
+impl Wake for Full {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker panics, as the test asks it to");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_behind_a_waker_that_panics_are_woken_all_the_same() {
+    for in_a_panic in [false, true] {
+        let Rig { client, driver, remote, .. } = start(null_client(), null_server(), doorman).log_in().await;
+        let (mut first, mut second) =
+            (client.open_session().await.unwrap(), client.open_session().await.unwrap());
+        let ids = remote.with(|end| end.accepted.clone());
+        let waker = Waker::from(Arc::new(Full));
+        let mut buffer = [0; 9];
+        let mut unlucky = pin!(first.read(&mut buffer));
+        assert!(unlucky.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let reading = tokio::spawn(async move { second.read(&mut [0; 9]).await });
+        tokio::task::yield_now().await;
+        if in_a_panic {
+            // The process lives on.
+            drop_in_a_panic(client).await;
+            assert!(at_once(reading).await.unwrap().is_err());
+            within(driver).await.unwrap();
+        } else {
+            // In one piece, so that both are woken in one turn.
+            remote.with(|end| {
+                for id in ids {
+                    end.conn.channel(id).unwrap().write(Stream::Data, b"data").unwrap();
+                }
+            });
+            assert!(at_once(driver).await.unwrap_err().is_panic());
+            let error = at_once(reading).await.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+        }
     }
 }

@@ -88,6 +88,13 @@ struct Running {
 }
 
 async fn running_with(startups: Startups) -> Running {
+    running_as(startups, |connection, _| answer(connection)).await
+}
+
+async fn running_as<F: Future<Output = ()> + Send + 'static>(
+    startups: Startups,
+    begin: impl FnMut(ServerConnection, SocketAddr) -> F + Send + 'static,
+) -> Running {
     let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
     let fingerprint = key.public.fingerprint();
     let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();
@@ -95,7 +102,7 @@ async fn running_with(startups: Startups) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let for_task = server.clone();
-    let serving = tokio::spawn(async move { for_task.serve(listener, |conn, _| answer(conn)).await });
+    let serving = tokio::spawn(async move { for_task.serve(listener, begin).await });
     Running { server, address, serving, fingerprint }
 }
 
@@ -262,6 +269,31 @@ async fn ad_12_a_panic_of_whoever_answers_ends_that_connection_alone() {
     assert!(matches!(unlucky.closed().await, CloseReason::PeerDisconnected { .. }));
     echo(lucky.open_session().await.unwrap(), 1000).await;
     echo(running.client().await.open_session().await.unwrap(), 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ad_12_a_panic_of_whoever_has_a_client_answered_ends_that_connection_alone() {
+    let (keep, mut kept) = tokio::sync::mpsc::unbounded_channel();
+    let mut clients = 0;
+    let running = running_as(Startups::default(), move |connection, _| {
+        keep.send(connection.clone()).unwrap();
+        clients += 1;
+        assert!(clients != 2, "whoever begins with a client panics, as the test asks it to");
+        answer(connection)
+    });
+    let running = running.await;
+    let first = running.client().await;
+    let unlucky = running.builder().connect("127.0.0.1", running.address.port()).await.map(drop);
+    let told = |reason: &CloseReason| matches!(reason, CloseReason::PeerDisconnected { code, .. } if *code == DisconnectCode::BY_APPLICATION);
+    assert!(matches!(&unlucky, Err(Error::Closed(reason)) if told(reason)), "{unlucky:?}");
+    // Although a clone of it is kept.
+    kept.recv().await.unwrap();
+    let clone = kept.recv().await.unwrap();
+    assert_eq!(clone.close_reason(), Some(CloseReason::Local(DisconnectCode::BY_APPLICATION)));
+    echo(first.open_session().await.unwrap(), 1000).await;
+    echo(running.client().await.open_session().await.unwrap(), 1000).await;
+    running.server.shutdown(Duration::ZERO).await;
+    running.serving.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -210,13 +210,7 @@ impl Connecting {
             }
         };
         shared.work.notify_one();
-        if let Err(refused) = verdict {
-            return Err(match (refused, answered) {
-                // The runtime that was to read a file went with the connection.
-                (Error::Io(_), Ok(Err(gone))) => gone,
-                (refused, _) => refused,
-            });
-        }
+        verdict?;
         match answered {
             Ok(alive) => alive.map(|()| Client { handle }),
             // The reason is on its way.
