@@ -4,6 +4,8 @@
 mod capacity;
 #[path = "flow/closing.rs"]
 mod closing;
+#[path = "flow/many.rs"]
+mod many;
 #[path = "flow/requests.rs"]
 mod requests;
 #[path = "flow/stderr.rs"]

@@ -147,11 +147,14 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         // Closing a socket with unread input would reset it, and destroy our last words.
         let _ = timeout(DRAIN_TIME, async {
             let _ = self.writer.shutdown().await;
-            let (mut drained, mut scratch) = (0, [0; 4096]);
-            while let Ok(n @ 1..) = self.reader.read(&mut scratch).await {
-                drained += n;
-                if drained > DRAIN_BYTES {
-                    break;
+            let mut drained = 0;
+            while drained <= DRAIN_BYTES {
+                // Not an array of its own: it would be part of every driver's future.
+                self.pool.buffer().clear();
+                self.pool.reserve();
+                match self.reader.read_buf(self.pool.buffer()).await {
+                    Ok(n @ 1..) => drained += n,
+                    _ => break,
                 }
             }
         })

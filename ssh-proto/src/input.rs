@@ -6,6 +6,8 @@ use bytes::BytesMut;
 
 /// The smallest buffer, for a connection that says little.
 const MIN: usize = 4 * 1024;
+/// The smallest one behind a silence, in which it is all that a connection holds of them; the least room for a read.
+const IDLE: usize = 512;
 /// The largest one.
 const MAX: usize = 256 * 1024;
 /// How many buffers there are at most.
@@ -17,7 +19,7 @@ const BUFFERS: usize = 3;
 /// data, so the buffer cannot be used again until those are gone. Growing it then would allocate anew for
 /// every packet. The pool instead turns to another buffer, takes along only the partial packet at the end,
 /// and comes back to the first one when its slices are gone. Buffers are made when needed, grow from 4 KiB
-/// to 256 KiB while reads fill them, and are given back when the connection falls silent.
+/// to 256 KiB while reads fill them, and are given back when the connection falls silent, all but 512 bytes.
 ///
 /// ```
 /// use ssh_proto::InputPool;
@@ -96,7 +98,7 @@ impl InputPool {
     /// in small pieces.
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
-        let wanted = self.size / 8;
+        let wanted = (self.size / 8).max(IDLE);
         // Enough is left behind what is there, or the slices of the front are gone.
         if self.current.spare() >= wanted || self.current.bytes.try_reclaim(wanted) {
             return self.current.spare();
@@ -134,10 +136,10 @@ impl InputPool {
     /// Nothing came for a while: large buffers are given back.
     pub fn idle(&mut self) {
         self.others.clear();
-        self.size = MIN;
+        self.size = IDLE;
         // However little is left of it, it may be large.
         if self.current.bytes.len() < MIN {
-            let mut small = Held::new(if self.current.bytes.is_empty() { 0 } else { MIN });
+            let mut small = Held::new(self.current.bytes.len());
             small.bytes.extend_from_slice(&self.current.bytes);
             self.current = small;
         }
@@ -177,7 +179,9 @@ mod tests {
         pool.idle();
         assert_eq!(pool.buffer()[..], [1; 10]);
         assert!(!pool.buffer().try_reclaim(MIN), "it was there still");
-        assert_eq!(pool.capacity(), MIN);
+        assert!(pool.capacity() < IDLE, "{}", pool.capacity());
+        pool.reserve();
+        assert!((IDLE..2 * IDLE).contains(&pool.capacity()), "{}", pool.capacity());
     }
 
     #[test]

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use ssh_io_tokio::{Asked, ServerConnection};
 use ssh_proto::{
     AuthVerdict, ChannelConfig, ChannelEvent, InputPool, RekeyPolicy, Server, ServerConfig, ServerEvent,
     Stream,
 };
-use ssh_tests::{Peer, Seeded, null_client, null_server};
+use ssh_tests::{Peer, Seeded, null_client, null_server, rustcrypto_client, rustcrypto_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 
-use super::{NOW, allocations, live, turn};
+use super::{NOW, allocations, live, since, turn};
 
 /// What a server is told to do, from outside of its task.
 #[derive(Default)]
@@ -162,5 +163,81 @@ fn a_tokio_connection_gives_its_buffers_back_when_nothing_moves() {
             // The transport in memory keeps its own buffers, and the test harness may have come by a little.
             assert!(kept < 2 * PIPE + 32 * 1024, "{kept}");
         }
+    });
+}
+
+/// What the transport in memory holds here: little, so that it can be left in the figures.
+const NARROW: usize = 1024;
+const BULK: usize = 4 << 20;
+
+/// Lets everybody in, and gives back what comes to a program.
+async fn echo(server: ServerConnection) {
+    let mut held = None;
+    while let Some(asked) = server.asked().await {
+        match asked {
+            Asked::Auth(request) => request.reply(AuthVerdict::Accept).unwrap(),
+            Asked::Open(request) => held = request.accept(ChannelConfig::default()).ok(),
+            Asked::Request(request) => {
+                request.reply(true).unwrap();
+                let (mut reader, mut writer) = held.take().expect("one channel").split();
+                tokio::spawn(async move {
+                    let mut piece = [0; PACKET];
+                    while let Ok(n @ 1..) = reader.read(&mut piece).await {
+                        writer.write_all(&piece[..n]).await.unwrap();
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_with_all_of_the_tokio_adapter_is_small_again_after_a_bulk_transfer() {
+    const LIMIT: usize = 16 * 1024;
+    let _turn = turn();
+    block_on(async {
+        let (ours, theirs) = (rustcrypto_client().build().unwrap(), rustcrypto_server().build().unwrap());
+        let mut most = (0, 0);
+        // What the process and the runtime set up once is none of the connection's.
+        for first in [true, false] {
+            let before = live();
+            let (near, far) = tokio::io::duplex(NARROW);
+            let (server, driver) = ServerConnection::start(theirs.clone(), far);
+            let driver = tokio::spawn(driver.run());
+            let serving = tokio::spawn(echo(server));
+            let builder = ssh_io_tokio::Client::with_config(ours.clone());
+            let builder = builder.host_keys(ssh_io_tokio::HostKeys::DangerousAcceptAny);
+            let client = builder.connect_over("test", 22, near).await.unwrap();
+            client.auth_password("me", "x").await.unwrap();
+            let (mut reader, mut writer) = client.open_session().await.unwrap().split();
+            writer.channel().exec("program").await.unwrap();
+            let sending = async {
+                for _ in 0..BULK / PACKET {
+                    writer.write_all(&[7; PACKET]).await.unwrap();
+                }
+            };
+            let receiving = async {
+                let (mut left, mut piece) = (BULK / PACKET * PACKET, [0; PACKET]);
+                while left > 0 {
+                    left -= reader.read(&mut piece).await.unwrap();
+                }
+            };
+            tokio::join!(sending, receiving);
+            let busy = since(before) / 2;
+            drop((reader, writer));
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let idle = since(before) / 2;
+            most = (busy, idle);
+            client.close();
+            driver.await.unwrap();
+            serving.await.unwrap();
+            drop(client);
+            assert!(first || idle <= LIMIT, "{idle}");
+        }
+        println!(
+            "ssh-io-tokio, an end's heap: {} bytes at the end of a bulk transfer, {} when idle",
+            most.0, most.1
+        );
     });
 }
