@@ -148,9 +148,9 @@ async fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faul
     serving.await.unwrap();
     // Programs and their channels end by themselves.
     until("the end of all tasks", || Handle::current().metrics().num_alive_tasks() == 0).await;
-    let (carried, calls) = (line.carried(), line.calls());
+    let (carried, calls, unread) = (line.carried(), line.calls(), line.unread());
     assert_eq!(Arc::strong_count(&line), 1, "both ends are let go");
-    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls }
+    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls, unread }
 }
 
 /// Runs sessions one after the other, each of which takes so long at most.
