@@ -3,16 +3,16 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use ssh_io_tokio::{Client, Driver, Error, HostKeys, ServerConnection, read_key_file};
 use ssh_proto::AuthError;
 use ssh_tests::{rustcrypto_client, rustcrypto_server};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::given_up::nothing_is_left;
 use crate::line::{FaultyStream, Line};
 use crate::over_tokio::{serve, talk};
 use crate::session::{COMPLAINT, DATA, STATUS, configs};
@@ -79,6 +79,14 @@ impl Drop for Known {
     fn drop(&mut self) {
         self.forget();
     }
+}
+
+/// However long what blocks takes.
+async fn nothing_is_left(line: &Arc<Line>) {
+    while Handle::current().metrics().num_alive_tasks() > 0 {
+        spawn_blocking(|| ()).await.unwrap();
+    }
+    assert_eq!(Arc::strong_count(line), 1);
 }
 
 fn serving(stream: FaultyStream) {
