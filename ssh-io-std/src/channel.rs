@@ -298,7 +298,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         self.request(&ChannelRequestKind::Pty { term: term.into(), size, modes })
     }
 
-    /// Sets a variable for the program to come. Servers often refuse; nothing is waited for.
+    /// Sets a variable for the program to come. Servers often refuse; nothing is waited for but room.
     ///
     /// # Errors
     /// As [`send_request`](Self::send_request).

@@ -23,7 +23,7 @@ use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::os::{OsEntropy, after, now};
 use crate::transport::Transport;
 
-/// How to connect, made by [`Client::builder`].
+/// How to connect, made by [`Client::with_config`].
 #[derive(Debug)]
 #[must_use]
 pub struct ClientBuilder {

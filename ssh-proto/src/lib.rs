@@ -106,8 +106,9 @@
 //!
 //! - `rustcrypto` (default): the pure-Rust provider, `crypto::rustcrypto`.
 //! - `aws-lc-rs`: the provider over AWS-LC, `crypto::aws_lc`. It needs `std` and a C compiler.
-//! - `rsa`: RSA host and user keys for it. The `rsa` crate is a release candidate, and its signing is not
-//!   hardened against local timing ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071)).
+//! - `rsa`: RSA host and user keys for `rustcrypto`, and those above 8192 bits for `aws-lc-rs`. The `rsa` crate is a
+//!   release candidate, and its signing is not hardened against local timing
+//!   ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071)).
 //! - `keys`: `known_hosts`, key files and `authorized_keys`, as pure functions.
 //! - `std`: with `keys`, the module `adapter`: what adapters over an operating system have in common.
 //! - `raw`: the inside, for tests and fuzzing; exempt from semantic versioning.

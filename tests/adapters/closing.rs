@@ -19,7 +19,7 @@ use crate::session::configs;
 use crate::tally::{PATIENCE, STD, TOKIO, given_up, survived, turn};
 
 /// Whoever is first says why, and the other one reads it, unless it was as quick.
-fn is_orderly(reason: &CloseReason) -> bool {
+pub(crate) fn is_orderly(reason: &CloseReason) -> bool {
     let by_application = DisconnectCode::BY_APPLICATION;
     match reason {
         CloseReason::Local(code) | CloseReason::PeerDisconnected { code, .. } => *code == by_application,

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 
 use ssh_io_std as blocking;
 use ssh_io_tokio::{Client, Error, HostKeys, ServerConnection};
-use ssh_proto::{ClientConfig, CloseReason, Limits, ServerConfig, TimeoutReason};
+use ssh_proto::{ChannelRequestKind, ClientConfig, CloseReason, Limits, ServerConfig, TimeoutReason};
 use ssh_tests::null_client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::given_up::until;
+use crate::given_up::{polled, until};
 use crate::line::Line;
 use crate::over_std::{self, Serves};
 use crate::over_tokio::{self, runtime, serve};
 use crate::session::{COMPLAINT, DATA, STATUS, configs, own};
-use crate::tally::{PATIENCE, STD, TOKIO, live, survived, turn};
+use crate::tally::{PATIENCE, STD, TOKIO, given_up, live, survived, turn};
 
 pub(crate) fn config(limits: impl FnOnce(&mut Limits)) -> Arc<ClientConfig> {
     null_client().with_limits(limits).build().unwrap()
@@ -352,4 +352,58 @@ fn ad_02_a_crowd_at_the_door_of_the_asynchronous_server() {
     drop(runtime);
     back_to(before);
     survived(TOKIO, "a port scan and half-open handshakes, and a good client served", 2 * CROWD);
+}
+
+// ----- Those who ask and do not wait.
+
+/// Requests on one channel whose answers nobody waits for; every so many of them somebody does wait.
+const UNHEARD: usize = 10_000;
+const HEARD_OF: usize = 16;
+
+#[test]
+fn ten_thousand_answers_that_nobody_waits_for() {
+    let _turn = turn();
+    let other = ChannelRequestKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+    runtime().block_on(async {
+        let (_line, client, _server) = logged_in(configs().0).await;
+        let channel = client.open_session().await.unwrap();
+        let (mut early, mut gave_up) = (0, 0);
+        for n in 0..UNHEARD {
+            // Some before the answer is there, and some behind it.
+            let asked = polled(n % 5 + 1, channel.request(&other)).await;
+            gave_up += usize::from(asked.is_none());
+            if n % HEARD_OF == 0 {
+                channel.request(&other).await.unwrap();
+            }
+            if n == UNHEARD / 100 {
+                early = live();
+            }
+        }
+        channel.request(&other).await.unwrap();
+        assert!(gave_up > UNHEARD / 2, "{gave_up}");
+        let late = live();
+        assert!(late <= early + NO_GROWTH, "{early} bytes early, {late} late");
+    });
+    given_up(TOKIO, "requests on one channel", UNHEARD);
+    comes_back(move || {
+        let (_line, client, _server) = blocking(configs().0);
+        let channel = client.open_session().unwrap();
+        let (mut early, mut gave_up) = (0, 0);
+        for n in 0..UNHEARD {
+            channel.set_timeout(Some(Duration::ZERO));
+            gave_up += usize::from(channel.request(&other).is_err());
+            channel.set_timeout(None);
+            if n % HEARD_OF == 0 {
+                channel.request(&other).unwrap();
+            }
+            if n == UNHEARD / 100 {
+                early = live();
+            }
+        }
+        channel.request(&other).unwrap();
+        assert!(gave_up > UNHEARD / 2, "{gave_up}");
+        let late = live();
+        assert!(late <= early + NO_GROWTH, "{early} bytes early, {late} late");
+    });
+    given_up(STD, "requests on one channel", UNHEARD);
 }

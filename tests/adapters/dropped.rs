@@ -12,6 +12,7 @@ use ssh_proto::CloseReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::closing::is_orderly;
 use crate::crowd::{comes_back, waits_until};
 use crate::given_up::{Rig, builder, connected, every_poll, on_one, polled, slow, turn_of_others};
 use crate::line::Line;
@@ -74,8 +75,9 @@ async fn everything(rig: &Rig) -> Result<(), Error> {
     channel.wait().await.map(|_| ())
 }
 
-/// A session, and what is dropped at each of its steps. Whoever waits for something at either side is told.
-fn at_each_step(what: &str, dropped: impl AsyncFn(&Rig)) {
+/// A session, and what is dropped at each of its steps. Whoever waits for something at either side is told; `right`
+/// says whether what the client and the server were told of the end is.
+fn at_each_step(what: &str, right: fn(&CloseReason, &CloseReason) -> bool, dropped: impl AsyncFn(&Rig)) {
     every_poll(what, 400, async |at| {
         let rig = connected().await;
         let (client, server) = (rig.client.clone(), rig.server.clone());
@@ -88,30 +90,46 @@ fn at_each_step(what: &str, dropped: impl AsyncFn(&Rig)) {
             // All that it waits for was there already, or it is told.
             match session.await {
                 Ok(()) | Err(Error::Closed(_)) => {}
-                // The other side let go of the transport.
-                Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => {}
+                // The other side let go of the transport, perhaps with bytes unread.
+                Err(Error::Io(error))
+                    if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
                 Err(error) => panic!("{error:?}"),
             }
         } else {
             drop(session);
         }
         assert!(rig.client.open_session().await.is_err());
-        closed.await.unwrap();
-        server_closed.await.unwrap();
+        let reasons = (closed.await.unwrap(), server_closed.await.unwrap());
+        assert!(right(&reasons.0, &reasons.1), "{what}, {at}: {reasons:?}");
         while rig.server.asked().await.is_some() {}
         drop(rig);
         done.map(Result::unwrap).is_some()
     });
 }
 
+/// Whoever closes says so, and the other one reads it whatever is on its way meanwhile.
+fn said(reason: &CloseReason) -> bool {
+    is_orderly(reason) && matches!(reason, CloseReason::Local(_))
+}
+
+fn read(reason: &CloseReason) -> bool {
+    is_orderly(reason) && !said(reason)
+}
+
 #[test]
 fn drivers() {
     let _turn = turn();
-    at_each_step("a client's driver dropped at each step", async |rig| rig.driver.abort());
-    at_each_step("a server's driver dropped at each step", async |rig| rig.server_driver.abort());
-    at_each_step("a client closed at each step", async |rig| rig.client.close());
-    at_each_step("a server closed at each step", async |rig| rig.server.close());
-    at_each_step("both sides closed at each step", async |rig| {
+    let [any, client, server, both]: [fn(&_, &_) -> bool; 4] = [
+        |_, _| true,
+        |client, server| said(client) && read(server),
+        |client, server| read(client) && said(server),
+        |client, server| is_orderly(client) && is_orderly(server),
+    ];
+    at_each_step("a client's driver dropped at each step", any, async |rig| rig.driver.abort());
+    at_each_step("a server's driver dropped at each step", any, async |rig| rig.server_driver.abort());
+    at_each_step("a client closed at each step", client, async |rig| rig.client.close());
+    at_each_step("a server closed at each step", server, async |rig| rig.server.close());
+    at_each_step("both sides closed at each step", both, async |rig| {
         rig.client.close();
         rig.server.close();
     });

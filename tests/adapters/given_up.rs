@@ -1,5 +1,6 @@
-//! Every future of `ssh-io-tokio` given up at each of its polls, and everything else dropped at each step, on a
-//! connection that is used afterwards.
+//! The futures of a client given up at each of their polls, on a connection that is used afterwards. Those that read
+//! files are in [`from_files`](crate::from_files), those of a server's channels in [`served`](crate::served), its
+//! others in [`serving`](crate::serving).
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -71,6 +71,8 @@ pub(crate) struct Faults {
     pub(crate) cut_out: Option<(usize, Cut)>,
     /// What is read behind the peer's end.
     pub(crate) garbage: Vec<u8>,
+    /// Nothing that is written leaves before it is flushed.
+    pub(crate) holds_back: bool,
 }
 
 /// What somebody on the way does, once, to what an end writes.
@@ -143,6 +145,8 @@ struct Plan {
     got: usize,
     put: usize,
     calls: Calls,
+    /// What was written and not flushed, of an end that [holds it back](Faults::holds_back).
+    unflushed: Vec<u8>,
     /// Reads wait, whatever there is.
     deaf: bool,
     /// What is done to the bytes behind those that still pass as they are, and what is held back for it.
@@ -172,6 +176,8 @@ impl Plan {
 pub(crate) struct Calls {
     pub(crate) writes: usize,
     pub(crate) flushes: usize,
+    /// How much had been written when the call of a number did what that one alone does.
+    pub(crate) struck: Option<usize>,
 }
 
 #[derive(Default)]
@@ -200,6 +206,11 @@ impl State {
         for lane in &mut self.lanes {
             lane.reader.take().into_iter().chain(lane.writer.take()).for_each(Waker::wake);
         }
+    }
+
+    /// What an end wrote leaves.
+    fn let_out(&mut self, side: usize) {
+        self.lanes[side].bytes.extend(self.plans[side].unflushed.drain(..));
     }
 
     fn break_off(&mut self, cut: Cut) {
@@ -274,6 +285,7 @@ impl State {
             other => {
                 plan.calls.writes += 1;
                 plan.writes.done();
+                plan.calls.struck = own.map(|_| plan.put).or(plan.calls.struck);
                 return Some(other.fails(0));
             }
         }
@@ -287,7 +299,11 @@ impl State {
         plan.calls.writes += 1;
         plan.writes.done();
         plan.put += most;
-        lane.bytes.extend(plan.carried(&src[..most]));
+        let carried = plan.carried(&src[..most]);
+        match plan.faults.holds_back {
+            true => plan.unflushed.extend(carried),
+            false => lane.bytes.extend(carried),
+        }
         Some(Ok(most))
     }
 
@@ -300,7 +316,10 @@ impl State {
         }
         plan.calls.flushes += 1;
         plan.flushes.done();
-        step.fails(())
+        plan.calls.struck = own.map(|_| plan.put).or(plan.calls.struck);
+        step.fails(())?;
+        self.let_out(side);
+        Ok(())
     }
 }
 
@@ -351,6 +370,12 @@ impl Line {
         [state.plans[0].calls, state.plans[1].calls]
     }
 
+    /// How much of what is behind its peer's end each end did not read.
+    pub(crate) fn unread(&self) -> [usize; 2] {
+        let state = self.lock();
+        [state.plans[0].faults.garbage.len(), state.plans[1].faults.garbage.len()]
+    }
+
     /// Whether an end reads nothing, whatever there is.
     pub(crate) fn set_deaf(&self, side: usize, deaf: bool) {
         let mut state = self.lock();
@@ -385,6 +410,12 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
+        let mut state = self.line.lock();
+        // A socket that is closed with bytes unread resets its connection.
+        if state.broken.is_none() && !state.lanes[1 - self.side].bytes.is_empty() {
+            state.break_off(Cut::Reset);
+        }
+        drop(state);
         self.shut(Shutdown::Both);
     }
 }
@@ -449,7 +480,11 @@ impl Write for FaultyStream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.line.lock().flush(self.0.side)
+        let line = &self.0.line;
+        let mut state = line.lock();
+        let result = state.flush(self.0.side);
+        state.wake(&line.changed);
+        result
     }
 }
 
@@ -504,10 +539,17 @@ impl AsyncWrite for FaultyStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        later(self.0.line.lock().flush(self.0.side), cx)
+        let mut state = self.0.line.lock();
+        let result = later(state.flush(self.0.side), cx);
+        if result.is_ready() {
+            state.wake(&self.0.line.changed);
+        }
+        result
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Which implies a flush.
+        self.0.line.lock().let_out(self.0.side);
         self.0.shut(Shutdown::Write);
         Poll::Ready(Ok(()))
     }

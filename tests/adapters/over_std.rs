@@ -141,8 +141,8 @@ fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faults; 2]
     drop(server);
     // Threads drop their last handles a moment behind their end.
     waits_until("the end of both ends", || Arc::strong_count(&line) == 1);
-    let (carried, calls) = (line.carried(), line.calls());
-    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls }
+    let (carried, calls, unread) = (line.carried(), line.calls(), line.unread());
+    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls, unread }
 }
 
 /// Runs sessions, some at a time; a panic when one does not come back.

@@ -41,6 +41,15 @@ pub(crate) async fn serve_by(
     server: ServerConnection,
     ask: impl AsyncFn(&ServerConnection) -> Option<Asked>,
 ) {
+    serve_with(server, ask, |channel| drop(tokio::spawn(program(channel)))).await;
+}
+
+/// As [`serve_by`]; `run` gets the channels on which a program is to run.
+pub(crate) async fn serve_with(
+    server: ServerConnection,
+    ask: impl AsyncFn(&ServerConnection) -> Option<Asked>,
+    run: impl Fn(ServerChannel),
+) {
     let mut channels: Vec<ServerChannel> = Vec::new();
     while let Some(asked) = ask(&server).await {
         // What fails does so because the connection is gone, which ends the loop.
@@ -52,7 +61,7 @@ pub(crate) async fn serve_by(
                 let exec = matches!(request.kind(), ChannelRequestKind::Exec(_));
                 let _ = request.reply(true);
                 if let Some(at) = at.filter(|_| exec) {
-                    tokio::spawn(program(channels.swap_remove(at)));
+                    run(channels.swap_remove(at));
                 }
             }
             Asked::ChannelClosed(id) => channels.retain(|channel| channel.id() != id),
@@ -148,9 +157,9 @@ async fn session(configs: &(Arc<ClientConfig>, Arc<ServerConfig>), faults: [Faul
     serving.await.unwrap();
     // Programs and their channels end by themselves.
     until("the end of all tasks", || Handle::current().metrics().num_alive_tasks() == 0).await;
-    let (carried, calls) = (line.carried(), line.calls());
+    let (carried, calls, unread) = (line.carried(), line.calls(), line.unread());
     assert_eq!(Arc::strong_count(&line), 1, "both ends are let go");
-    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls }
+    Ended { client: result, waiter, after, rekeys, server: reason, carried, calls, unread }
 }
 
 /// Runs sessions one after the other, each of which takes so long at most.

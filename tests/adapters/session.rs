@@ -50,6 +50,8 @@ pub(crate) struct Ended {
     /// How many bytes each side wrote.
     pub(crate) carried: [usize; 2],
     pub(crate) calls: [Calls; 2],
+    /// How much each side did not read of what is behind the other's end.
+    pub(crate) unread: [usize; 2],
 }
 
 /// An error of a stream as the call's own.

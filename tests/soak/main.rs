@@ -11,14 +11,14 @@ mod server;
 
 use std::env;
 use std::error::Error;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use ssh_io_std::ssh_proto::crypto::PROVIDER;
-use ssh_io_std::ssh_proto::{ClientConfig, ExitStatus};
+use ssh_io_std::ssh_proto::{ClientConfig, CloseReason, ExitStatus};
 use ssh_io_std::{Client, HostKeys};
 
 use attack::Attack;
@@ -113,7 +113,7 @@ impl Served {
         let client = loop {
             match self.log_in(config) {
                 Ok(client) => break client,
-                Err(error) if begin.elapsed() > PATIENCE => return Err(error),
+                Err(error) if !hung_up(&*error) || begin.elapsed() > PATIENCE => return Err(error),
                 Err(_) => refused += 1,
             }
         };
@@ -138,6 +138,18 @@ impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Whether a client was not let in for want of room: the server ended the connection, and said nothing. Closing a
+/// socket with bytes unread resets it.
+fn hung_up(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref() {
+        Some(ssh_io_std::Error::Closed(reason)) => *reason == CloseReason::Eof,
+        Some(ssh_io_std::Error::Io(error)) => {
+            matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+        }
+        _ => false,
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 
 use clap::Parser;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use ssh_io_std::ssh_proto::crypto::{Ed25519Signer, PROVIDER};
@@ -184,7 +184,7 @@ fn has_room(env: &[(Vec<u8>, Vec<u8>)], name: &[u8], value: &[u8]) -> bool {
 
 /// Has a signal that ends this process end the programs first.
 fn kill_programs_on_exit(sessions: Sessions) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     thread::Builder::new().spawn(move || {
         if let Some(signal) = signals.forever().next() {
             // Kept to the end: no program starts any more.

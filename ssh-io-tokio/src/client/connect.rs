@@ -18,7 +18,7 @@ use crate::driver::Driver;
 use crate::host_key::{HostKeyQuestion, HostKeys};
 use crate::shared::Shared;
 
-/// How to connect, made by [`Client::builder`].
+/// How to connect, made by [`Client::with_config`].
 #[derive(Debug)]
 #[must_use]
 pub struct ClientBuilder {

@@ -241,7 +241,7 @@ fn sessions_without_a_program_make_room_too() {
 fn a_signal_that_ends_serve_ends_the_commands() {
     let _watchdog = Watchdog::new("serve, signals".into());
     let rig = Rig::share();
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let serve = Serve::start(&rig, "ssh-ed25519");
         let mut commands: Vec<(Ssh, Pid, Pid)> = (0..2)
             .map(|_| {
