@@ -91,19 +91,20 @@ impl<R: AdapterRole> Shared<R> {
                             guard.conn.consume_output(n);
                         }
                     }
-                    Err(error) if is_timeout(&error) => guard.tick(self),
+                    Err(error) if is_timeout(&error) => {}
                     Err(error) => {
                         out.clear();
                         guard.fail(error);
                     }
                 }
+                // Also behind one that made a little way: it may be one of many.
+                guard.tick(self);
                 if guard.gave_up_output() && !out.is_empty() {
                     out.clear();
                     guard.broken.get_or_insert(StdInstant::now());
                 }
             }
             guard.spare = out;
-            guard.process(self);
         }
         guard.writer = Writer::Home(writer);
         guard
