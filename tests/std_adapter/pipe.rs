@@ -18,6 +18,8 @@ pub(crate) enum Hold {
     TimeOut,
     /// They take a byte each, after a moment.
     Trickle,
+    /// They fail at once, as those of a file that does not block.
+    Refuse,
     /// They stay until the transport ends.
     ForEver,
 }
@@ -160,6 +162,7 @@ impl Write for WriteEnd {
             wake.notify_all();
             let held = |contents: &mut Contents| contents.hold.is_some() && !contents.ended;
             contents = match hold {
+                Hold::Refuse => return Err(ErrorKind::WouldBlock.into()),
                 Hold::ForEver => wake.wait_while(contents, held).unwrap(),
                 Hold::TimeOut | Hold::Trickle => {
                     let (mut contents, result) =
