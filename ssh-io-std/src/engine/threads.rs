@@ -276,6 +276,11 @@ impl<R: AdapterRole> Drop for Finished<'_, R> {
         *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut guard = self.0.lock();
         (self.0.role.let_go)(&mut guard.kept);
+        // A handle may be kept for long.
+        guard.pool = InputPool::new();
+        if !guard.dead {
+            guard.cool_down();
+        }
         self.0.finished.store(true, Ordering::SeqCst);
         self.0.changed.notify_all();
     }
