@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -47,7 +48,7 @@ impl Server {
 
     /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before. A
     /// handler may keep its connection: it ends with the client, with the [`shutdown`](Self::shutdown), when it is
-    /// [closed](ServerConnection::close), and by a panic of the handler.
+    /// [closed](ServerConnection::close), and by a panic of the handler, or of `handler` when it makes one; others go on.
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
@@ -84,7 +85,9 @@ impl Server {
                     match self.begin(stream, startup) {
                         // With nothing locked: it may take its time, or end the server.
                         Ok(Some((connection, made))) => {
-                            let _ = made.send(handler(connection, from));
+                            let handler = catch_unwind(AssertUnwindSafe(|| handler(connection, from)));
+                            // Without one the connection ends.
+                            let _ = handler.map(|handler| made.send(handler));
                         }
                         Ok(None) => {}
                         Err(_) => thread::sleep(BACK_OFF),
