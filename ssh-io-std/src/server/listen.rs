@@ -165,15 +165,21 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Has a listener's `accept` return: nothing else does so everywhere. False when this failed for a reason that
 /// passes, such as a want of descriptors.
 fn wake(listener: SocketAddr) -> bool {
-    let here = match listener.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    match TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF) {
+    match TcpStream::connect_timeout(&way_to(listener), BACK_OFF) {
         Ok(_) => true,
         Err(error) => is_unreachable(&error),
     }
+}
+
+/// Where to connect to so that a listener's `accept` returns: nothing else has it do so everywhere.
+pub(super) fn way_to(listener: SocketAddr) -> SocketAddr {
+    let mut way = listener;
+    match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => way.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => way.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    way
 }
 
 /// Whether an error to connect is about the way to the listener, so that another try would fail too. That no address
