@@ -103,6 +103,37 @@ fn a_shutdown_without_grace_tells_clients_also_when_another_one_waits() {
 }
 
 #[test]
+fn a_shutdown_ends_its_own_serve_also_when_another_server_waits_first_at_the_listener() {
+    for _ in 0..5 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        // One that has served a client, and waits for the next.
+        let begin = || {
+            let (server, listener) = (Server::new(server_config().0), listener.try_clone().unwrap());
+            let ((serves, served), serving) = (channel(), server.clone());
+            let serving = thread::spawn(move || {
+                let handler = |connection, from| {
+                    let _ = serves.send(());
+                    echoes(connection, from)
+                };
+                serving.serve(&listener, handler).unwrap();
+            });
+            while served.try_recv().is_err() {
+                client_of(at).close();
+            }
+            (server, serving)
+        };
+        let ((new, goes_on), (old, ends)) = (begin(), begin());
+        comes_back("the shutdown", move || old.shutdown(Duration::ZERO));
+        comes_back("the old serve", move || ends.join().unwrap());
+        // Whoever comes now is served.
+        client_of(at).close();
+        comes_back("the other shutdown", move || new.shutdown(Duration::ZERO));
+        comes_back("the new serve", move || goes_on.join().unwrap());
+    }
+}
+
+#[test]
 fn ad_12_a_panic_while_a_handler_is_made_costs_that_client_only() {
     let server = Server::new(server_config().0);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
