@@ -519,7 +519,7 @@ fn bulk(client: &ssh_io_std::Client) {
 }
 
 #[test]
-fn an_idle_connection_with_all_of_its_adapter_is_small_again_after_a_bulk_transfer() {
+fn a_connection_with_all_of_its_adapter_is_small_again_behind_a_bulk_transfer_and_behind_its_end() {
     const LIMIT: usize = 16 * 1024;
     let _turn = turn();
     let config = rustcrypto_server().build().unwrap();
@@ -544,14 +544,24 @@ fn an_idle_connection_with_all_of_its_adapter_is_small_again_after_a_bulk_transf
     let both = connect();
     bulk(&both.0);
     let busy = (since(before)) / 2;
-    let patience = std::time::Instant::now() + PATIENCE;
-    while since(before) > 2 * LIMIT && std::time::Instant::now() < patience {
-        std::thread::yield_now();
-    }
-    let idle = (since(before)) / 2;
+    let settled = |limit| {
+        let patience = std::time::Instant::now() + PATIENCE;
+        while since(before) > limit && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        since(before)
+    };
+    let idle = settled(2 * LIMIT) / 2;
     println!("ssh-io-std, an end's heap: {busy} bytes at the end of a bulk transfer, {idle} when idle");
     assert!(idle <= LIMIT, "{idle}");
+    // However long a handle is kept.
+    bulk(&both.0);
+    let kept = both.1.clone();
     end(both);
+    let over = settled(LIMIT);
+    println!("ssh-io-std, a server's end: {over} bytes when it is over");
+    assert!(over <= LIMIT, "{over}");
+    drop(kept);
 }
 
 // ----- Under floods.

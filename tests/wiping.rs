@@ -13,6 +13,7 @@ use ssh_proto::crypto::{
     ClientExchange, Hash, KexAlgorithm, KexError, Provider, SecretEncoding, ServerShare, SharedSecret,
     rustcrypto,
 };
+use ssh_proto::keys::PrivateKey;
 use ssh_proto::raw::Message;
 use ssh_proto::raw::auth::{Method, UserauthRequest};
 use ssh_proto::{
@@ -287,6 +288,25 @@ fn a_password_of_any_length_leaves_nothing_behind_at_its_sender() {
         pair.login_with(Credential::Password(password.reveal()));
         assert_eq!(password.found(), 0, "{len} bytes");
     }
+}
+
+#[test]
+fn a_private_key_file_leaves_nothing_behind_whichever_adapter_reads_it() {
+    let _turn = turn();
+    let mut random = Seeded::new(500);
+    let key = PrivateKey::generate_ed25519(&mut random).expect("entropy");
+    let text = key.to_openssh("", &mut random).expect("entropy");
+    let hidden = Hidden(text.expose().bytes().map(|byte| byte ^ MASK).collect());
+    let file = std::env::temp_dir().join(format!("ssh-wiping-{}", std::process::id()));
+    fs::write(&file, text.expose()).expect("a place for it");
+    drop(text);
+    assert_eq!(hidden.found(), 0);
+    let read = ssh_io_std::read_key_file(&file, None).expect("a key");
+    assert_eq!((&read.public, hidden.found()), (key.public(), 0));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let read = runtime.block_on(ssh_io_tokio::read_key_file(&file, None)).expect("a key");
+    assert_eq!((&read.public, hidden.found()), (key.public(), 0));
+    fs::remove_file(&file).expect("it is there");
 }
 
 /// Sends a request with this password, whatever the client thinks of it.

@@ -1,6 +1,7 @@
 //! The client: connect, log in, open channels.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
@@ -8,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
 pub use ssh_proto::adapter::Output;
-use ssh_proto::adapter::{ClientKept, LoginStep};
-use ssh_proto::keys::load_private_key;
+use ssh_proto::adapter::{ClientKept, LoginStep, read_private_key};
 use ssh_proto::{
     AnswerError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection,
     Credential, KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SessionId, SignRefused,
@@ -472,9 +472,7 @@ impl Client {
 /// # Errors
 /// [`Error::Io`], [`Error::PrivateKey`].
 pub fn read_key_file(file: impl AsRef<Path>, passphrase: Option<&Secret<str>>) -> Result<KeyPair, Error> {
-    let contents = std::fs::read(file)?;
-    let key = load_private_key(&contents, passphrase)?;
-    key.into_key_pair().map_err(|error| io::Error::other(error).into())
+    read_private_key(File::open(file)?, passphrase)
 }
 
 #[cfg(all(test, feature = "rustcrypto"))]

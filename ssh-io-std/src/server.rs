@@ -61,6 +61,10 @@ impl Answering for Back {
         drop(guard);
         Ok(ChannelOf::new(Arc::clone(&self.0), id, wake))
     }
+
+    fn dropped(&self) {
+        self.0.lock().contain(&self.0, |_| {});
+    }
 }
 
 /// A question of a client.

@@ -24,8 +24,8 @@ pub struct Split<R, W> {
     /// that fails with `TimedOut` or `WouldBlock` is tried again a moment later.
     pub reader: R,
     /// Where ours go. Used by one thread at a time. A write that cannot go on should fail with `TimedOut` or
-    /// `WouldBlock` after a second or so, as a socket with a write timeout does: deadlines run only in between.
-    /// What a flush could not hand on it tries again when it is called again.
+    /// `WouldBlock` after a second or so, as a socket with a write timeout does: deadlines run only in between. It is
+    /// tried again a moment later. What a flush could not hand on it tries again when it is called again.
     pub writer: W,
     /// Ends the halves from any thread. [`Shutdown::Write`] tells the peer that nothing follows;
     /// [`Shutdown::Both`] must make a blocked read return, and a blocked write.

@@ -2,12 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use ssh_proto::adapter::{Error, LoginStep, Output};
-use ssh_proto::keys::load_private_key;
+use ssh_proto::adapter::{Error, LoginStep, Output, read_private_key};
 use ssh_proto::{
     AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Credential,
     KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SessionId, SignRefused,
@@ -404,9 +402,6 @@ fn read_key(
 ) -> impl Future<Output = Result<KeyPair, Error>> + Send + use<> {
     let file = file.to_owned();
     let passphrase = passphrase.map(|passphrase| Secret::from(passphrase.expose()));
-    let read = move || {
-        let key = load_private_key(&std::fs::read(file)?, passphrase.as_ref())?;
-        key.into_key_pair().map_err(|error| io::Error::other(error).into())
-    };
+    let read = move || read_private_key(std::fs::File::open(file)?, passphrase.as_ref());
     async move { blocking(runtime, read).await? }
 }

@@ -68,6 +68,10 @@ impl Answering for Back {
         self.0.work.notify_one();
         Ok(ServerChannel::new(Arc::clone(&self.0), id))
     }
+
+    fn dropped(&self) {
+        self.0.work.notify_one();
+    }
 }
 
 /// A question of a client.

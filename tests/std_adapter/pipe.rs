@@ -16,11 +16,15 @@ use crate::support::PATIENCE;
 pub(crate) enum Hold {
     /// They fail after a moment, as those of a socket with a write timeout.
     TimeOut,
+    /// They take a byte each, after a moment.
+    Trickle,
+    /// They fail at once, as those of a file that does not block.
+    Refuse,
     /// They stay until the transport ends.
     ForEver,
 }
 
-/// How long a write waits that times out.
+/// How long a write waits that times out, or that takes a byte.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
@@ -32,6 +36,8 @@ struct Contents {
     stuck: Option<Thread>,
     readers: HashSet<ThreadId>,
     writers: HashSet<ThreadId>,
+    /// How often it was written to, whatever came of it.
+    writes: usize,
     reader_gone: bool,
     writer_gone: bool,
 }
@@ -71,6 +77,11 @@ impl Flow {
     pub(crate) fn stuck(&self) -> Thread {
         assert!(self.wait(|contents| contents.stuck.is_some()), "nobody writes");
         self.lock().stuck.clone().unwrap()
+    }
+
+    /// How often it was written to, whatever came of it.
+    pub(crate) fn writes(&self) -> usize {
+        self.lock().writes
     }
 
     /// Waits until both ends of it are dropped.
@@ -144,17 +155,25 @@ impl Write for WriteEnd {
     fn write(&mut self, src: &[u8]) -> io::Result<usize> {
         let mut contents = self.0.lock();
         contents.writers.insert(thread::current().id());
+        contents.writes += 1;
         while let Some(hold) = contents.hold.filter(|_| !contents.ended) {
             contents.stuck = Some(thread::current());
             let wake = &self.0.0.1;
             wake.notify_all();
             let held = |contents: &mut Contents| contents.hold.is_some() && !contents.ended;
             contents = match hold {
+                Hold::Refuse => return Err(ErrorKind::WouldBlock.into()),
                 Hold::ForEver => wake.wait_while(contents, held).unwrap(),
-                Hold::TimeOut => {
-                    let (contents, result) = wake.wait_timeout_while(contents, WRITE_TIMEOUT, held).unwrap();
-                    if result.timed_out() {
+                Hold::TimeOut | Hold::Trickle => {
+                    let (mut contents, result) =
+                        wake.wait_timeout_while(contents, WRITE_TIMEOUT, held).unwrap();
+                    if result.timed_out() && hold == Hold::TimeOut {
                         return Err(ErrorKind::TimedOut.into());
+                    }
+                    if result.timed_out() {
+                        contents.bytes.extend(src.first());
+                        wake.notify_all();
+                        return Ok(1);
                     }
                     contents
                 }

@@ -9,10 +9,15 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Client, Error, HostKeys, OsEntropy, Server};
+use ssh_io_std::{
+    Client, Error, Handler, HostKeys, OsEntropy, Question, Server, ServerChannel, ServerConnection,
+};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::crypto::{BadTag, CipherAlgorithm, OpenPacket, PacketKeys, PacketShape, Provider, SealPacket};
-use ssh_proto::{ClientConfig, ServerConfig, StderrMode};
+use ssh_proto::{
+    AuthRequest, AuthVerdict, ChannelConfig, ChannelRequest, ClientConfig, Entropy, KeyPair, OpenRequest,
+    ServerConfig, SignRefused, Signature, Signer, StderrMode, ToSign,
+};
 
 use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, logged_in_over, server_config};
 
@@ -214,4 +219,68 @@ fn ad_12_a_server_outlives_a_cipher_that_panics() {
     comes_back("the end", move || first.closed());
     comes_back("the shutdown", move || server.shutdown(Duration::ZERO));
     comes_back("serve", move || serving.join().unwrap()).unwrap();
+}
+
+/// A handler and a host key that panic over their question when they are asked while `armed`, with the token gone.
+#[derive(Clone)]
+struct GoesWithTheToken {
+    gone: Arc<AtomicBool>,
+    armed: Arc<AtomicBool>,
+    key: KeyPair,
+    channel: Option<ServerChannel>,
+}
+
+impl GoesWithTheToken {
+    fn come_to_a_question(&self) {
+        if self.armed.load(Ordering::SeqCst) {
+            self.gone.store(true, Ordering::SeqCst);
+            panic!("whoever is asked panics, as the test asks it to");
+        }
+    }
+}
+
+impl Handler for GoesWithTheToken {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        request.reply(AuthVerdict::Accept).unwrap();
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        self.channel = Some(request.accept(ChannelConfig::default()).unwrap());
+    }
+
+    fn request(&mut self, _question: Question<ChannelRequest>) {
+        self.come_to_a_question();
+    }
+}
+
+impl Signer for GoesWithTheToken {
+    fn sign(&self, what: &ToSign<'_>, entropy: &mut dyn Entropy) -> Result<Signature, SignRefused> {
+        self.come_to_a_question();
+        self.key.signer.as_ref().unwrap().sign(what, entropy)
+    }
+}
+
+#[test]
+fn ad_12_a_question_that_goes_in_a_panic_takes_its_connection_along_and_not_the_process() {
+    for signs in [false, true] {
+        let (provider, gone, _deaf) = token();
+        let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+        let armed = Arc::<AtomicBool>::default();
+        let panics = GoesWithTheToken { gone, armed: Arc::clone(&armed), key: key.clone(), channel: None };
+        let key = KeyPair::new(key.public, Arc::new(panics.clone()));
+        let config = ServerConfig::builder(provider).host_key(key).build().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = ServerConnection::start(config, theirs, panics).unwrap();
+        let builder = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);
+        let client = builder.connect_over("test", 22, ours).unwrap();
+        client.auth_password("me", PASSWORD).unwrap();
+        armed.store(true, Ordering::SeqCst);
+        match signs {
+            // What it refuses by being dropped is sealed.
+            false => assert!(client.exec("anything").is_err()),
+            true => client.rekey(),
+        }
+        comes_back("the end", move || server.closed());
+        comes_back("the client's end", move || client.closed());
+    }
 }

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use ssh_io_std::{Client, Error, HostKeys, Server};
+use ssh_io_std::{Client, Error, HostKeys, Server, ServerConnection};
 use ssh_proto::{CloseReason, DisconnectCode, ExitStatus};
 
 use crate::handles::ALONE;
@@ -18,8 +18,11 @@ use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, server_config};
 fn serve(server: &Server) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (at, server) = (listener.local_addr().unwrap(), server.clone());
-    let handler = |_, _| Echo { channels: Vec::new(), closed: channel().0 };
-    (at, thread::spawn(move || server.serve(&listener, handler).unwrap()))
+    (at, thread::spawn(move || server.serve(&listener, echoes).unwrap()))
+}
+
+fn echoes(_: ServerConnection, _: SocketAddr) -> Echo {
+    Echo { channels: Vec::new(), closed: channel().0 }
 }
 
 fn client_of(at: SocketAddr) -> Client {
@@ -97,6 +100,67 @@ fn a_shutdown_without_grace_tells_clients_also_when_another_one_waits() {
             comes_back("the other shutdown", move || patient.join().unwrap());
         }
     }
+}
+
+#[test]
+fn a_shutdown_ends_its_own_serve_also_when_another_server_waits_first_at_the_listener() {
+    for _ in 0..5 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        // One that has served a client, and waits for the next.
+        let begin = || {
+            let (server, listener) = (Server::new(server_config().0), listener.try_clone().unwrap());
+            let ((serves, served), serving) = (channel(), server.clone());
+            let serving = thread::spawn(move || {
+                let handler = |connection, from| {
+                    let _ = serves.send(());
+                    echoes(connection, from)
+                };
+                serving.serve(&listener, handler).unwrap();
+            });
+            while served.try_recv().is_err() {
+                client_of(at).close();
+            }
+            (server, serving)
+        };
+        let ((new, goes_on), (old, ends)) = (begin(), begin());
+        comes_back("the shutdown", move || old.shutdown(Duration::ZERO));
+        comes_back("the old serve", move || ends.join().unwrap());
+        // Whoever comes now is served.
+        client_of(at).close();
+        comes_back("the other shutdown", move || new.shutdown(Duration::ZERO));
+        comes_back("the new serve", move || goes_on.join().unwrap());
+    }
+}
+
+#[test]
+fn ad_12_a_panic_while_a_handler_is_made_costs_that_client_only() {
+    let server = Server::new(server_config().0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (at, serving) = (listener.local_addr().unwrap(), server.clone());
+    let mut clients = 0;
+    let serving = thread::spawn(move || {
+        serving.serve(&listener, move |connection, from| {
+            clients += 1;
+            assert!(clients != 2, "making a handler panics, as the test asks it to");
+            echoes(connection, from)
+        })
+    });
+    let first = client_of(at);
+    let builder = Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_timeout(PATIENCE);
+    let second =
+        builder.connect("127.0.0.1", at.port()).and_then(|client| client.auth_password("me", PASSWORD));
+    match second.unwrap_err() {
+        Error::Closed(CloseReason::PeerDisconnected { code, .. }) => {
+            assert_eq!(code, DisconnectCode::BY_APPLICATION);
+        }
+        other => panic!("{other:?}"),
+    }
+    for client in [first, client_of(at)] {
+        assert_eq!(client.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
+    }
+    server.shutdown(Duration::ZERO);
+    comes_back("serve", move || serving.join().unwrap()).unwrap();
 }
 
 #[test]

@@ -199,6 +199,47 @@ fn deadlines_run_and_all_waiting_calls_return_while_the_writer_thread_is_stuck()
 }
 
 #[test]
+fn ad_01_deadlines_run_while_writes_make_little_way() {
+    let (ours, theirs) = pair();
+    let mut server = theirs.split();
+    server.writer.write_all(b"SSH-2.0-test\r\n").unwrap();
+    ours.outgoing.hold(Hold::Trickle);
+    let config = client_config(|limits| {
+        in_haste(limits);
+        limits.kex_timeout = Duration::from_millis(50);
+    });
+    let builder = Client::with_config(config).host_keys(HostKeys::DangerousAcceptAny);
+    let split = ours.split();
+    let result = comes_back("the client", move || builder.connect_over("test", 22, split));
+    match result.unwrap_err() {
+        Error::Closed(why) => assert_eq!(why, CloseReason::TimedOut(TimeoutReason::Kex)),
+        other => panic!("{other:?}"),
+    }
+    drop(server);
+    assert!(ours.outgoing.is_let_go());
+    // Its proposal alone is much more than it has time for.
+    assert!(ours.outgoing.writes() < 100, "{}", ours.outgoing.writes());
+}
+
+#[test]
+fn a_writer_that_does_not_wait_by_itself_is_not_asked_again_at_once() {
+    let (ours, theirs) = pair();
+    let server = theirs.split();
+    ours.outgoing.hold(Hold::Refuse);
+    let config = client_config(|limits| {
+        in_haste(limits);
+        limits.ident_timeout = Duration::from_millis(50);
+    });
+    let builder = Client::with_config(config).host_keys(HostKeys::DangerousAcceptAny);
+    let split = ours.split();
+    let result = comes_back("the client", move || builder.connect_over("test", 22, split));
+    assert!(matches!(result, Err(Error::Closed(CloseReason::TimedOut(TimeoutReason::Ident)))), "{result:?}");
+    drop(server);
+    assert!(ours.outgoing.is_let_go());
+    assert!(ours.outgoing.writes() < 100, "{}", ours.outgoing.writes());
+}
+
+#[test]
 fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() {
     let end = |hold, close: bool| {
         let (ours, client, session, server) = held(in_haste);

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
@@ -24,8 +25,10 @@ pub(super) const END_TIME: Duration = Duration::from_secs(3);
 pub(super) const IDLE_BUFFER: usize = 4 * 1024;
 /// What a read takes at most.
 pub(super) const MAX_CHUNK: usize = 256 * 1024;
-/// Between two reads of which the first had nothing to give, for a reader that does not wait by itself.
-const READ_PAUSE: Duration = Duration::from_millis(10);
+/// Between two reads or writes of which the first came to nothing, for a transport that does not wait by itself.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// So many writes in a row may come to nothing before the first pause: most have their turn soon.
+const HASTY_TRIES: u32 = 32;
 /// After so much time without a byte, and at most twice as much, large buffers are given back.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
@@ -79,10 +82,15 @@ impl<R: AdapterRole> Shared<R> {
             let mut out = mem::take(&mut guard.spare);
             guard.conn.swap_output(&mut out);
             self.heat(&mut guard, out.len());
-            let mut unflushed = 0;
+            let (mut unflushed, mut refused) = (0, 0);
             while !out.is_empty() {
                 drop(guard);
                 let result = write_some(&mut *writer, &out, &mut unflushed);
+                refused = if result.as_ref().is_err_and(is_timeout) { refused + 1 } else { 0 };
+                if refused > HASTY_TRIES {
+                    refused = HASTY_TRIES;
+                    thread::sleep(RETRY_PAUSE);
+                }
                 guard = self.lock();
                 match result {
                     Ok(n) => {
@@ -91,19 +99,20 @@ impl<R: AdapterRole> Shared<R> {
                             guard.conn.consume_output(n);
                         }
                     }
-                    Err(error) if is_timeout(&error) => guard.tick(self),
+                    Err(error) if is_timeout(&error) => {}
                     Err(error) => {
                         out.clear();
                         guard.fail(error);
                     }
                 }
+                // Also behind one that made a little way: it may be one of many.
+                guard.tick(self);
                 if guard.gave_up_output() && !out.is_empty() {
                     out.clear();
                     guard.broken.get_or_insert(StdInstant::now());
                 }
             }
             guard.spare = out;
-            guard.process(self);
         }
         guard.writer = Writer::Home(writer);
         guard
@@ -216,7 +225,7 @@ impl<R: AdapterRole> Shared<R> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // A reader's own timeout says nothing of the peer, unless nothing can come any more.
                 Err(error) if is_timeout(&error) => {
-                    let guard = self.wait_for(self.lock(), &self.wanted, Some(READ_PAUSE));
+                    let guard = self.wait_for(self.lock(), &self.wanted, Some(RETRY_PAUSE));
                     if guard.unblocked {
                         break self.read_end(guard, None);
                     }
@@ -267,6 +276,11 @@ impl<R: AdapterRole> Drop for Finished<'_, R> {
         *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut guard = self.0.lock();
         (self.0.role.let_go)(&mut guard.kept);
+        // A handle may be kept for long.
+        guard.pool = InputPool::new();
+        if !guard.dead {
+            guard.cool_down();
+        }
         self.0.finished.store(true, Ordering::SeqCst);
         self.0.changed.notify_all();
     }

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct Server {
     config: HostSigners,
     startups: Startups,
     running: Arc<Mutex<Running>>,
+    /// One does not wait for clients any more.
+    left: Arc<Condvar>,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +39,8 @@ impl Server {
     /// A server with this configuration, and the [default](Startups::default) bounds on clients that have not
     /// logged in.
     pub fn new(config: Arc<ServerConfig>) -> Self {
-        Self { config: HostSigners::new(&config), startups: Startups::default(), running: Arc::default() }
+        let (config, startups) = (HostSigners::new(&config), Startups::default());
+        Self { config, startups, running: Arc::default(), left: Arc::default() }
     }
 
     /// Sets how many clients may be connected without having logged in. One that is too many is hung up on.
@@ -47,7 +51,7 @@ impl Server {
 
     /// Accepts clients, each with a handler from `handler`, until [`shutdown`](Self::shutdown), also one before. A
     /// handler may keep its connection: it ends with the client, with the [`shutdown`](Self::shutdown), when it is
-    /// [closed](ServerConnection::close), and by a panic of the handler.
+    /// [closed](ServerConnection::close), and by a panic of the handler, or of `handler` when it makes one; others go on.
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
@@ -74,6 +78,7 @@ impl Server {
                 if let Some(at) = running.waiting.iter().position(|waiting| *waiting == address) {
                     running.waiting.swap_remove(at);
                 }
+                self.left.notify_all();
                 if running.stopped {
                     return Ok(());
                 }
@@ -84,7 +89,9 @@ impl Server {
                     match self.begin(stream, startup) {
                         // With nothing locked: it may take its time, or end the server.
                         Ok(Some((connection, made))) => {
-                            let _ = made.send(handler(connection, from));
+                            let handler = catch_unwind(AssertUnwindSafe(|| handler(connection, from)));
+                            // Without one the connection ends.
+                            let _ = handler.map(|handler| made.send(handler));
                         }
                         Ok(None) => {}
                         Err(_) => thread::sleep(BACK_OFF),
@@ -126,7 +133,8 @@ impl Server {
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
         lock(&self.running).stopped = true;
-        let mut woken = self.wake_listeners();
+        let mut reached = 0;
+        let mut woken = self.wake_listeners(&mut reached);
         // They stay in the list until they are finished: another call waits for them too, and may end them earlier.
         while let Some(connection) = self.unfinished() {
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
@@ -134,7 +142,7 @@ impl Server {
                 break;
             }
             connection.join(if woken { left } else { left.min(BACK_OFF) });
-            woken = woken || self.wake_listeners();
+            woken = woken || self.wake_listeners(&mut reached);
         }
         let rest = lock(&self.running).connections.clone();
         rest.iter().for_each(ServerConnection::close);
@@ -142,16 +150,28 @@ impl Server {
             connection.join(Duration::MAX);
         }
         while !woken {
-            thread::sleep(BACK_OFF);
-            woken = self.wake_listeners();
+            let running = lock(&self.running);
+            let waits = |running: &mut Running| !running.waiting.is_empty();
+            drop(self.left.wait_timeout_while(running, BACK_OFF, waits));
+            woken = self.wake_listeners(&mut reached);
         }
     }
 
-    /// Has those that wait for clients see that this is over; false when it is to be tried again.
-    fn wake_listeners(&self) -> bool {
+    /// Has those that wait for clients see that this is over; false when it is to be looked at again whether they did.
+    /// `reached` counts the calls that reached somebody.
+    fn wake_listeners(&self, reached: &mut u32) -> bool {
         let waiting = lock(&self.running).waiting.clone();
+        let (mut some, mut passes) = (false, false);
         // All of them, also behind one that failed.
-        waiting.into_iter().filter(|at| !wake(*at)).count() == 0
+        for at in waiting {
+            match TcpStream::connect_timeout(&way_to(at), BACK_OFF) {
+                Ok(_) => some = true,
+                Err(error) => passes |= !is_unreachable(&error),
+            }
+        }
+        *reached += u32::from(some);
+        // Who was reached may be another server at the same listener.
+        !passes && (!some || *reached >= WAKE_TRIES)
     }
 }
 
@@ -159,18 +179,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has a listener's `accept` return: nothing else does so everywhere. False when this failed for a reason that
-/// passes, such as a want of descriptors.
-fn wake(listener: SocketAddr) -> bool {
-    let here = match listener.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    match TcpStream::connect_timeout(&SocketAddr::new(here, listener.port()), BACK_OFF) {
-        Ok(_) => true,
-        Err(error) => is_unreachable(&error),
+/// Where to connect to so that a listener's `accept` returns: nothing else has it do so everywhere.
+pub(super) fn way_to(listener: SocketAddr) -> SocketAddr {
+    let mut way = listener;
+    match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => way.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => way.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
+    way
 }
 
 /// Whether an error to connect is about the way to the listener, so that another try would fail too. That no address
@@ -189,6 +206,9 @@ pub(super) fn is_unreachable(error: &io::Error) -> bool {
             | io::ErrorKind::Unsupported
     )
 }
+
+/// How often somebody is reached where a listener still waits, until it is left to the next client to wake it.
+const WAKE_TRIES: u32 = 20;
 
 /// How long to let others finish when accepting fails.
 const BACK_OFF: Duration = Duration::from_millis(50);

@@ -14,19 +14,24 @@ mod startups;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use zeroize::Zeroizing;
+
 use crate::config::ConfigError;
 use crate::entropy::Entropy;
 use crate::error::{AnswerError, ApiMisuse, AuthError, CloseReason, OpenError, RequestError};
-use crate::key::PublicKey;
+use crate::key::{KeyPair, PublicKey};
 use crate::keys::{
-    HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat, PrivateKeyError, SkipReason,
+    HostKeyDecision, HostKeyPolicy, HostKeyRejection, KnownHosts, LineFormat, MAX_PRIVATE_KEY_FILE,
+    PrivateKeyError, SkipReason, load_private_key,
 };
 use crate::msg::request::{ExitStatus, OpenFailure};
+use crate::secret::Secret;
 
 pub use known_hosts::{about_file, accept_new_host, read_known_hosts};
 pub use login::{Login, LoginStep};
@@ -85,6 +90,26 @@ pub fn line_to_append(
         .map_err(|_| Error::HostKey(HostKeyRejection::BadHostName))?;
     let lead = if old.is_empty() || old.ends_with(b"\n") { "" } else { "\n" };
     Ok(format!("{lead}{line}\n"))
+}
+
+/// Reads a private key from a file that was opened, and leaves nothing of its contents behind.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::PrivateKey`].
+pub fn read_private_key(mut file: impl io::Read, passphrase: Option<&Secret<str>>) -> Result<KeyPair, Error> {
+    // Room for all that is read: a buffer that grows leaves copies.
+    let mut contents = Zeroizing::new(vec![0; MAX_PRIVATE_KEY_FILE.saturating_add(1)]);
+    let mut len: usize = 0;
+    loop {
+        match file.read(contents.get_mut(len..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(n) => len = len.saturating_add(n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let key = load_private_key(contents.get(..len).unwrap_or_default(), passphrase)?;
+    key.into_key_pair().map_err(|error| io::Error::other(error).into())
 }
 
 /// Why a call failed.

@@ -33,6 +33,10 @@ pub trait Answering: Clone {
     /// # Errors
     /// As [`Connection::accept_channel`].
     fn accept(&self, request: OpenRequest, config: ChannelConfig) -> Result<Self::Channel, AnswerError>;
+
+    /// Has the connection see that a question was dropped. That may be in a panic: this must not be another one, whatever
+    /// becomes of the connection.
+    fn dropped(&self);
 }
 
 /// A question of a client. It may be answered from anywhere, at any time; dropping it refuses.
@@ -48,7 +52,7 @@ struct Notify<A: Answering>(A);
 
 impl<A: Answering> Drop for Notify<A> {
     fn drop(&mut self) {
-        let _ = self.0.answer(|_| Ok(()));
+        self.0.dropped();
     }
 }
 
