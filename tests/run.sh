@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests of the workspace: installs the peers of the interop test where
-# they are missing, tests every package with its usual features, and prints how
-# many combinations of algorithms ran with each peer. Fails when a peer was left
-# out. The tests of the provider over AWS-LC and the fuzz targets with their
-# regressions are left to .ci/run.
+# they are missing, tests every package with both crypto providers, and prints
+# how many combinations of algorithms ran with each peer. Fails when a peer was
+# left out. What each provider does without the other, and the fuzz targets with
+# their regressions, are left to .ci/run.
 #
 # SSH_INTEROP_DIR names the directory for the Python environment and the
 # run's files (default: target/interop in the repository).

@@ -164,8 +164,8 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
 
     /// Lets the machine go on, and says until when and for what to wait; `None` at the end.
     fn turn(&mut self) -> Option<(Option<Instant>, bool)> {
-        // Dropped behind the guard, also by a panic, as it is declared before it: it may hold a question, whose drop
-        // locks the state.
+        // Dropped behind the guard, also by a panic, as it is declared before it: it may hold a client's place, whose
+        // drop locks the state.
         let work;
         let mut state = self.shared.lock();
         if state.collapsed {

@@ -4,10 +4,9 @@
 //! other people's code, which may well come back here: they are woken, and dropped, when the lock is open.
 
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::thread::panicking;
 
 use ssh_proto::ChannelId;
 use ssh_proto::adapter::AdapterRole;
@@ -55,19 +54,11 @@ pub(crate) struct Wakers(Vec<Waker>);
 impl Wakers {
     /// Wakes them now. The memory is kept.
     ///
-    /// One that panics keeps nobody from being woken: its panic goes on behind the last, and not on the way out of
-    /// another one, as two at once would end the process.
+    /// One that panics is its owner's affair: nobody else is kept from being woken, and the connection goes on. It is
+    /// told by the panic hook alone.
     pub(crate) fn wake(&mut self) {
-        let mut first = None;
         for waker in self.0.drain(..) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                first.get_or_insert(panic);
-            }
-        }
-        if let Some(panic) = first
-            && !panicking()
-        {
-            resume_unwind(panic);
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }

@@ -8,6 +8,8 @@ use bytes::BytesMut;
 const MIN: usize = 4 * 1024;
 /// The smallest one behind a silence, in which it is all that a connection holds of them; the least room for a read.
 const IDLE: usize = 512;
+/// The most that is made room for before authentication: a packet of 35,000 bytes, and a little.
+const MOST_PRE_AUTH: usize = 35_000 + MIN;
 /// The largest one.
 const MAX: usize = 256 * 1024;
 /// How many buffers there are at most.
@@ -104,11 +106,20 @@ impl InputPool {
             return self.current.spare();
         }
         let len = self.current.bytes.len();
-        let needed = len.saturating_add(wanted.max(len / 2));
+        // No more than the largest packet there may be takes, unless there is more already.
+        let most = if self.max > Self::MAX_PRE_AUTH { MAX.saturating_add(MIN) } else { MOST_PRE_AUTH };
+        let needed = len.saturating_add((len / 2).min(most.saturating_sub(len)).max(wanted));
         let free = self.others.iter_mut().position(|other| other.bytes.try_reclaim(needed));
         let next = match free {
             Some(at) => self.others.swap_remove(at),
-            None => Held::new(self.size.max(needed)),
+            None => {
+                // Behind a silence there is a small one. Where slices of that are kept, more such would have to be made
+                // over and over.
+                if self.current.size > 0 {
+                    self.size = self.size.max(MIN);
+                }
+                Held::new(self.size.max(needed))
+            }
         };
         let mut old = core::mem::replace(&mut self.current, next);
         self.current.bytes.extend_from_slice(&old.bytes);
@@ -139,7 +150,8 @@ impl InputPool {
         self.size = IDLE;
         // However little is left of it, it may be large.
         if self.current.bytes.len() < MIN {
-            let mut small = Held::new(self.current.bytes.len());
+            let len = self.current.bytes.len();
+            let mut small = Held::new(if len == 0 { 0 } else { len.saturating_add(IDLE) });
             small.bytes.extend_from_slice(&self.current.bytes);
             self.current = small;
         }
@@ -179,7 +191,7 @@ mod tests {
         pool.idle();
         assert_eq!(pool.buffer()[..], [1; 10]);
         assert!(!pool.buffer().try_reclaim(MIN), "it was there still");
-        assert!(pool.capacity() < IDLE, "{}", pool.capacity());
+        assert!(pool.capacity() < 2 * IDLE, "{}", pool.capacity());
         pool.reserve();
         assert!((IDLE..2 * IDLE).contains(&pool.capacity()), "{}", pool.capacity());
     }
@@ -205,6 +217,8 @@ mod tests {
                         pool.buffer().extend_from_slice(&[7; 4000][..n]);
                         pool.filled(n, room);
                     }
+                    let most = if max == MAX { MAX + MIN } else { MOST_PRE_AUTH };
+                    assert!(pool.current.size() <= most, "{packet} by {piece}: {}", pool.current.size());
                     assert!(moved <= 3 * packet, "{packet} by {piece}: {moved} bytes moved");
                     assert!(pool.buffer().iter().all(|byte| *byte == 7));
                     drop(slices);

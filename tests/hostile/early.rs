@@ -114,10 +114,27 @@ fn signing() -> (Scene, SignRequest) {
     let key = KeyPair::external(null::public_key(KEY));
     let (mut scene, sent) = early(Credential::PublicKey { key, probe: false });
     assert!(sent.ends_with(&SENT[..2]), "{sent:?}");
-    let request = scene.take(|event| match event {
+    let request = take_sign(&mut scene);
+    (scene, request)
+}
+
+fn take_sign(scene: &mut Scene) -> SignRequest {
+    scene.take(|event| match event {
         Event::Client(ClientEvent::Sign(request)) => Ok(request),
         other => Err(other),
-    });
+    })
+}
+
+/// The same, before the server's NEWKEYS came.
+fn signing_before_their_new_keys() -> (Scene, SignRequest) {
+    let mut scene = Scene::client();
+    let credential = Credential::PublicKey { key: KeyPair::external(null::public_key(KEY)), probe: false };
+    scene.as_client().authenticate("user", credential).expect("a first attempt");
+    scene.hello();
+    scene.kexinit(|_| {});
+    scene.method();
+    scene.accept_host_key();
+    let request = take_sign(&mut scene);
     (scene, request)
 }
 
@@ -129,7 +146,7 @@ fn sign(scene: &mut Scene, request: SignRequest) {
 }
 
 #[test]
-fn a_signature_by_a_ticket_goes_early_too_and_its_making_has_no_deadline_once_the_service_is_accepted() {
+fn a_signature_by_a_ticket_goes_early_too_and_its_making_has_no_deadline() {
     // Before.
     let (mut scene, request) = signing();
     sign(&mut scene, request);
@@ -138,24 +155,38 @@ fn a_signature_by_a_ticket_goes_early_too_and_its_making_has_no_deadline_once_th
     scene.tell(&UserauthSuccess {});
     assert!(logged_in(&scene));
 
-    // Behind: the person looks for the token for an hour.
-    let (mut scene, request) = signing();
-    scene.service();
-    assert_eq!(scene.state(), State::AuthSignPending);
-    scene.wait(Duration::from_secs(3600));
-    sign(&mut scene, request);
-    assert_eq!(scene.take_heard().last().unwrap().number(), number::USERAUTH_REQUEST);
-    scene.tell(&UserauthSuccess {});
-    assert!(logged_in(&scene));
-
-    // The server owes its word on the service meanwhile.
-    let (mut scene, _request) = signing();
-    scene.wait(login_timeout() + Duration::from_secs(1));
-    assert_timed_out(&mut scene);
+    // The person looks for the token for an hour, and what the server says meanwhile may lie unread.
+    for (before, accepted) in [(true, true), (true, false), (false, false)] {
+        let (mut scene, request) = if before { signing() } else { signing_before_their_new_keys() };
+        if accepted {
+            scene.service();
+            assert_eq!(scene.state(), State::AuthSignPending);
+        }
+        scene.wait(Duration::from_secs(3600));
+        sign(&mut scene, request);
+        assert_eq!(scene.take_heard().last().unwrap().number(), number::USERAUTH_REQUEST);
+        scene.wait(nearly(login_timeout()));
+        if !before {
+            scene.new_keys();
+        }
+        if !accepted {
+            scene.service();
+        }
+        scene.tell(&UserauthSuccess {});
+        assert!(logged_in(&scene));
+    }
+    // From the answer on, the server has its time again.
+    for before in [true, false] {
+        let (mut scene, request) = if before { signing() } else { signing_before_their_new_keys() };
+        scene.wait(Duration::from_secs(3600));
+        sign(&mut scene, request);
+        scene.wait(login_timeout() + Duration::from_secs(1));
+        assert_timed_out(&mut scene);
+    }
 }
 
 #[test]
-fn an_early_attempt_that_fails_here_leaves_room_for_the_next_one_and_the_deadline_as_it_was() {
+fn an_early_attempt_that_fails_here_leaves_room_for_the_next_one_and_the_server_its_deadline() {
     let (mut scene, request) = signing();
     drop(request);
     scene.settle();
@@ -163,6 +194,7 @@ fn an_early_attempt_that_fails_here_leaves_room_for_the_next_one_and_the_deadlin
         Event::Client(ClientEvent::AuthFailed { .. }) => Ok(()),
         other => Err(other),
     });
+    // The server's time begins again.
     scene.wait(nearly(login_timeout()));
     scene.as_client().authenticate("user", Credential::None).expect("the other one is over");
     scene.settle();
@@ -175,6 +207,7 @@ fn an_early_attempt_that_fails_here_leaves_room_for_the_next_one_and_the_deadlin
 
     let (mut scene, request) = signing();
     drop(request);
+    scene.settle();
     scene.wait(login_timeout() + Duration::from_secs(1));
     assert_timed_out(&mut scene);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ssh_proto::raw::channel::ChannelSuccess;
+use ssh_proto::raw::channel::{ChannelOpenFailure, ChannelSuccess};
 use ssh_proto::raw::{KexStep, State, number};
 use ssh_proto::{
     ChannelConfig, ChannelEvent, ChannelKind, ChannelRequestKind, ClientEvent, CloseReason, GlobalReply,
@@ -430,4 +430,25 @@ fn pk_12_what_a_large_window_lets_come_before_the_peer_hears_of_an_exchange_is_t
         scene.take_events();
     }
     assert_eq!(scene.take_heard().first().map(|heard| heard.number()), Some(number::KEXINIT));
+}
+
+#[test]
+fn ch_07_ch_11_no_answer_opens_a_channel_that_was_not_asked_for_yet() {
+    let failure = ChannelOpenFailure { recipient: 0, code: 1, description: b"no", language: b"" };
+    let answers = [hand::confirmation(0, 0, 1000, 1000), hand::encode(&failure)];
+    for side in [Side::Client, Side::Server] {
+        for answer in &answers {
+            let config = null_client().accept_opens(&["x@ssh-tests.invalid"]).build().unwrap();
+            let mut scene =
+                if side == Side::Client { Scene::of_client(config) } else { Scene::server() }.authenticated();
+            scene.rekey();
+            let kind = ChannelKind::Other { name: "x@ssh-tests.invalid".into(), data: Vec::new() };
+            let opened =
+                either!(&mut scene.subject, conn => conn.open_channel(&kind, ChannelConfig::default()));
+            opened.expect("room for a channel");
+            scene.forget();
+            scene.say(answer);
+            scene.assert_broken(PeerMisbehaved::ChannelNotOpening, Some(answer[0]));
+        }
+    }
 }

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use ssh_io_std::read_key_file;
 use ssh_io_std::ssh_proto::keys::HostKeyRejection;
 use ssh_io_std::ssh_proto::{
     Credential, Entropy, ExitStatus, KeyPair, Secret, SignRefused, Signature, Signer, ToSign,
 };
 
+use crate::keys::key_pair;
 use crate::matrix::{Combo, Role, combos};
 use crate::our_client::{Failure, OurClient, Ran};
 use crate::peers::{KeyFile, Offer, PASSWORD, Peer, Rig, write};
@@ -38,9 +38,8 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn new(key: &KeyFile) -> Arc<Self> {
-        let key = read_key_file(key.path(), None).expect("a user key");
-        Arc::new(Self { key, algorithms: Mutex::default() })
+    fn new(key: &KeyFile, combo: Option<&Combo>) -> Arc<Self> {
+        Arc::new(Self { key: key_pair(key, combo), algorithms: Mutex::default() })
     }
 
     fn credential(self: &Arc<Self>, probe: bool) -> Credential {
@@ -94,7 +93,7 @@ fn combination<C: OurClient>(
 ) -> Checked {
     let client = C::connect(server.port, client_config(Some(combo), None), known_hosts).map_err(text)?;
     check_negotiated(combo, client.negotiated().as_ref())?;
-    let key = Recorder::new(&rig.user_key(combo.user_key));
+    let key = Recorder::new(&rig.user_key(combo.user_key), Some(combo));
     client.log_in(key.credential(probe)).map_err(text)?;
     let algorithms = key.algorithms();
     ensure!(algorithms == [combo.user_key], "signed with {algorithms:?}");
@@ -130,7 +129,7 @@ fn connect<C: OurClient>(rig: &Rig, server: &Server, rekey: Option<u64>) -> Resu
 }
 
 fn user_key(rig: &Rig) -> Credential {
-    Recorder::new(&rig.user_key("ssh-ed25519")).credential(false)
+    Recorder::new(&rig.user_key("ssh-ed25519"), None).credential(false)
 }
 
 fn password(password: &str) -> Credential {
@@ -185,7 +184,7 @@ fn passwords<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
 fn unlisted_key<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
     let client: C = connect(rig, server, None)?;
     for (algorithm, probe) in [("ssh-ed25519", false), ("ecdsa-sha2-nistp256", true)] {
-        let stranger = Recorder::new(&rig.stranger_key(algorithm));
+        let stranger = Recorder::new(&rig.stranger_key(algorithm), None);
         check_denied(client.log_in(stranger.credential(probe)), "publickey")?;
         let signed = !stranger.algorithms().is_empty();
         ensure!(signed != probe, "probed {probe}, signed {signed}");

@@ -14,6 +14,7 @@ macro_rules! ensure {
 mod client_side;
 mod clients;
 mod examples;
+mod keys;
 #[path = "../../ssh-io-std/examples/common/leader.rs"]
 mod leader;
 mod matrix;

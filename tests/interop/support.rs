@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ssh_io_std::ssh_proto::crypto::{self, PROVIDER, Provider};
 use ssh_io_std::ssh_proto::{ClientConfig, Limits, Negotiated, ServerConfig};
-use ssh_io_std::{Error, read_key_file};
 
+use crate::keys;
 use crate::matrix::{Combo, Ours, is_aead};
 use crate::peers::Rig;
 
@@ -137,8 +137,7 @@ pub(crate) fn client_config(combo: Option<&Combo>, rekey: Option<u64>) -> Arc<Cl
 pub(crate) fn server_config(rig: &Rig, combo: Option<&Combo>, rekey: Option<u64>) -> Arc<ServerConfig> {
     let mut builder = ServerConfig::builder(provider(combo));
     for key in rig.host_keys() {
-        let pair: Result<_, Error> = read_key_file(key.path(), None);
-        builder = builder.host_key(pair.expect("a host key"));
+        builder = builder.host_key(keys::key_pair(&key, combo));
     }
     if let Some(combo) = combo {
         builder = builder.kex(&[combo.kex]).ciphers(&[combo.cipher]).host_key_algorithms(&[combo.host_key]);

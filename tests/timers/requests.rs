@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use ssh_proto::{
-    ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, Connection, DisconnectCode,
-    GlobalRequestKind, Limits, RequestError, Role, ServerEvent, Side, TimeoutReason,
+    ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent, Connection,
+    DisconnectCode, GlobalRequestKind, Limits, RequestError, Role, ServerEvent, Side, TimeoutReason,
 };
-use ssh_tests::{Answer, Pair, Policy, take};
+use ssh_tests::scene::Event;
+use ssh_tests::{Answer, Pair, Policy, Scene, null_client, take};
 
 use super::{assert_told, logged_in, secs, timed_out};
 
@@ -243,4 +244,55 @@ fn a_request_that_waits_for_the_answer_to_an_open_has_its_whole_time_behind_it()
     assert!(pair.server.saw("Request") && !pair.client.saw("Reply"), "{:?}", pair.client.trace);
     pair.advance(MS);
     assert_eq!(refused(&pair, Side::Client), 1, "{:?}", pair.client.trace);
+}
+
+#[test]
+fn a_request_that_a_close_drops_before_it_left_is_answered_no_at_once() {
+    let mut pair = logged_in(|_| {});
+    let (ours, _) = pair.open_session();
+    // What keeps it here.
+    pair.client.conn.rekey();
+    pair.client.conn.channel(ours).unwrap().request(&kind(), true).unwrap();
+    pair.client.conn.channel(ours).unwrap().request(&kind(), false).unwrap();
+    pair.client.conn.channel(ours).unwrap().abort();
+    pair.drive();
+    assert_eq!(refused(&pair, Side::Client), 1, "{:?}", pair.client.trace);
+    assert!(!pair.server.saw("Request"), "{:?}", pair.server.trace);
+}
+
+/// Output that was taken and is not written yet, so that nothing else happens in between.
+#[test]
+fn a_request_that_leaves_while_input_is_handled_is_timed_from_then_on() {
+    let (mut pair, [ours, _]) = unanswered(|limits| limits.request_timeout = Some(TIMEOUT));
+    pair.client.conn.rekey();
+    pair.client.conn.channel(ours).unwrap().request(&kind(), true).unwrap();
+    // It leaves behind the exchange, and nobody answers it.
+    pair.drive();
+    let at = pair.now + TIMEOUT;
+    assert_eq!(pair.client.conn.poll_timeout(), Some(at));
+    pair.client.conn.handle_timeout(at);
+    pair.client.turn(at);
+    assert_eq!(refused(&pair, Side::Client), 1, "{:?}", pair.client.trace);
+}
+
+#[test]
+fn an_open_that_an_exchange_holds_back_has_its_whole_time_behind_it() {
+    let mut scene = Scene::of_client(
+        null_client().with_limits(|limits| limits.open_timeout = Some(secs(10))).build().unwrap(),
+    )
+    .authenticated();
+    scene.rekey();
+    let id = scene.as_client().open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    scene.wait(secs(25));
+    assert!(scene.take_events().is_empty());
+    scene.exchange();
+    scene.take_events();
+    scene.wait(secs(10) - MS);
+    assert!(scene.take_events().is_empty());
+    scene.wait(MS);
+    let failed = scene.take_events();
+    assert!(
+        matches!(&failed[..], [Event::Client(ClientEvent::OpenFailed(of, _))] if *of == id),
+        "{failed:?}"
+    );
 }

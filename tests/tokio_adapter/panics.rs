@@ -241,9 +241,16 @@ async fn those_behind_a_waker_that_panics_are_woken_all_the_same() {
                     end.conn.channel(id).unwrap().write(Stream::Data, b"data").unwrap();
                 }
             });
-            assert!(at_once(driver).await.unwrap_err().is_panic());
-            let error = at_once(reading).await.unwrap().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+            assert_eq!(at_once(reading).await.unwrap().unwrap(), 4);
+            // A driver that is dropped tells all of them as well, and whoever asks later.
+            let closed = tokio::spawn(async move { client.closed().await });
+            tokio::task::yield_now().await;
+            assert!(unlucky.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+            let mut unlucky = pin!(first.read(&mut buffer));
+            assert!(unlucky.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            driver.abort();
+            assert!(driver.await.unwrap_err().is_cancelled());
+            assert!(matches!(at_once(closed).await.unwrap(), CloseReason::Local(_)));
         }
     }
 }

@@ -164,10 +164,16 @@ impl Server {
         let (mut some, mut passes) = (false, false);
         // All of them, also behind one that failed.
         for at in waiting {
-            match TcpStream::connect_timeout(&way_to(at), BACK_OFF) {
-                Ok(_) => some = true,
-                Err(error) => passes |= !is_unreachable(&error),
-            }
+            let mut later = false;
+            let is_reached = ways_to(at).any(|way| match TcpStream::connect_timeout(&way, BACK_OFF) {
+                Ok(_) => true,
+                Err(error) => {
+                    later |= !is_unreachable(&error);
+                    false
+                }
+            });
+            some |= is_reached;
+            passes |= later && !is_reached;
         }
         *reached += u32::from(some);
         // Who was reached may be another server at the same listener.
@@ -179,15 +185,21 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where to connect to so that a listener's `accept` returns: nothing else has it do so everywhere.
-pub(super) fn way_to(listener: SocketAddr) -> SocketAddr {
-    let mut way = listener;
-    match listener.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => way.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => way.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    way
+/// Where to connect to so that a listener's `accept` returns, the best way first: nothing else has it do so everywhere.
+/// One of all addresses may be on a host that has those of IPv4 alone.
+pub(super) fn ways_to(listener: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST));
+    let ways = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => [Some(v4), None],
+        IpAddr::V6(ip) if ip.is_unspecified() => [Some(v6), Some(v4)],
+        ip => [Some(ip), None],
+    };
+    ways.into_iter().flatten().map(move |ip| {
+        // What else belongs to an address stays, such as the link it is on.
+        let mut way = listener;
+        way.set_ip(ip);
+        way
+    })
 }
 
 /// Whether an error to connect is about the way to the listener, so that another try would fail too. That no address

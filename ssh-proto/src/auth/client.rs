@@ -143,13 +143,6 @@ impl ClientAuth {
         }
     }
 
-    /// Nothing of the server's is waited for, unless that is its word on the service.
-    fn answered(&self, cx: &mut AuthContext<'_>) {
-        if self.service == Service::Accepted {
-            cx.timers.stop(TimeoutReason::Login);
-        }
-    }
-
     /// Takes an attempt from the embedder; it leaves when the phase allows.
     pub(crate) fn authenticate(
         &mut self,
@@ -247,7 +240,11 @@ impl ClientAuth {
     /// The attempt came to nothing without the server's word.
     fn failed(&mut self, cx: &mut AuthContext<'_>) {
         self.phase = Phase::Idle;
-        self.answered(cx);
+        match self.service {
+            Service::Accepted => cx.timers.stop(TimeoutReason::Login),
+            // It owes us its word on the service.
+            _ => cx.timers.start(TimeoutReason::Login, Some(cx.common.limits.login_timeout)),
+        }
         cx.events.push(CoreEvent::AuthFailed { remaining: self.remaining.clone(), partial: false });
     }
 
@@ -278,7 +275,10 @@ impl ClientAuth {
                 let (pending, ticket) = Pending::new(cx.identity);
                 let (user, key) = (Some(user.clone()), key.public.clone());
                 cx.events.push(CoreEvent::Sign(SignRequest { ticket, key, algorithm, user, message }));
-                self.answered(cx);
+                // A person looks for a token: that is not the server's time. Its NEWKEYS may not be there yet either;
+                // from the answer on, the login's deadline is that of all it owes.
+                cx.timers.stop(TimeoutReason::Login);
+                cx.timers.stop(TimeoutReason::Kex);
                 self.phase = Phase::Signing { pending, attempt };
             }
         }
@@ -345,7 +345,7 @@ impl ClientAuth {
         }
         self.service = Service::Accepted;
         if !matches!(self.phase, Phase::Sent { .. }) {
-            self.answered(cx);
+            cx.timers.stop(TimeoutReason::Login);
             self.send_queued(cx);
         }
         Ok(())

@@ -281,6 +281,10 @@ impl Core {
     fn end(&mut self) {
         self.pump();
         self.mark_active();
+        // What left just now has its time from now on.
+        if let Some(mux) = &mut self.mux {
+            mux.arm(self.now);
+        }
         self.timers.arm(self.now);
         self.unheard |= self.embedder_holds();
     }

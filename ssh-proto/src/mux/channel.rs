@@ -114,6 +114,8 @@ pub(crate) struct ChannelState {
 
     /// Our requests.
     pub(crate) awaited: AwaitedReplies<()>,
+    /// Our open of it left.
+    pub(crate) asked: bool,
     /// A request was refused because too many were unanswered, and is owed a `Ready`.
     pub(crate) refused: bool,
     /// The peer's requests; the answer is yes or no, and whether it starts the program.
@@ -157,6 +159,7 @@ impl ChannelState {
             late_requests: 0,
             quiet_refusals: 0,
             awaited: AwaitedReplies::default(),
+            asked: false,
             refused: false,
             owed: OwedReplies::default(),
             outboxed: 0,
@@ -192,6 +195,11 @@ impl ChannelState {
             Stream::Data => data,
             Stream::Stderr => stderr,
         }
+    }
+
+    /// Whether the peer was asked for it, and has not answered.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.asked && self.remote.is_none()
     }
 
     /// Whether our CLOSE went out or will.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Mux;
 use super::channel::{ChannelState, Once, StderrMode};
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
-use crate::event::{ChannelId, EventQueue, Flag, Stream};
+use crate::event::{ChannelEvent, ChannelId, CoreEvent, EventQueue, Flag, Stream};
 use crate::machine::Core;
 use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
@@ -277,6 +277,9 @@ impl<'a> Channel<'a> {
                 *cut |= !parked.is_empty();
             }
             channel.outboxed = 0;
+            for _ in 0..channel.awaited.forget_unsent() {
+                cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
+            }
             // An end that is there may have been read.
             channel.done &= channel.has_ended();
             if !channel.closing() {

@@ -117,9 +117,10 @@ struct PendingOpen {
     max_packet: u32,
 }
 
-/// A request of ours with a deadline.
+/// A request of ours that the peer answers, from when it leaves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestRef {
+    Open(ChannelId),
     Channel(ChannelId, u64),
     Global(u64),
 }
@@ -285,8 +286,7 @@ impl Mux {
         let max_packet = u32::try_from(MAX_DATA).unwrap_or(u32::MAX);
         let kind = kind.wire_name().as_bytes();
         ChannelOpen { kind, sender: id.slot, window, max_packet, data: &data }.encode(&mut payload);
-        self.outbox.push(Waiting { channel: None, asks: None, held: false, payload });
-        self.open_deadlines.start(id);
+        self.outbox.push(Waiting { channel: None, asks: Some(RequestRef::Open(id)), held: false, payload });
         self.active = true;
         Ok(id)
     }
@@ -478,6 +478,8 @@ impl Mux {
         };
         let opening = |id| channel(id).is_some_and(|channel| channel.remote.is_none());
         let waiting = |request| match request {
+            // Those have deadlines of their own.
+            RequestRef::Open(_) => false,
             RequestRef::Channel(id, number) => {
                 channel(id).is_some_and(|channel| channel.awaited.is_waiting(number))
             }
@@ -523,6 +525,7 @@ impl Mux {
         let mut hopeless = false;
         while let Some(request) = self.request_deadlines.take_due(now) {
             match request {
+                RequestRef::Open(_) => {}
                 RequestRef::Channel(id, number) => {
                     let expired = self.find(id).and_then(|channel| channel.awaited.expire(number).copied());
                     if expired.is_some()

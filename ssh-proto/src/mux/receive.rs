@@ -151,7 +151,7 @@ impl Mux {
         let confirmation = decode::<ChannelOpenConfirmation<'_>>(payload)?;
         let max_packet = usable(confirmation.max_packet)?;
         let channel = match self.target(confirmation.recipient)? {
-            Target::Channel(channel) if channel.remote.is_none() => channel,
+            Target::Channel(channel) if channel.is_opening() => channel,
             _ => return Err(PeerMisbehaved::ChannelNotOpening),
         };
         channel.remote = Some(RemoteId(confirmation.sender));
@@ -173,7 +173,7 @@ impl Mux {
     fn on_open_failure(&mut self, cx: &mut MuxContext<'_>, payload: &[u8]) -> Result<Effect, PeerMisbehaved> {
         let failure = decode::<ChannelOpenFailure<'_>>(payload)?;
         let channel = match self.target(failure.recipient)? {
-            Target::Channel(channel) if channel.remote.is_none() => channel,
+            Target::Channel(channel) if channel.is_opening() => channel,
             _ => return Err(PeerMisbehaved::ChannelNotOpening),
         };
         let (id, released) = (channel.id, channel.released);

@@ -299,6 +299,13 @@ impl<T> AwaitedReplies<T> {
         self.take_at(self.queue.iter().position(|awaited| awaited.sent == Some(sequence))?)
     }
 
+    /// What was not sent will not be: how many such there were that somebody waits for.
+    pub(crate) fn forget_unsent(&mut self) -> usize {
+        let before = self.waiting();
+        self.queue.retain(|awaited| awaited.sent.is_some());
+        before.saturating_sub(self.waiting())
+    }
+
     /// No reply comes any more: what the oldest one is for, and whether anybody still waits.
     pub(crate) fn give_up(&mut self) -> Option<(T, bool)> {
         self.take_at(0)

@@ -144,6 +144,13 @@ impl Mux {
     /// A request that wants a reply leaves: from now on the peer may answer it, and has so long for it.
     fn sent(&mut self, request: RequestRef, sequence: u32) {
         let is_waited_for = match request {
+            RequestRef::Open(id) => {
+                if let Some(channel) = self.find(id) {
+                    channel.asked = true;
+                    self.open_deadlines.start(id);
+                }
+                false
+            }
             RequestRef::Channel(id, number) => {
                 self.find(id).is_some_and(|channel| channel.awaited.sent(number, sequence).is_some())
             }
