@@ -59,7 +59,8 @@ fn of_rustcrypto(file: &KeyFile) -> KeyPair {
             Ed25519Signer::from_seed(&seed).expect("a key").key_pair()
         }
         b"ecdsa-sha2-nistp256" => {
-            (key.string(), key.string());
+            key.string();
+            key.string();
             let (mut scalar, digits) = ([0; 32], key.number());
             scalar[32 - digits.len()..].copy_from_slice(&digits);
             EcdsaP256Signer::from_scalar(&scalar).expect("a key").key_pair()

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
+use ssh_proto::raw::number;
 use ssh_proto::{
     ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent, Connection,
     DisconnectCode, GlobalRequestKind, Limits, RequestError, Role, ServerEvent, Side, TimeoutReason,
 };
 use ssh_tests::scene::Event;
-use ssh_tests::{Answer, Pair, Policy, Scene, null_client, take};
+use ssh_tests::{Answer, Pair, Policy, Scene, hand, null_client, take};
 
 use super::{assert_told, logged_in, secs, timed_out};
 
@@ -247,32 +249,43 @@ fn a_request_that_waits_for_the_answer_to_an_open_has_its_whole_time_behind_it()
 }
 
 #[test]
-fn a_request_that_a_close_drops_before_it_left_is_answered_no_at_once() {
-    let mut pair = logged_in(|_| {});
-    let (ours, _) = pair.open_session();
-    // What keeps it here.
-    pair.client.conn.rekey();
-    pair.client.conn.channel(ours).unwrap().request(&kind(), true).unwrap();
-    pair.client.conn.channel(ours).unwrap().request(&kind(), false).unwrap();
-    pair.client.conn.channel(ours).unwrap().abort();
-    pair.drive();
-    assert_eq!(refused(&pair, Side::Client), 1, "{:?}", pair.client.trace);
-    assert!(!pair.server.saw("Request"), "{:?}", pair.server.trace);
+fn a_request_that_an_abort_drops_before_it_left_is_answered_no_at_once() {
+    let mut scene = Scene::client().authenticated();
+    let id = scene.open_session(1000);
+    scene.rekey();
+    for reply in [true, false, true] {
+        scene.as_client().channel(id).unwrap().request(&kind(), reply).unwrap();
+    }
+    scene.forget();
+    scene.as_client().channel(id).unwrap().abort();
+    // Whatever the peer makes of the close.
+    let told = scene.take_events();
+    let no = |event: &Event| matches!(event, Event::Client(ClientEvent::Channel(of, ChannelEvent::Reply(false))) if *of == id);
+    assert!(told.len() == 2 && told.iter().all(no), "{told:?}");
+    scene.exchange();
+    let heard = scene.take_heard();
+    assert!(heard.iter().all(|heard| heard.number() != number::CHANNEL_REQUEST), "{heard:?}");
 }
 
-/// Output that was taken and is not written yet, so that nothing else happens in between.
+/// Its time begins when it leaves, and not with the next call.
 #[test]
 fn a_request_that_leaves_while_input_is_handled_is_timed_from_then_on() {
-    let (mut pair, [ours, _]) = unanswered(|limits| limits.request_timeout = Some(TIMEOUT));
-    pair.client.conn.rekey();
-    pair.client.conn.channel(ours).unwrap().request(&kind(), true).unwrap();
-    // It leaves behind the exchange, and nobody answers it.
-    pair.drive();
-    let at = pair.now + TIMEOUT;
-    assert_eq!(pair.client.conn.poll_timeout(), Some(at));
-    pair.client.conn.handle_timeout(at);
-    pair.client.turn(at);
-    assert_eq!(refused(&pair, Side::Client), 1, "{:?}", pair.client.trace);
+    let limits = |limits: &mut Limits| limits.request_timeout = Some(TIMEOUT);
+    let mut scene = Scene::of_client(null_client().with_limits(limits).build().unwrap()).authenticated();
+    let id = scene.as_client().open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    scene.as_client().channel(id).unwrap().request(&kind(), true).unwrap();
+    scene.settle();
+    let now = scene.now;
+    let confirmation = scene.puppet.seal(&hand::confirmation(0, 7, 1000, 32768));
+    let conn = scene.as_client();
+    conn.handle_input(now, &mut BytesMut::from(&confirmation[..]));
+    while conn.poll_event().is_some() {}
+    // Somebody has the output, and is not done with it.
+    conn.swap_output(&mut BytesMut::new());
+    let at = now + TIMEOUT;
+    assert_eq!(conn.poll_timeout(), Some(at));
+    conn.handle_timeout(at);
+    assert!(matches!(conn.poll_event(), Some(ClientEvent::Channel(_, ChannelEvent::Reply(false)))));
 }
 
 #[test]
@@ -282,7 +295,9 @@ fn an_open_that_an_exchange_holds_back_has_its_whole_time_behind_it() {
     )
     .authenticated();
     scene.rekey();
+    scene.forget();
     let id = scene.as_client().open_channel(&ChannelKind::Session, ChannelConfig::default()).unwrap();
+    scene.settle();
     scene.wait(secs(25));
     assert!(scene.take_events().is_empty());
     scene.exchange();
