@@ -34,9 +34,9 @@ impl Effort {
     /// As arguments of this program.
     pub(crate) fn arguments(self, quick: bool) -> [String; 2] {
         match (self, quick) {
-            (Self::Seconds(_), true) => ["--seconds".into(), "0.05".into()],
+            (Self::Seconds(_), true) => ["--seconds".into(), "0.1".into()],
             (Self::Seconds(seconds), false) => ["--seconds".into(), seconds.to_string()],
-            (Self::Megabytes(_), true) => ["--megabytes".into(), "64".into()],
+            (Self::Megabytes(_), true) => ["--megabytes".into(), "200".into()],
             (Self::Megabytes(megabytes), false) => ["--megabytes".into(), megabytes.to_string()],
         }
     }
@@ -89,6 +89,8 @@ const OURS_RUST: &str = "ours, RustCrypto";
 const OURS_TOKIO: &str = "ours over tokio";
 const OURS_STD: &str = "ours over std";
 const RUSSH: &str = "russh";
+const RUSSH_CHANNEL: &str = "russh, at the channel";
+const PLAIN: &str = "TCP alone";
 const OPENSSH: &str = "OpenSSH";
 
 /// A number in memory.
@@ -123,6 +125,7 @@ fn gcm_in_memory(direction: &str) -> Group {
             Line::new(FLOOR, SHORT, "floor aws-lc aes128-gcm".into()),
             Line::new(OURS, SHORT, bulk("aws-lc")).at_least(0.8, FLOOR).at_least(faster, RUSSH),
             Line::new(RUSSH, SHORT, bulk("russh")),
+            Line::new(RUSSH_CHANNEL, SHORT, bulk("russh-channel")),
             Line::new(OURS_TOKIO, SHORT, bulk("tokio")),
             Line::new(OURS_RUST, SHORT, bulk("rustcrypto")),
         ],
@@ -139,6 +142,7 @@ fn chacha_in_memory(direction: &str) -> Group {
             Line::new(FLOOR, SHORT, "floor aws-lc chacha20-poly1305".into()),
             Line::new(OURS, SHORT, bulk("aws-lc")).at_least(0.95, FLOOR).at_least(1.25, RUSSH),
             Line::new(RUSSH, SHORT, bulk("russh")),
+            Line::new(RUSSH_CHANNEL, SHORT, bulk("russh-channel")),
             Line::new(OURS_TOKIO, SHORT, bulk("tokio")),
             Line::new(FLOOR_RUST, SHORT, "floor rustcrypto chacha20-poly1305".into()),
             Line::new(OURS_RUST, SHORT, bulk("rustcrypto")).at_least(0.95, FLOOR_RUST),
@@ -159,6 +163,7 @@ fn gcm_over_tcp(direction: &str) -> Group {
             Line::new(RUSSH, GCM_BYTES, tcp("russh")),
             line(OURS_TOKIO, "tokio"),
             Line::new(OPENSSH, CHACHA_BYTES, tcp("openssh")),
+            Line::new(PLAIN, GCM_BYTES, tcp("plain")),
         ],
     }
 }

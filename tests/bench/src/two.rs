@@ -60,6 +60,7 @@ pub(crate) fn serve(adapter: Adapter, cipher: Cipher) -> Result<(), Failure> {
     writeln!(out, "{}", listener.local_addr()?.port())?;
     out.flush()?;
     match adapter {
+        Adapter::Plain => over_std::serve_plain(&listener),
         Adapter::Std => over_std::serve_one(cipher, &listener),
         Adapter::Tokio => over_tokio::serve_one(cipher, listener),
         Adapter::Russh => over_russh::serve_one(cipher, listener),
@@ -76,6 +77,7 @@ pub(crate) fn connect(
     bytes: u64,
 ) -> Result<(), Failure> {
     match adapter {
+        Adapter::Plain => over_std::transfer_plain(direction, port, bytes),
         Adapter::Std => over_std::transfer(cipher, direction, port, bytes),
         Adapter::Tokio => over_tokio::transfer(cipher, direction, port, bytes),
         Adapter::Russh => over_russh::transfer(cipher, direction, port, bytes),

@@ -51,8 +51,10 @@ pub(crate) enum Ends {
     Rustcrypto,
     /// Ours over tokio, with AWS-LC.
     Tokio,
-    /// russh, with AWS-LC.
+    /// russh, with AWS-LC; what comes goes to its handler.
     Russh,
+    /// russh, with AWS-LC; what comes is waited for at the channel.
+    RusshChannel,
     /// OpenSSH.
     Openssh,
 }
@@ -60,6 +62,8 @@ pub(crate) enum Ends {
 /// What drives two processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Adapter {
+    /// None: what TCP alone costs.
+    Plain,
     /// ssh-io-std, with AWS-LC.
     Std,
     /// ssh-io-tokio, with AWS-LC.
@@ -141,17 +145,17 @@ fn argument(value: impl ValueEnum) -> String {
 /// How long something is repeated before it counts, of the time it is repeated while it counts.
 const WARM_UP: f64 = 0.25;
 
-/// Repeats work for so long, and gives the mean time of one.
+/// Repeats work for so long, and gives the mean CPU time of one: on a machine that does other work as well, it says
+/// what the clock says on one that does not.
 pub(crate) fn repeat(seconds: f64, mut once: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
     let mut mean = 0.0;
     for seconds in [seconds * WARM_UP, seconds] {
-        let (begin, mut count, mut elapsed) = (Instant::now(), 0_u32, 0.0);
-        while elapsed < seconds {
+        let (begin, before, mut count) = (Instant::now(), cpu_time(UsageWho::RUSAGE_SELF)?, 0_u32);
+        while count == 0 || begin.elapsed().as_secs_f64() < seconds {
             once()?;
             count += 1;
-            elapsed = begin.elapsed().as_secs_f64();
         }
-        mean = elapsed / f64::from(count);
+        mean = (cpu_time(UsageWho::RUSAGE_SELF)? - before) / f64::from(count);
     }
     Ok(mean)
 }
@@ -163,23 +167,22 @@ pub(crate) async fn repeat_async(
 ) -> Result<f64, Failure> {
     let mut mean = 0.0;
     for seconds in [seconds * WARM_UP, seconds] {
-        let (begin, mut count, mut elapsed) = (Instant::now(), 0_u32, 0.0);
-        while elapsed < seconds {
+        let (begin, before, mut count) = (Instant::now(), cpu_time(UsageWho::RUSAGE_SELF)?, 0_u32);
+        while count == 0 || begin.elapsed().as_secs_f64() < seconds {
             once().await?;
             count += 1;
-            elapsed = begin.elapsed().as_secs_f64();
         }
-        mean = elapsed / f64::from(count);
+        mean = (cpu_time(UsageWho::RUSAGE_SELF)? - before) / f64::from(count);
     }
     Ok(mean)
 }
 
-/// The rate, in GB/s, at which `meter` grows while it is left alone.
-pub(crate) async fn rate(meter: impl Fn() -> u64, seconds: f64) -> f64 {
+/// The rate, in GB per second of CPU time, at which `meter` grows while it is left alone.
+pub(crate) async fn rate(meter: impl Fn() -> u64, seconds: f64) -> Result<f64, Failure> {
     tokio::time::sleep(Duration::from_secs_f64(seconds * WARM_UP)).await;
-    let (begin, before) = (Instant::now(), meter());
+    let (time, bytes) = (cpu_time(UsageWho::RUSAGE_SELF)?, meter());
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    gigabytes(meter() - before) / begin.elapsed().as_secs_f64()
+    Ok(gigabytes(meter() - bytes) / (cpu_time(UsageWho::RUSAGE_SELF)? - time))
 }
 
 /// Bytes as 10^9 bytes.
