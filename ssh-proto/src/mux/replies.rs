@@ -356,6 +356,10 @@ impl<T: Copy> Deadlines<T> {
 
     pub(crate) fn arm(&mut self, now: Instant) {
         let Some(after) = self.after else { return };
+        // Looked at in every call: mostly there is nothing to do.
+        if self.queue.back().is_none_or(|(at, _)| at.is_some()) {
+            return;
+        }
         for (at, _) in self.queue.iter_mut().rev().take_while(|(at, _)| at.is_none()) {
             *at = Some(now.saturating_add(after));
         }
