@@ -13,7 +13,7 @@ use crate::timer::TimeoutReason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DisconnectCode(pub u32);
 
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "RFC 4253 §11.1 names them")]
 impl DisconnectCode {
     pub const HOST_NOT_ALLOWED_TO_CONNECT: Self = Self(1);
     pub const PROTOCOL_ERROR: Self = Self(2);

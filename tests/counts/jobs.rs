@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ssh_proto::{
     AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, Client, ClientConfig, ClientEvent,
-    Connection, Credential, InputPool, Instant, Server, ServerConfig, ServerEvent, Stream, WriteError,
+    Credential, Instant, Server, ServerConfig, ServerEvent, Stream, WriteError,
 };
-use ssh_tests::{Peer, Seeded, null_client, null_key, null_server};
+use ssh_tests::{Adapter, null_client, null_key, null_server};
 
 const NOW: Instant = Instant::ORIGIN;
 /// So many channels are many, and each has a window of at least so many bytes.
@@ -70,34 +70,9 @@ impl Job {
     }
 }
 
-/// An end as an adapter holds it.
-struct End<R: Peer> {
-    conn: Connection<R>,
-    pool: InputPool,
-}
-
-impl<R: Peer> End<R> {
-    fn new(config: Arc<R::Config>, seed: u64) -> Self {
-        Self { conn: R::connect(config, Box::new(Seeded::new(seed))), pool: InputPool::new() }
-    }
-
-    fn take(&mut self, from: &mut Connection<impl Peer>) -> bool {
-        let output = from.output();
-        if output.is_empty() {
-            return false;
-        }
-        let room = self.pool.reserve();
-        let n = output.len().min(room);
-        self.pool.buffer().extend_from_slice(&output[..n]);
-        from.consume_output(n);
-        self.pool.filled(n, room);
-        true
-    }
-}
-
 struct Ends {
-    client: End<Client>,
-    server: End<Server>,
+    client: Adapter<Client>,
+    server: Adapter<Server>,
     opened: Option<ChannelId>,
     accepted: Option<ChannelId>,
     logged_in: bool,
@@ -116,8 +91,8 @@ impl Ends {
     fn logged_in() -> Self {
         let (client, server) = configs();
         let mut ends = Self {
-            client: End::new(client, 1),
-            server: End::new(server, 2),
+            client: Adapter::new(client, 1),
+            server: Adapter::new(server, 2),
             opened: None,
             accepted: None,
             logged_in: false,
@@ -139,7 +114,7 @@ impl Ends {
     fn go_on(&mut self) {
         let Self { client, server, opened, accepted, logged_in } = self;
         loop {
-            let busy = client.take(&mut server.conn) | server.take(&mut client.conn);
+            let busy = client.take(NOW, &mut server.conn) | server.take(NOW, &mut client.conn);
             loop {
                 client.conn.handle_input(NOW, client.pool.buffer());
                 match client.conn.poll_event() {

@@ -4,27 +4,21 @@ use std::sync::Arc;
 
 use ssh_proto::crypto::{aws_lc, rustcrypto};
 use ssh_proto::{
-    AuthVerdict, Client, ClientConfig, ClientEvent, Credential, Disconnect, InputPool, KeyPair, Server,
-    ServerConfig, ServerEvent,
+    AuthVerdict, Client, ClientConfig, ClientEvent, Credential, Disconnect, KeyPair, Server, ServerConfig,
+    ServerEvent,
 };
-use ssh_tests::{Peer, Seeded};
+use ssh_tests::Adapter;
 
-use super::{Adapter, NOW, allocations, turn};
+use super::{NOW, allocations, turn};
 
 /// Connects, exchanges keys, logs in with a key, and closes, in one thread over buffers that both adapters would have.
 fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, key: &KeyPair) {
-    let mut client = Adapter {
-        conn: Client::connect(Arc::clone(client), Box::new(Seeded::new(1))),
-        pool: InputPool::new(),
-    };
-    let mut server = Adapter {
-        conn: Server::connect(Arc::clone(server), Box::new(Seeded::new(2))),
-        pool: InputPool::new(),
-    };
+    let mut client = Adapter::<Client>::new(Arc::clone(client), 1);
+    let mut server = Adapter::<Server>::new(Arc::clone(server), 2);
     client.conn.authenticate("user", Credential::PublicKey { key: key.clone(), probe: false }).unwrap();
     let mut logged_in = [false; 2];
     loop {
-        let mut busy = client.take(&mut server.conn) | server.take(&mut client.conn);
+        let mut busy = client.take(NOW, &mut server.conn) | server.take(NOW, &mut client.conn);
         client.conn.handle_input(NOW, client.pool.buffer());
         server.conn.handle_input(NOW, server.pool.buffer());
         while let Some(event) = client.conn.poll_event() {
@@ -49,7 +43,7 @@ fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, key: &KeyPa
     }
     assert_eq!(logged_in, [true; 2]);
     client.conn.close(Disconnect::by_application());
-    while server.take(&mut client.conn) {}
+    while server.take(NOW, &mut client.conn) {}
 }
 
 #[test]

@@ -14,6 +14,7 @@
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
+pub mod adapter;
 pub mod config;
 pub mod counted;
 pub mod end;
@@ -26,6 +27,7 @@ pub mod record;
 pub mod scene;
 pub mod wire;
 
+pub use adapter::Adapter;
 pub use config::{
     null_client, null_configs, null_configs_with, null_server, rustcrypto_client, rustcrypto_configs,
     rustcrypto_server,

@@ -12,7 +12,7 @@ use bytes::BufMut;
 use crate::wire::decode::{self, DecodeError, IResult};
 
 /// Message numbers, RFC 4250 §4.1.2 and OpenSSH's PROTOCOL.
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the RFCs name them")]
 pub mod number {
     pub const DISCONNECT: u8 = 1;
     pub const IGNORE: u8 = 2;
