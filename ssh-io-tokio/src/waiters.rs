@@ -58,7 +58,10 @@ impl Wakers {
     /// told by the panic hook alone.
     pub(crate) fn wake(&mut self) {
         for waker in self.0.drain(..) {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                // Dropping it may be a panic again.
+                mem::forget(payload);
+            }
         }
     }
 }

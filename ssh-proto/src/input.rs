@@ -8,8 +8,8 @@ use bytes::BytesMut;
 const MIN: usize = 4 * 1024;
 /// The smallest one behind a silence, in which it is all that a connection holds of them; the least room for a read.
 const IDLE: usize = 512;
-/// The most that is made room for before authentication: a packet of 35,000 bytes, and a little.
-const MOST_PRE_AUTH: usize = 35_000 + MIN;
+/// The largest packet before authentication.
+const PRE_AUTH_PACKET: usize = 35_000;
 /// The largest one.
 const MAX: usize = 256 * 1024;
 /// How many buffers there are at most.
@@ -100,15 +100,17 @@ impl InputPool {
     /// in small pieces.
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
-        let wanted = (self.size / 8).max(IDLE);
+        let len = self.current.bytes.len();
+        // No more is made room for than the largest packet there may be takes, unless there is more already.
+        let large = self.max > Self::MAX_PRE_AUTH || len > PRE_AUTH_PACKET;
+        let most = if large { MAX.saturating_add(MIN) } else { PRE_AUTH_PACKET.saturating_add(MIN) };
+        let left = most.saturating_sub(len);
+        let wanted = (self.size / 8).min(left).max(IDLE);
         // Enough is left behind what is there, or the slices of the front are gone.
         if self.current.spare() >= wanted || self.current.bytes.try_reclaim(wanted) {
             return self.current.spare();
         }
-        let len = self.current.bytes.len();
-        // No more than the largest packet there may be takes, unless there is more already.
-        let most = if self.max > Self::MAX_PRE_AUTH { MAX.saturating_add(MIN) } else { MOST_PRE_AUTH };
-        let needed = len.saturating_add((len / 2).min(most.saturating_sub(len)).max(wanted));
+        let needed = len.saturating_add((len / 2).min(left).max(wanted));
         let free = self.others.iter_mut().position(|other| other.bytes.try_reclaim(needed));
         let next = match free {
             Some(at) => self.others.swap_remove(at),
@@ -198,11 +200,22 @@ mod tests {
 
     #[test]
     fn a_packet_costs_no_more_for_arriving_in_small_pieces() {
-        for (max, packet) in [(InputPool::MAX_PRE_AUTH, 35_000), (MAX, 32_800), (MAX, MAX + 20)] {
+        let pre_auth = InputPool::MAX_PRE_AUTH;
+        for (max, packet) in
+            [(pre_auth, 35_000), (MAX, 32_800), (MAX, MAX + 20), (MIN, MAX + 20), (pre_auth, MAX + 20)]
+        {
             for piece in [1, 16, 500, 4000] {
-                for (rest, held) in [(0, false), (700, false), (700, true)] {
+                for (rest, held, is_grown) in
+                    [(0, false, false), (700, false, false), (700, true, false), (700, true, true)]
+                {
                     let mut pool = InputPool::new();
                     pool.set_max(max);
+                    for _ in 0..if is_grown { 20 } else { 0 } {
+                        let room = pool.reserve();
+                        pool.buffer().resize(room, 1);
+                        pool.filled(room, room);
+                        drop(pool.buffer().split());
+                    }
                     pool.reserve();
                     pool.buffer().resize(rest, 1);
                     let slices = pool.buffer().split();
@@ -217,9 +230,10 @@ mod tests {
                         pool.buffer().extend_from_slice(&[7; 4000][..n]);
                         pool.filled(n, room);
                     }
-                    let most = if max == MAX { MAX + MIN } else { MOST_PRE_AUTH };
+                    let most =
+                        if packet > PRE_AUTH_PACKET || max == MAX { MAX } else { PRE_AUTH_PACKET } + MIN;
                     assert!(pool.current.size() <= most, "{packet} by {piece}: {}", pool.current.size());
-                    assert!(moved <= 3 * packet, "{packet} by {piece}: {moved} bytes moved");
+                    assert!(moved <= 4 * packet, "{packet} by {piece}: {moved} bytes moved");
                     assert!(pool.buffer().iter().all(|byte| *byte == 7));
                     drop(slices);
                 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ssh_proto::raw::channel::ChannelSuccess;
 use ssh_proto::raw::number;
 use ssh_proto::{
     ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, ClientEvent, Connection,
@@ -265,6 +266,70 @@ fn a_request_that_an_abort_drops_before_it_left_is_answered_no_at_once() {
     scene.exchange();
     let heard = scene.take_heard();
     assert!(heard.iter().all(|heard| heard.number() != number::CHANNEL_REQUEST), "{heard:?}");
+}
+
+/// The answers that the embedder is told of a channel's requests, in their order, and how often there is room again.
+fn told(scene: &mut Scene) -> (Vec<bool>, usize) {
+    let (mut answers, mut ready) = (Vec::new(), 0);
+    for event in scene.take_events() {
+        match event {
+            Event::Client(ClientEvent::Channel(_, ChannelEvent::Reply(ok))) => answers.push(ok),
+            Event::Client(ClientEvent::Ready) => ready += 1,
+            _ => {}
+        }
+    }
+    (answers, ready)
+}
+
+#[test]
+fn requests_that_an_abort_drops_are_answered_behind_those_that_left_whatever_becomes_of_them() {
+    enum Then {
+        Success,
+        Timeout,
+        Close,
+        End,
+    }
+    for then in [Then::Success, Then::Timeout, Then::Close, Then::End] {
+        let limits = |limits: &mut Limits| limits.request_timeout = Some(TIMEOUT);
+        let mut scene = Scene::of_client(null_client().with_limits(limits).build().unwrap()).authenticated();
+        let id = scene.open_session(1000);
+        let ask = |scene: &mut Scene| scene.as_client().channel(id).unwrap().request(&kind(), true);
+        ask(&mut scene).unwrap();
+        scene.settle();
+        // All that may wait, of which the first has left.
+        scene.rekey();
+        while ask(&mut scene).is_ok() {}
+        scene.forget();
+        scene.as_client().channel(id).unwrap().abort();
+        assert_eq!(told(&mut scene), (Vec::new(), 0), "the first is still to be answered");
+        let most = Limits::default().pending_requests;
+        let mut expected = (vec![false; most], 1);
+        match then {
+            Then::Success => {
+                scene.say(&hand::encode(&ChannelSuccess { recipient: 0 }));
+                expected.0[0] = true;
+            }
+            Then::Timeout => {
+                scene.exchange();
+                scene.wait(TIMEOUT);
+            }
+            Then::Close => scene.say(&hand::close(0)),
+            Then::End => {
+                scene.close();
+                expected = (Vec::new(), 0);
+            }
+        }
+        assert_eq!(told(&mut scene), expected);
+    }
+    // Behind the end of the connection nothing is told.
+    let mut scene = Scene::client().authenticated();
+    let id = scene.open_session(1000);
+    scene.rekey();
+    scene.as_client().channel(id).unwrap().request(&kind(), true).unwrap();
+    scene.close();
+    scene.take_events();
+    let _ = scene.as_client().channel(id).map(|mut channel| channel.abort());
+    assert!(scene.take_events().is_empty());
 }
 
 /// Its time begins when it leaves, and not with the next call.

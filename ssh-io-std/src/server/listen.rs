@@ -129,7 +129,8 @@ impl Server {
 
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their
     /// connections; they read why. When this returns, all are over and their transports let go; a handler or a signer
-    /// may still be at its last call. Of two calls at once the shorter grace counts.
+    /// may still be at its last call. Of two calls at once the shorter grace counts. Where a listener cannot be reached
+    /// from its own host, not for seconds, its [`serve`](Self::serve) returns at the next client.
     pub fn shutdown(&self, grace: Duration) {
         let deadline = after(grace);
         lock(&self.running).stopped = true;
@@ -149,7 +150,10 @@ impl Server {
         while let Some(connection) = self.unfinished() {
             connection.join(Duration::MAX);
         }
-        while !woken {
+        for _ in 0..WAKE_ROUNDS {
+            if woken {
+                break;
+            }
             let running = lock(&self.running);
             let waits = |running: &mut Running| !running.waiting.is_empty();
             drop(self.left.wait_timeout_while(running, BACK_OFF, waits));
@@ -218,6 +222,9 @@ pub(super) fn is_unreachable(error: &io::Error) -> bool {
             | io::ErrorKind::Unsupported
     )
 }
+
+/// How often, behind the grace, it is tried again to reach listeners.
+const WAKE_ROUNDS: u32 = 200;
 
 /// How often somebody is reached where a listener still waits, until it is left to the next client to wake it.
 const WAKE_TRIES: u32 = 20;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::Mux;
 use super::channel::{ChannelState, Once, StderrMode};
 use crate::error::{ReadError, RequestError, UnknownChannel, WriteError};
-use crate::event::{ChannelEvent, ChannelId, CoreEvent, EventQueue, Flag, Stream};
+use crate::event::{ChannelId, EventQueue, Flag, Stream};
 use crate::machine::Core;
 use crate::msg::Message;
 use crate::msg::channel::{ChannelData, ChannelExtendedData, EXTENDED_DATA_STDERR};
@@ -266,20 +266,18 @@ impl<'a> Channel<'a> {
     }
 
     /// Closes the channel at once. Requests that did not leave yet and data not read yet are dropped; returns
-    /// how many bytes that were. Reads of a stream that lost data give [`ReadError::Reset`] from now on, others once
+    /// how many bytes that were. Such requests are answered with no, behind those that did leave. Reads of a stream that lost data give [`ReadError::Reset`] from now on, others once
     /// the peer's CLOSE is there, unless they had come to their end before.
     pub fn abort(&mut self) -> usize {
         let id = self.id;
-        let Some((mux, cx)) = self.parts() else { return 0 };
+        let Some((mux, mut cx)) = self.parts() else { return 0 };
         let mut dropped = mux.outbox.forget(id);
         if let Some(channel) = mux.find(id) {
             for (cut, parked) in channel.cut.iter_mut().zip(&channel.parked) {
                 *cut |= !parked.is_empty();
             }
             channel.outboxed = 0;
-            for _ in 0..channel.awaited.forget_unsent() {
-                cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
-            }
+            channel.awaited.drop_unsent();
             // An end that is there may have been read.
             channel.done &= channel.has_ended();
             if !channel.closing() {
@@ -287,6 +285,7 @@ impl<'a> Channel<'a> {
             }
         }
         dropped = dropped.saturating_add(mux.drop_parked(id));
+        mux.answer_dropped(&mut cx, id);
         mux.turn_writer_away(id, cx.events);
         mux.touch(id);
         self.core.pump();

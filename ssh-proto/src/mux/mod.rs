@@ -538,6 +538,7 @@ impl Mux {
                             cx.events.push(CoreEvent::Ready);
                         }
                     }
+                    self.answer_dropped(cx, id);
                 }
                 RequestRef::Global(number) => {
                     self.globals.expire(cx, number);

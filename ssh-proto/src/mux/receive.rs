@@ -312,6 +312,10 @@ impl Mux {
                 cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
             }
         }
+        let ready = channel.take_ready(cx.limits.pending_requests) && !released;
+        if ready {
+            cx.events.push(CoreEvent::Ready);
+        }
         self.outbox.forget(id);
         if !had_ended {
             self.raise_ends(cx, id);
@@ -347,8 +351,21 @@ impl Mux {
                 if ready && !released {
                     cx.events.push(CoreEvent::Ready);
                 }
+                self.answer_dropped(cx, id);
                 Ok(Effect::Useful)
             }
+        }
+    }
+
+    /// Answers requests that were dropped before they left, when it is their turn.
+    pub(super) fn answer_dropped(&mut self, cx: &mut MuxContext<'_>, id: ChannelId) {
+        let lost = self.lost;
+        let Some(channel) = self.get(id).filter(|_| !lost) else { return };
+        for _ in 0..channel.awaited.take_dropped() {
+            cx.events.push(CoreEvent::Channel(id, ChannelEvent::Reply(false)));
+        }
+        if channel.take_ready(cx.limits.pending_requests) {
+            cx.events.push(CoreEvent::Ready);
         }
     }
 

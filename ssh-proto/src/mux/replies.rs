@@ -253,6 +253,8 @@ struct Awaited<T> {
     what: T,
     /// The sequence number of its packet, once it was sent.
     sent: Option<u32>,
+    /// It will never be sent.
+    dropped: bool,
     /// The embedder was told no; the late reply still has to go by.
     expired: bool,
 }
@@ -277,7 +279,7 @@ impl<T> AwaitedReplies<T> {
     pub(crate) fn push(&mut self, what: T) -> u64 {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        self.queue.push_back(Awaited { number, what, sent: None, expired: false });
+        self.queue.push_back(Awaited { number, what, sent: None, dropped: false, expired: false });
         number
     }
 
@@ -299,11 +301,20 @@ impl<T> AwaitedReplies<T> {
         self.take_at(self.queue.iter().position(|awaited| awaited.sent == Some(sequence))?)
     }
 
-    /// What was not sent will not be: how many such there were that somebody waits for.
-    pub(crate) fn forget_unsent(&mut self) -> usize {
-        let before = self.waiting();
-        self.queue.retain(|awaited| awaited.sent.is_some());
-        before.saturating_sub(self.waiting())
+    /// What was not sent will not be.
+    pub(crate) fn drop_unsent(&mut self) {
+        self.queue.iter_mut().for_each(|awaited| awaited.dropped |= awaited.sent.is_none());
+    }
+
+    /// Takes those that were dropped, up to the first that may still be answered: how many there were. Their answer is
+    /// no, in their turn.
+    pub(crate) fn take_dropped(&mut self) -> usize {
+        let (before, mut behind) = (self.queue.len(), false);
+        self.queue.retain(|awaited| {
+            behind |= !awaited.dropped && !awaited.expired;
+            behind || !awaited.dropped
+        });
+        before.saturating_sub(self.queue.len())
     }
 
     /// No reply comes any more: what the oldest one is for, and whether anybody still waits.
@@ -504,6 +515,22 @@ mod tests {
             (Some(('a', true)), Some(('c', true)), None)
         );
         assert_eq!((awaited.waiting(), awaited.give_up(), awaited.waiting()), (1, Some(('d', true)), 0));
+    }
+
+    #[test]
+    fn what_was_dropped_is_answered_behind_what_may_still_be() {
+        let mut awaited = AwaitedReplies::default();
+        let numbers = ['a', 'b', 'c', 'd'].map(|what| awaited.push(what));
+        awaited.sent(numbers[0], 0);
+        awaited.sent(numbers[1], 1);
+        awaited.drop_unsent();
+        assert_eq!(awaited.take_dropped(), 0);
+        assert_eq!(awaited.take(), Some(('a', true)));
+        assert_eq!(awaited.take_dropped(), 0);
+        // Nobody waits for it any more, and its late reply goes by.
+        awaited.expire(numbers[1]);
+        assert_eq!((awaited.take_dropped(), awaited.waiting()), (2, 0));
+        assert_eq!((awaited.take(), awaited.take()), (Some(('b', false)), None));
     }
 
     const AFTER: Duration = Duration::from_secs(120);
