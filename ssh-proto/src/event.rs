@@ -67,7 +67,8 @@ pub enum ChannelEvent {
     /// ([`Limits::pending_requests`](crate::Limits::pending_requests), and what
     /// [`Limits::owed_replies`](crate::Limits::owed_replies) allows), is refused at once.
     Request(ChannelRequest),
-    /// The peer answered the oldest unanswered request.
+    /// The oldest unanswered request was answered: by the peer, or with no, when no answer came in time, the channel was
+    /// closed, or an abort dropped it.
     Reply(bool),
     /// The peer sends no more data. What came before may still wait to be read.
     Eof,

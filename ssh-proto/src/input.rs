@@ -101,11 +101,12 @@ impl InputPool {
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
         let len = self.current.bytes.len();
-        // No more is made room for than the largest packet there may be takes, unless there is more already.
+        // No more is made room for than the largest packet there may be takes. There is more when a whole read was
+        // appended behind a part of one.
         let large = self.max > Self::MAX_PRE_AUTH || len > PRE_AUTH_PACKET;
         let most = if large { MAX.saturating_add(MIN) } else { PRE_AUTH_PACKET.saturating_add(MIN) };
         let left = most.saturating_sub(len);
-        let wanted = (self.size / 8).min(left).max(IDLE);
+        let wanted = if left < IDLE { len / 8 } else { (self.size / 8).min(left).max(IDLE) };
         // Enough is left behind what is there, or the slices of the front are gone.
         if self.current.spare() >= wanted || self.current.bytes.try_reclaim(wanted) {
             return self.current.spare();
@@ -238,6 +239,37 @@ mod tests {
                     drop(slices);
                 }
             }
+        }
+    }
+
+    /// As an adapter does that reads into a buffer of its own.
+    #[test]
+    fn reads_that_are_appended_whole_behind_a_part_of_a_packet_are_moved_a_few_times_at_most() {
+        for (kept, packet, read) in [(16, 33_000, 250_000), (16, 150_000, MAX), (16, 262_140, 257_144)] {
+            let (mut pool, mut slices) = (InputPool::new(), std::collections::VecDeque::new());
+            let (mut moved, mut appended) = (0, 0);
+            for n in 0..200 {
+                let mut left = read;
+                while left > 0 {
+                    let (from, len) = (pool.buffer().as_ptr(), pool.buffer().len());
+                    let room = pool.reserve();
+                    if n >= 100 {
+                        moved += if pool.buffer().as_ptr() == from { 0 } else { len };
+                    }
+                    let some = left.min(room);
+                    pool.buffer().extend_from_slice(&[7; MAX][..some]);
+                    pool.filled(some, room);
+                    left -= some;
+                }
+                appended += if n >= 100 { read } else { 0 };
+                while pool.buffer().len() >= packet {
+                    slices.push_back(pool.buffer().split_to(packet));
+                    if slices.len() > kept {
+                        slices.pop_front();
+                    }
+                }
+            }
+            assert!(moved <= 4 * appended, "{packet}: {moved} bytes moved for {appended}");
         }
     }
 

@@ -37,7 +37,7 @@ impl Replies {
         self.awaited.push_back(None);
     }
 
-    /// The peer answered the oldest request.
+    /// The oldest request was answered.
     pub fn answer(&mut self, ok: bool) {
         if let Some(Some(asker)) = self.awaited.pop_front() {
             self.answers.push((asker, ok));

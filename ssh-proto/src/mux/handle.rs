@@ -266,8 +266,9 @@ impl<'a> Channel<'a> {
     }
 
     /// Closes the channel at once. Requests that did not leave yet and data not read yet are dropped; returns
-    /// how many bytes that were. Such requests are answered with no, behind those that did leave. Reads of a stream that lost data give [`ReadError::Reset`] from now on, others once
-    /// the peer's CLOSE is there, unless they had come to their end before.
+    /// how many bytes that were. Such requests are answered with no, behind those that did leave. Reads of a stream
+    /// that lost data give [`ReadError::Reset`] from now on, others once the peer's CLOSE is there, unless they had
+    /// come to their end before.
     pub fn abort(&mut self) -> usize {
         let id = self.id;
         let Some((mux, mut cx)) = self.parts() else { return 0 };
