@@ -96,8 +96,8 @@ impl InputPool {
     }
 
     /// Makes room for a read and says how many bytes: at least 512, and more while reads fill it. What is there is
-    /// moved when its buffer is full, to one with room for half as much again: a packet costs no more for arriving
-    /// in small pieces.
+    /// moved when its buffer is full, to one with room for half as much again, or for the rest of the largest packet
+    /// there may be. Behind that, where a whole read was appended to a part of a packet, the step is an eighth.
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
         let len = self.current.bytes.len();
