@@ -9,6 +9,8 @@ mod floods;
 mod handshake;
 #[path = "memory/over_tokio.rs"]
 mod over_tokio;
+#[path = "memory/reads.rs"]
+mod reads;
 #[path = "memory/unauthenticated.rs"]
 mod unauthenticated;
 

@@ -95,20 +95,34 @@ impl InputPool {
         &mut self.current.bytes
     }
 
+    /// The most bytes to read at once into a buffer of one's own that are appended then: as many as the largest packet
+    /// there may be leaves room for, at least 512. Where no read takes more, no buffer grows beyond that packet and 4 KiB:
+    /// 39,096 bytes before authentication, 266,240 behind it.
+    pub fn read_limit(&self) -> usize {
+        self.left().min(self.max).max(IDLE)
+    }
+
+    /// What the largest packet there may be leaves of its buffer. Where an embedder allows larger ones before
+    /// authentication, a packet may have outgrown that.
+    fn left(&self) -> usize {
+        let len = self.current.bytes.len();
+        let before_auth = PRE_AUTH_PACKET.saturating_add(MIN);
+        let large = self.max > Self::MAX_PRE_AUTH || len.saturating_add(IDLE) > before_auth;
+        let most = if large { MAX.saturating_add(MIN) } else { before_auth };
+        most.saturating_sub(len)
+    }
+
     /// Makes room for a read and says how many bytes: at least 512, and more while reads fill it. What is there is
     /// moved when its buffer is full, to one with room for half as much again, or for the rest of the largest packet
-    /// there may be. Behind that, where a whole read was appended to a part of a packet, the step is an eighth.
+    /// there may be. Behind that, where more was appended than [`read_limit`](Self::read_limit), the step is an eighth.
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
-        let len = self.current.bytes.len();
-        // No more is made room for than the largest packet there may be takes. There is more when a whole read was
-        // appended behind a part of one.
-        let large = self.max > Self::MAX_PRE_AUTH || len > PRE_AUTH_PACKET;
-        let most = if large { MAX.saturating_add(MIN) } else { PRE_AUTH_PACKET.saturating_add(MIN) };
-        let left = most.saturating_sub(len);
+        let (len, left) = (self.current.bytes.len(), self.left());
         let wanted = if left < IDLE { len / 8 } else { (self.size / 8).min(left).max(IDLE) };
+        // One from before buffers grew would do for ever, a packet at a time, were it not turned away from.
+        let outgrown = self.current.size < self.size;
         // Enough is left behind what is there, or the slices of the front are gone.
-        if self.current.spare() >= wanted || self.current.bytes.try_reclaim(wanted) {
+        if !outgrown && (self.current.spare() >= wanted || self.current.bytes.try_reclaim(wanted)) {
             return self.current.spare();
         }
         let needed = len.saturating_add((len / 2).min(left).max(wanted));
@@ -129,7 +143,9 @@ impl InputPool {
         old.bytes.clear();
         // Before authentication nothing is parked, so nothing is there to turn away from: one buffer does.
         let others = if self.max > Self::MAX_PRE_AUTH { BUFFERS - 1 } else { 0 };
-        if self.others.len() < others {
+        if outgrown {
+            // Too small to come back to.
+        } else if self.others.len() < others {
             self.others.push(old);
         } else if let Some(first) = self.others.first_mut() {
             // All are held by slices: the oldest is let go, and lives as long as its slices.
@@ -199,13 +215,34 @@ mod tests {
         assert!((IDLE..2 * IDLE).contains(&pool.capacity()), "{}", pool.capacity());
     }
 
+    /// Appends `n` bytes as an adapter does that reads into a buffer of its own; how many are moved for it.
+    fn append(pool: &mut InputPool, mut n: usize) -> usize {
+        let mut moved = 0;
+        while n > 0 {
+            let (from, len) = (pool.buffer().as_ptr(), pool.buffer().len());
+            let room = pool.reserve();
+            assert!(room >= IDLE);
+            moved += if pool.buffer().as_ptr() == from { 0 } else { len };
+            let some = n.min(room);
+            pool.buffer().extend_from_slice(&[7; MAX][..some]);
+            pool.filled(some, room);
+            n -= some;
+        }
+        moved
+    }
+
     #[test]
-    fn a_packet_costs_no_more_for_arriving_in_small_pieces() {
+    fn a_packet_costs_no_more_for_arriving_in_pieces() {
         let pre_auth = InputPool::MAX_PRE_AUTH;
-        for (max, packet) in
-            [(pre_auth, 35_000), (MAX, 32_800), (MAX, MAX + 20), (MIN, MAX + 20), (pre_auth, MAX + 20)]
-        {
-            for piece in [1, 16, 500, 4000] {
+        for (max, packet) in [
+            (pre_auth, 35_000),
+            (pre_auth, 35_068),
+            (MAX, 32_800),
+            (MAX, MAX + 20),
+            (MIN, MAX + 20),
+            (pre_auth, MAX + 20),
+        ] {
+            for piece in [1, 16, 500, 4000, 16 * 1024, MAX] {
                 for (rest, held, is_grown) in
                     [(0, false, false), (700, false, false), (700, true, false), (700, true, true)]
                 {
@@ -223,18 +260,12 @@ mod tests {
                     let slices = held.then_some(slices);
                     let mut moved = 0;
                     while pool.buffer().len() < packet {
-                        let (from, len) = (pool.buffer().as_ptr(), pool.buffer().len());
-                        let room = pool.reserve();
-                        assert!(room >= MIN / 8);
-                        moved += if pool.buffer().as_ptr() == from { 0 } else { len };
-                        let n = piece.min(room);
-                        pool.buffer().extend_from_slice(&[7; 4000][..n]);
-                        pool.filled(n, room);
+                        let n = piece.min(pool.read_limit());
+                        moved += append(&mut pool, n);
+                        let bound = if max == MAX || packet > MAX { MAX } else { PRE_AUTH_PACKET } + MIN;
+                        assert!(pool.current.size() <= bound, "{packet} by {piece}: {}", pool.current.size());
                     }
-                    let most =
-                        if packet > PRE_AUTH_PACKET || max == MAX { MAX } else { PRE_AUTH_PACKET } + MIN;
-                    assert!(pool.current.size() <= most, "{packet} by {piece}: {}", pool.current.size());
-                    assert!(moved <= 4 * packet, "{packet} by {piece}: {moved} bytes moved");
+                    assert!(moved <= 4 * pool.buffer().len(), "{packet} by {piece}: {moved} bytes moved");
                     assert!(pool.buffer().iter().all(|byte| *byte == 7));
                     drop(slices);
                 }
@@ -242,35 +273,55 @@ mod tests {
         }
     }
 
-    /// As an adapter does that reads into a buffer of its own.
-    #[test]
-    fn reads_that_are_appended_whole_behind_a_part_of_a_packet_are_moved_a_few_times_at_most() {
-        for (kept, packet, read) in [(16, 33_000, 250_000), (16, 150_000, MAX), (16, 262_140, 257_144)] {
-            let (mut pool, mut slices) = (InputPool::new(), std::collections::VecDeque::new());
-            let (mut moved, mut appended) = (0, 0);
-            for n in 0..200 {
-                let mut left = read;
-                while left > 0 {
-                    let (from, len) = (pool.buffer().as_ptr(), pool.buffer().len());
-                    let room = pool.reserve();
-                    if n >= 100 {
-                        moved += if pool.buffer().as_ptr() == from { 0 } else { len };
-                    }
-                    let some = left.min(room);
-                    pool.buffer().extend_from_slice(&[7; MAX][..some]);
-                    pool.filled(some, room);
-                    left -= some;
-                }
-                appended += if n >= 100 { read } else { 0 };
-                while pool.buffer().len() >= packet {
-                    slices.push_back(pool.buffer().split_to(packet));
-                    if slices.len() > kept {
-                        slices.pop_front();
-                    }
+    /// Bytes moved for 100 reads and those appended, of packets whose last so many are kept.
+    fn stream(kept: usize, packet: usize, read: impl Fn(&InputPool) -> usize) -> (usize, usize) {
+        let (mut pool, mut slices) = (InputPool::new(), std::collections::VecDeque::new());
+        let (mut moved, mut appended) = (0, 0);
+        for n in 0..200 {
+            let read = read(&pool);
+            let more = append(&mut pool, read);
+            if n >= 100 {
+                moved += more;
+                appended += read;
+            }
+            while pool.buffer().len() >= packet {
+                slices.push_back(pool.buffer().split_to(packet));
+                if slices.len() > kept {
+                    slices.pop_front();
                 }
             }
-            assert!(moved <= 4 * appended, "{packet}: {moved} bytes moved for {appended}");
         }
+        (moved, appended)
+    }
+
+    #[test]
+    fn a_stream_is_moved_a_few_times_at_most() {
+        for packet in [500, 33_000, 150_000, 262_140, 262_200] {
+            for kept in [0, 1, 16] {
+                let (moved, appended) = stream(kept, packet, InputPool::read_limit);
+                assert!(moved <= 3 * appended, "{packet}, {kept} kept: {moved} bytes moved for {appended}");
+            }
+        }
+    }
+
+    #[test]
+    fn reads_beyond_the_limit_are_moved_a_few_times_at_most() {
+        for (packet, read) in [(33_000, 250_000), (150_000, MAX), (262_140, 257_144), (262_200, MAX)] {
+            let (moved, appended) = stream(16, packet, |_| read);
+            assert!(moved <= 5 * appended, "{packet}: {moved} bytes moved for {appended}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_from_before_buffers_grew_is_not_used_a_packet_at_a_time() {
+        let mut pool = InputPool::new();
+        // Nothing is kept, so that the first buffer could always be had again.
+        for _ in 0..20 {
+            let room = pool.reserve();
+            append(&mut pool, room);
+            drop(pool.buffer().split());
+        }
+        assert_eq!((pool.reserve(), pool.current.size()), (MAX, MAX));
     }
 
     #[test]

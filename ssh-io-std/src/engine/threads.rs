@@ -218,10 +218,10 @@ impl<R: AdapterRole> Shared<R> {
             }
             guard.reader_waits = false;
             let closing = guard.closed.is_some();
-            let max = guard.max_chunk;
+            let (max, limit) = (guard.max_chunk, guard.pool.read_limit());
             chunk.trade(&mut guard.chunk);
             drop(guard);
-            match chunk.read(&mut reader, max) {
+            match chunk.read(&mut reader, max, limit) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // A reader's own timeout says nothing of the peer, unless nothing can come any more.
                 Err(error) if is_timeout(&error) => {
@@ -310,13 +310,15 @@ impl Chunk {
         }
     }
 
-    /// Reads once, at most `max` bytes.
-    fn read(&mut self, reader: &mut impl Read, max: usize) -> io::Result<&[u8]> {
+    /// Reads once, at most `limit` bytes, into a buffer of at most `max`.
+    fn read(&mut self, reader: &mut impl Read, max: usize, limit: usize) -> io::Result<&[u8]> {
         let wanted = if self.grow { self.large.len() * 2 } else { 2 * IDLE_BUFFER };
         if self.filled && self.large.len() < wanted.min(max) {
             self.large = vec![0; wanted.min(max)];
         }
         let buffer = if self.filled { &mut self.large } else { &mut self.small };
+        let most = buffer.len().min(limit);
+        let (buffer, _) = buffer.split_at_mut(most);
         let n = reader.read(buffer)?;
         self.grow = self.filled && n == buffer.len();
         self.filled = n == buffer.len();
@@ -402,7 +404,7 @@ mod tests {
         let mut reader = Script(reads.into_iter());
         for _ in reads {
             chunk.trade(&mut at_rest);
-            chunk.read(&mut reader, 32 * 1024).unwrap();
+            chunk.read(&mut reader, 32 * 1024, MAX_CHUNK).unwrap();
             sizes.push((if chunk.large.is_empty() { &chunk.small } else { &chunk.large }).len() / 1024);
         }
         assert_eq!(sizes, [4, 4, 4, 8, 16, 32, 32, 32, 4, 4]);
@@ -418,9 +420,9 @@ mod tests {
         let mut reader = Script([usize::MAX, 28 * 1024].into_iter().cycle());
         for _ in 0..10 {
             chunk.trade(&mut at_rest);
-            assert_eq!(chunk.read(&mut reader, MAX_CHUNK).unwrap().len(), IDLE_BUFFER);
+            assert_eq!(chunk.read(&mut reader, MAX_CHUNK, MAX_CHUNK).unwrap().len(), IDLE_BUFFER);
             chunk.trade(&mut at_rest);
-            assert_eq!(chunk.read(&mut reader, MAX_CHUNK).unwrap().len(), 28 * 1024);
+            assert_eq!(chunk.read(&mut reader, MAX_CHUNK, MAX_CHUNK).unwrap().len(), 28 * 1024);
             assert_eq!(chunk.large.as_ptr(), place);
         }
     }
