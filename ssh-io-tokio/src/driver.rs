@@ -12,7 +12,7 @@ use ssh_proto::adapter::AdapterRole;
 use ssh_proto::{Client, CloseReason, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
-use tokio::task::{consume_budget, spawn_blocking};
+use tokio::task::{consume_budget, spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::shared::Shared;
@@ -104,7 +104,10 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             // A transport that is always ready must not keep the other tasks of its thread waiting.
             consume_budget().await;
             let turn = self.turn();
-            self.woken.wake();
+            if self.woken.wake() {
+                // They go first: what they write leaves together, and what comes meanwhile is taken in at once.
+                yield_now().await;
+            }
             let Some((deadline, wants_input)) = turn else { break };
             if let Some(deadline) = deadline
                 && deadline != sleep.deadline()

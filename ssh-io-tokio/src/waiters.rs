@@ -52,17 +52,19 @@ impl Waiters {
 pub(crate) struct Wakers(Vec<Waker>);
 
 impl Wakers {
-    /// Wakes them now. The memory is kept.
+    /// Wakes them now, and says whether there were any. The memory is kept.
     ///
     /// One that panics is its owner's affair: nobody else is kept from being woken, and the connection goes on. It is
     /// told by the panic hook alone.
-    pub(crate) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) -> bool {
+        let any = !self.0.is_empty();
         for waker in self.0.drain(..) {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
                 // Dropping it may be a panic again.
                 mem::forget(payload);
             }
         }
+        any
     }
 }
 

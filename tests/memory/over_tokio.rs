@@ -160,8 +160,9 @@ fn a_tokio_connection_gives_its_buffers_back_when_nothing_moves() {
             let (back, kept) = (busy.saturating_sub(idle), idle.saturating_sub(fresh));
             println!("over tokio, behind a transfer: {back} bytes are given back, {kept} kept");
             assert!(back > 256 * 1024, "{back}");
-            // The transport in memory keeps its own buffers, and the test harness may have come by a little.
-            assert!(kept < 2 * PIPE + 32 * 1024, "{kept}");
+            // The transport in memory keeps its own buffers, which grow by doublings, and the test harness may have
+            // come by a little.
+            assert!(kept < 4 * PIPE + 32 * 1024, "{kept}");
         }
     });
 }
