@@ -2,7 +2,7 @@
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, ParsedPublicKey};
 
-use crate::crypto::rustcrypto::ed25519::{self as rustcrypto, NAME, encoded_point, public_key};
+use crate::crypto::rustcrypto::ed25519::{self as rustcrypto, NAME, encoded_point, is_sound, public_key};
 use crate::crypto::rustcrypto::signer;
 use crate::crypto::{BadSignature, SignatureAlgorithm};
 use crate::entropy::{Entropy, EntropyError};
@@ -36,46 +36,6 @@ impl SignatureAlgorithm for Ed25519 {
         key.verify_sig(message, signature).map_err(|_| BadSignature)
     }
 }
-
-/// Whether an encoding is reduced and not that of a point of small order. It need not be on the curve.
-pub(super) fn is_sound(point: &[u8; 32]) -> bool {
-    // Little-endian; the sign of x in the top bit.
-    let mut y = *point;
-    if let Some(top) = y.last_mut() {
-        *top &= 0x7f;
-    }
-    let reduced = y.iter().rev().lt(P.iter().rev());
-    reduced && !SMALL_ORDER.contains(&y)
-}
-
-/// 2^255 - 19, little-endian.
-const P: [u8; 32] = {
-    let mut p = [0xff; 32];
-    p[0] = 0xed;
-    p[31] = 0x7f;
-    p
-};
-
-/// The y of every point of small order, little-endian: 1 and -1, 0, and those of the points of order 8 ("Taming the
-/// many EdDSAs", table 6).
-const SMALL_ORDER: [[u8; 32]; 5] = {
-    let (zero, mut one, mut minus_one) = ([0; 32], [0; 32], P);
-    one[0] = 1;
-    minus_one[0] = 0xec;
-    [
-        zero,
-        one,
-        minus_one,
-        [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
-            0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
-        ],
-        [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
-            0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
-        ],
-    ]
-};
 
 /// Signs with an Ed25519 key held in memory, wiped when dropped.
 pub struct Ed25519Signer {
