@@ -8,7 +8,7 @@ use ssh_proto::{
     ChannelConfig, ChannelKind, ChannelRequestKind, ClientEvent, Credential, Instant, Stream, TerminalModes,
     WindowSize,
 };
-use ssh_tests::{Pair, null_key, take};
+use ssh_tests::{Pair, null_key, rustcrypto_client, rustcrypto_server, take};
 
 /// How long a flight takes.
 const FLIGHT: Duration = Duration::from_secs(1);
@@ -21,9 +21,8 @@ struct Flights {
     output: u64,
 }
 
-/// A pair over a long line.
-fn far_apart() -> Pair {
-    let mut pair = Pair::null();
+/// Over a long line.
+fn apart(mut pair: Pair) -> Pair {
     (pair.c2s.latency, pair.s2c.latency) = (FLIGHT, FLIGHT);
     pair
 }
@@ -80,12 +79,27 @@ fn a_program_says_its_first_word_four_flights_behind_the_login() {
         Credential::None,
     ] {
         let expected = Flights { logged_in: LOGIN, opened: LOGIN + 2, output: LOGIN + 4 };
-        assert_eq!(exec(&mut far_apart(), credential), expected);
+        assert_eq!(exec(&mut apart(Pair::null()), credential), expected);
+    }
+}
+
+#[test]
+fn a_right_guess_saves_a_flight_and_a_wrong_one_costs_none() {
+    let (first, other) = ("curve25519-sha256", "ecdh-sha2-nistp256");
+    for (of_server, login) in [([other, first], LOGIN - 1), ([other, other], LOGIN)] {
+        let client = rustcrypto_client().kex(&[first, other]).guess_kex(true).build().unwrap();
+        let server = rustcrypto_server().kex(&of_server).build().unwrap();
+        let flights = exec(&mut apart(Pair::new(client, server, 1)), Credential::Password("x".into()));
+        assert_eq!(
+            flights,
+            Flights { logged_in: login, opened: login + 2, output: login + 4 },
+            "{of_server:?}"
+        );
     }
 }
 
 #[test]
 fn a_question_for_a_key_takes_a_round_trip_more() {
-    let flights = exec(&mut far_apart(), Credential::PublicKey { key: null_key(2), probe: true });
+    let flights = exec(&mut apart(Pair::null()), Credential::PublicKey { key: null_key(2), probe: true });
     assert_eq!(flights.logged_in, LOGIN + 2);
 }

@@ -51,6 +51,8 @@ pub(crate) struct Common {
     pub(crate) limits: Limits,
     pub(crate) rekey: RekeyPolicy,
     pub(crate) strict_kex: StrictKexPolicy,
+    /// A client's share goes with its first KEXINIT.
+    pub(crate) guess_kex: bool,
     pub(crate) ident: String,
     pub(crate) signature_names: String,
     /// Our KEXINIT, the first one of a connection and a later one, without their cookies.
@@ -111,6 +113,7 @@ impl Common {
             limits: Limits::default(),
             rekey: RekeyPolicy::default(),
             strict_kex: StrictKexPolicy::default(),
+            guess_kex: false,
             ident: software_ident(concat!("sshproto_", env!("CARGO_PKG_VERSION"))),
             signature_names: provider.signatures.iter().map(|s| s.name()).collect::<Vec<_>>().join(","),
             kexinits: [Vec::new(), Vec::new()],
@@ -119,7 +122,8 @@ impl Common {
 
     /// The algorithms are as they stay.
     fn settle(&mut self, side: Side) {
-        self.kexinits = [true, false].map(|first| kexinit_template(side, &self.algorithms, first));
+        let template = |first| kexinit_template(side, &self.algorithms, first, first && self.guess_kex);
+        self.kexinits = [true, false].map(template);
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -347,6 +351,15 @@ builder! {
         /// none of them ([RFC 4254 §6.1](https://www.rfc-editor.org/rfc/rfc4254#section-6.1)).
         pub fn accept_opens(mut self, kinds: &[&str]) -> Self {
             self.0.accept_opens = kinds.iter().map(|kind| kind.to_string()).collect();
+            self
+        }
+
+        /// Sets whether the first KEXINIT leaves at once, and our share for the most preferred method with it
+        /// (`first_kex_packet_follows`, RFC 4253 §7). That saves half a round trip with servers that prefer the same
+        /// method and host key algorithm. With others a key share is sent in vain, and some of those mistake it for
+        /// the right one. By default nothing is guessed.
+        pub fn guess_kex(mut self, guess: bool) -> Self {
+            self.0.common.guess_kex = guess;
             self
         }
 

@@ -1,15 +1,15 @@
 //! The initial exchange: messages out of place, extra messages, markers, guesses.
 
 use ssh_proto::crypto::{ClientExchange, Hash, KexAlgorithm, KexError, Provider, ServerShare};
-use ssh_proto::raw::kex::EcdhInit;
+use ssh_proto::raw::kex::{EcdhInit, KexInit};
 use ssh_proto::raw::transport::{ExtInfo, Ignore, ServiceAccept, ServiceRequest};
-use ssh_proto::raw::{KexStep, State, number};
+use ssh_proto::raw::{KexStep, Message, State, number};
 use ssh_proto::{
     AlgorithmKind, ClientConfig, CloseReason, Entropy, PeerIncompatible, PeerMisbehaved, ServerConfig,
     ServerEvent, Side,
 };
 use ssh_tests::config::HOST_KEY;
-use ssh_tests::puppet::null_signature;
+use ssh_tests::puppet::{Heard, null_signature};
 use ssh_tests::scene::{Event, encoded};
 use ssh_tests::{Puppet, Scene, hand, null, null_key};
 
@@ -435,6 +435,57 @@ fn sm_14_a_peer_that_names_dropbear_s_rule_is_judged_by_what_is_negotiated() {
             let negotiated = ssh_tests::either!(&scene.subject, conn => conn.negotiated().cloned());
             assert_eq!(negotiated.map(|negotiated| negotiated.kex), Some(SECOND));
         }
+    }
+}
+
+#[test]
+fn sm_14_a_client_s_own_guess_is_repeated_only_where_the_server_drops_it() {
+    let another = |list: &mut Vec<String>| list.insert(0, "another".into());
+    // The server knows Dropbear's rule; its first method, its first host key algorithm, and its first method of all are
+    // others; and the guess is right.
+    for (named, method, host_key, lacking, right) in [
+        (false, false, false, false, true),
+        (false, true, false, false, false),
+        (false, false, true, false, false),
+        (false, false, false, true, false),
+        (true, false, false, false, true),
+        (true, true, true, false, true),
+        (true, false, false, true, false),
+    ] {
+        let case = (named, method, host_key, lacking);
+        let config = ClientConfig::builder(&TWO_METHODS).guess_kex(true).build().expect("a client");
+        let mut scene = Scene::of_client(config);
+        let sign = |message: &[u8]| null_signature(HOST_KEY, message);
+        let key = null::public_key(HOST_KEY);
+        scene.puppet = Puppet::new(Side::Server, &TWO_METHODS, key.as_blob(), sign);
+        let numbers =
+            |scene: &mut Scene| -> Vec<u8> { scene.take_heard().iter().map(Heard::number).collect() };
+        scene.settle();
+        assert_eq!(
+            numbers(&mut scene),
+            [number::KEXINIT, number::KEX_ECDH_INIT],
+            "before the server says anything"
+        );
+        assert!(KexInit::decode(&scene.puppet.their_init).unwrap().first_kex_packet_follows);
+        scene.hello();
+        scene.kexinit(|offer| {
+            offer.kex.retain(|name| !lacking || name != null::NAME);
+            method.then(|| another(&mut offer.kex));
+            host_key.then(|| another(&mut offer.host_keys));
+            offer.kex.extend(named.then(|| "kexguess2@matt.ucc.asn.au".into()));
+        });
+        assert_eq!(numbers(&mut scene), if right { &[][..] } else { &[number::KEX_ECDH_INIT] }, "{case:?}");
+        scene.method();
+        scene.accept_host_key();
+        scene.new_keys();
+        assert_eq!(scene.state(), State::ServiceFirst, "{case:?}");
+        let negotiated = scene.as_client().negotiated().map(|negotiated| negotiated.kex);
+        assert_eq!(negotiated, Some(if lacking { SECOND } else { null::NAME }));
+        // Later exchanges are not guessed: nobody waits for their packets.
+        scene.service();
+        scene.login();
+        scene.rekey();
+        assert!(!KexInit::decode(&scene.puppet.their_init).unwrap().first_kex_packet_follows);
     }
 }
 

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use ssh_io_std::ssh_proto::crypto::PROVIDER;
 use ssh_io_std::ssh_proto::keys::HostKeyRejection;
 use ssh_io_std::ssh_proto::{
-    Credential, Entropy, ExitStatus, KeyPair, Secret, SignRefused, Signature, Signer, ToSign,
+    ClientConfig, Credential, Entropy, ExitStatus, KeyPair, Secret, SignRefused, Signature, Signer, ToSign,
 };
 
 use crate::keys::key_pair;
@@ -16,7 +17,7 @@ use crate::servers::Server;
 use crate::summary;
 use crate::support::{
     Checked, LARGE, MIDDLE, REKEY_BYTES, SMALL, Watchdog, check_negotiated, client_config, describe,
-    min_rekeys, payload, report, same,
+    limit_times, min_rekeys, payload, report, same,
 };
 
 fn name<C: OurClient>(peer: Peer) -> String {
@@ -209,6 +210,37 @@ fn wrong_host_key<C: OurClient>(rig: &Rig, server: &Server) -> Checked {
     let why = refused(&[])?;
     ensure!(why == HostKeyRejection::Unknown, "{why:?} without keys");
     Ok(())
+}
+
+/// Guesses that are right, and wrong ones where the peer drops them as RFC 4253 §7 has it: paramiko takes any for right,
+/// and asyncssh any of a method that is negotiated.
+pub(crate) fn guesses<C: OurClient>(peer: Peer) {
+    let _watchdog = Watchdog::new(name::<C>(peer));
+    let rig = Rig::share();
+    let (method, host_key) = ("curve25519-sha256@libssh.org", "ssh-ed25519");
+    let server = rig.serve(peer, &Offer { kex: Some(method), host_key: Some(host_key), ..Offer::default() });
+    let known_hosts = known_hosts(&rig, &server, &[rig.host_key(host_key)]);
+    let check = |first: &'static str| {
+        let builder = ClientConfig::builder(&PROVIDER)
+            .kex(&[first, method][usize::from(first == method)..])
+            .host_key_algorithms(&[host_key]);
+        let config = builder.guess_kex(true).with_limits(limit_times).build().expect("a valid configuration");
+        let client = C::connect(server.port, config, &known_hosts).map_err(text)?;
+        let negotiated = client.negotiated().map(|negotiated| negotiated.kex);
+        ensure!(negotiated == Some(method), "negotiated {negotiated:?}");
+        client.log_in(user_key(&rig)).map_err(text)?;
+        check_runs(&client)?;
+        client.close().map_err(text)
+    };
+    let mut results = vec![("a right guess", check(method))];
+    if matches!(peer, Peer::OpenSsh | Peer::Dropbear) {
+        // Which these versions do not have.
+        results.push(("a wrong guess", check("mlkem768x25519-sha256")));
+    }
+    report(results.into_iter().map(|(what, result)| {
+        let result = result.map_err(|why| format!("{why}\n{}", server.log()));
+        (format!("{}, {what}", name::<C>(peer)), result)
+    }));
 }
 
 pub(crate) fn renewed_keys<C: OurClient>(peer: Peer) {

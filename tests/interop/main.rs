@@ -64,6 +64,11 @@ macro_rules! with_each_client {
             }
 
             #[test]
+            fn guesses_the_key_exchange() {
+                client_side::guesses::<$client>($peer);
+            }
+
+            #[test]
             fn renews_keys_under_load() {
                 client_side::renewed_keys::<$client>($peer);
             }

@@ -111,7 +111,7 @@ fn provider(combo: Option<&Combo>) -> &'static Provider {
 }
 
 /// What may take how long here.
-fn limit_times(limits: &mut Limits) {
+pub(crate) fn limit_times(limits: &mut Limits) {
     limits.kex_timeout = WAIT;
     limits.login_timeout = WAIT;
     limits.open_timeout = Some(WAIT);

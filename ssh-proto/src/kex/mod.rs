@@ -56,7 +56,10 @@ pub(crate) struct KexContext<'a> {
 
 enum Phase {
     Idle,
-    InitSent,
+    InitSent {
+        /// What was guessed with it, under the name of its method.
+        guess: Option<(&'static str, Box<dyn ClientExchange>)>,
+    },
     AwaitReply {
         agreed: Box<Agreed>,
         exchange: Box<dyn ClientExchange>,
@@ -150,9 +153,9 @@ impl Kex {
     pub(crate) fn gate_state(&self) -> Option<State> {
         let first = !self.established;
         Some(match &self.phase {
-            Phase::Idle | Phase::InitSent if first => State::AwaitKexInit,
+            Phase::Idle | Phase::InitSent { .. } if first => State::AwaitKexInit,
             Phase::Idle => return None,
-            Phase::InitSent => State::RekeySent,
+            Phase::InitSent { .. } => State::RekeySent,
             Phase::AwaitReply { skip: true, .. } | Phase::AwaitInit { skip: true, .. } => {
                 if first {
                     State::KexSkipGuess
@@ -181,13 +184,23 @@ impl Kex {
         self.phase = Phase::Failed;
     }
 
-    /// Sends our KEXINIT.
+    /// Sends our KEXINIT, and our share with the first one when the configuration says to guess.
     pub(crate) fn start(&mut self, common: &Common, out: &mut Outgoing) -> Result<(), CloseReason> {
         let first = !self.established;
         self.our_init = build_kexinit(common, first, &mut out.random).map_err(|_| CloseReason::Entropy)?;
         out.transport_with(self.our_init.len(), |buf| buf.extend_from_slice(&self.our_init));
         out.begin_exchange();
-        self.phase = Phase::InitSent;
+        let method = common.algorithms.kex.first().filter(|_| first && common.guess_kex);
+        let method = method.and_then(|name| common.provider.kex.iter().find(|kex| kex.name() == *name));
+        let guess = match method {
+            Some(method) => {
+                let exchange = method.start(&mut out.random).map_err(kex_fault)?;
+                out.transport(|out| EcdhInit { share: exchange.share() }.encode(out));
+                Some((method.name(), exchange))
+            }
+            None => None,
+        };
+        self.phase = Phase::InitSent { guess };
         Ok(())
     }
 
@@ -205,10 +218,10 @@ impl Kex {
         if matches!(self.phase, Phase::Idle) {
             self.start(cx.config.common(), cx.out)?;
         }
-        match mem::replace(&mut self.phase, Phase::Failed) {
-            Phase::InitSent => {}
+        let guess = match mem::replace(&mut self.phase, Phase::Failed) {
+            Phase::InitSent { guess } => guess,
             _ => return Err(PeerMisbehaved::UnexpectedMessage.into()),
-        }
+        };
         let markers = *self.markers.get_or_insert_with(|| Markers::of_peer(self.side, &theirs));
         // Terrapin: under strict key exchange nothing comes before KEXINIT, checked once it is known.
         if markers.strict && !self.established && seq != 0 {
@@ -225,8 +238,14 @@ impl Kex {
         let skip = choice.wrong_guess;
         self.phase = match self.side {
             Side::Client => {
-                let exchange = choice.kex.start(&mut cx.out.random).map_err(kex_fault)?;
-                cx.out.transport(|out| EcdhInit { share: exchange.share() }.encode(out));
+                // Whoever drops a wrong guess has not looked at its share.
+                let exchange = match guess.filter(|(method, _)| *method == choice.kex.name()) {
+                    Some((_, exchange)) => exchange,
+                    None => choice.kex.start(&mut cx.out.random).map_err(kex_fault)?,
+                };
+                if !choice.right_guess {
+                    cx.out.transport(|out| EcdhInit { share: exchange.share() }.encode(out));
+                }
                 let agreed =
                     Box::new(Agreed { choice, client_init: our_init, server_init: payload.to_vec() });
                 Phase::AwaitReply { agreed, exchange, skip }

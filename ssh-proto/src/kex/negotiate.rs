@@ -55,6 +55,8 @@ pub(crate) struct Choice {
     pub(crate) s2c: DirectionAlgorithms,
     /// The peer guessed, wrongly: its next packet is to be dropped.
     pub(crate) wrong_guess: bool,
+    /// We guessed, rightly: the peer takes the packet behind our KEXINIT.
+    pub(crate) right_guess: bool,
 }
 
 impl Choice {
@@ -108,8 +110,8 @@ pub(crate) fn build_kexinit(
 }
 
 /// Our KEXINIT without its cookie. Strict-kex and ext-info markers go into the first one only, behind the real
-/// names, so that they never decide a guess.
-pub(crate) fn kexinit_template(side: Side, algorithms: &Algorithms, first: bool) -> Vec<u8> {
+/// names, so that they never decide a guess. `guess` says that a guessed packet follows.
+pub(crate) fn kexinit_template(side: Side, algorithms: &Algorithms, first: bool, guess: bool) -> Vec<u8> {
     let markers: &[&str] = match (first, side) {
         (true, Side::Client) => &[EXT_INFO_CLIENT, STRICT_CLIENT, KEXGUESS2],
         (true, Side::Server) => &[EXT_INFO_SERVER, STRICT_SERVER, KEXGUESS2],
@@ -133,7 +135,7 @@ pub(crate) fn kexinit_template(side: Side, algorithms: &Algorithms, first: bool)
         compression_s2c: list(b"none"),
         languages_c2s: NameList::EMPTY,
         languages_s2c: NameList::EMPTY,
-        first_kex_packet_follows: false,
+        first_kex_packet_follows: guess,
         reserved: 0,
     }
     .encode(&mut payload);
@@ -173,9 +175,10 @@ pub(crate) fn negotiate(
     {
         pick(side, AlgorithmKind::Compression, lists, |name| (name == "none").then_some(()))?;
     }
-    let wrong_guess =
-        theirs.first_kex_packet_follows && !guess_is_right(ours, theirs, kex.name(), host_key.name());
-    Ok(Choice { kex: *kex, host_key: *host_key, c2s, s2c, wrong_guess })
+    let is_right = |guesser, other| guess_is_right(other, guesser, kex.name(), host_key.name());
+    let wrong_guess = theirs.first_kex_packet_follows && !is_right(theirs, ours);
+    let right_guess = ours.first_kex_packet_follows && is_right(ours, theirs);
+    Ok(Choice { kex: *kex, host_key: *host_key, c2s, s2c, wrong_guess, right_guess })
 }
 
 /// The first algorithm in the client's list that is in the server's and that this end really has: a marker may be in

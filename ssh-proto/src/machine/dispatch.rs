@@ -116,7 +116,7 @@ impl Core {
                 self.stage = Stage::Packets;
                 self.timers.stop(TimeoutReason::Ident);
                 self.timers.set(TimeoutReason::Kex, self.now.saturating_add(self.limits().kex_timeout));
-                if self.side == Side::Client {
+                if self.kex.is_idle() {
                     self.kex.start(self.config.common(), &mut self.out)?;
                 }
                 Ok(true)

@@ -146,16 +146,18 @@ impl Core {
     }
 
     /// Says who we are. A server sends its KEXINIT at once; a client waits for the peer's identification, which
-    /// costs no round trip.
+    /// costs no round trip unless it guesses.
     fn start(&mut self) {
         self.out.raw(&self.our_ident);
         self.out.raw(b"\r\n");
         self.timers.set(TimeoutReason::Ident, self.now.saturating_add(self.limits().ident_timeout));
         if self.side == Side::Server {
             self.timers.set(TimeoutReason::Login, self.now.saturating_add(self.limits().login_timeout));
-            if let Err(reason) = self.kex.start(self.config.common(), &mut self.out) {
-                self.close_with(reason);
-            }
+        }
+        if (self.side == Side::Server || self.config.common().guess_kex)
+            && let Err(reason) = self.kex.start(self.config.common(), &mut self.out)
+        {
+            self.close_with(reason);
         }
         self.check_faults();
     }

@@ -385,6 +385,8 @@ proptest! {
                     };
                     let wrong = model::guessed_wrong(guesser, other, expected);
                     prop_assert_eq!(choice.wrong_guess, wrong, "{:?}", side);
+                    let right = other.follows && !model::guessed_wrong(other, guesser, expected);
+                    prop_assert_eq!(choice.right_guess, right, "{:?}", side);
                 }
                 (Err(PeerIncompatible::NoCommonAlgorithm { kind, .. }), Err(expected)) => {
                     prop_assert_eq!(&kind, expected);
