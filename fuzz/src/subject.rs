@@ -112,7 +112,8 @@ impl Setup {
     }
 
     fn client(self, tuned: bool) -> Arc<ClientConfig> {
-        let mut builder = null_client().ciphers(&[self.cipher()]);
+        let guess = tuned && self.0 & 16 != 0;
+        let mut builder = null_client().ciphers(&[self.cipher()]).guess_kex(guess);
         if tuned {
             builder = builder.with_limits(|limits| self.limits(limits)).with_rekey(|rekey| self.rekey(rekey));
         }
