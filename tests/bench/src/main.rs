@@ -29,9 +29,12 @@
 //! A **handshake** is everything from the first byte to the end of both sides: key exchange, login by key, close. russh
 //! asks first whether a key would do; ours signs at once. At OpenSSH it is a whole `ssh HOST true`. An **exec** is
 //! a channel opened, a command accepted, sixteen bytes of output, the exit status, and the channel closed by both.
+//! **Flights** (`flights`) are counted at a relay between two processes that holds everything for a quarter of a second,
+//! up to the one that brings the first output of a command.
 //! An **echo** is 64 bytes there and back; with 1000 channels open it goes to one after the other.
 
 mod commands;
+mod flights;
 mod floor;
 mod machine;
 mod openssh;
@@ -120,6 +123,8 @@ enum What {
         #[arg(long, default_value_t = 1000)]
         megabytes: u64,
     },
+    /// Flights from the first byte to the first output of a command.
+    Flights { adapter: Adapter },
     /// One client's server, for `tcp`: says its port, and ends with the client.
     #[command(hide = true)]
     Serve { adapter: Adapter, cipher: Cipher },
@@ -172,6 +177,7 @@ fn run(args: Args) -> Result<(), Failure> {
             Ends::Russh | Ends::RusshChannel => over_russh::echoes(channels, seconds)?,
             Ends::Openssh => return Err("OpenSSH works between processes only".into()),
         },
+        What::Flights { adapter } => flights::count(adapter)?,
         What::Tcp { adapter: Adapter::Openssh, cipher, direction, megabytes } => {
             openssh::cpu(cipher, direction, megabytes * 1_000_000)?
         }

@@ -51,8 +51,13 @@ impl Rig {
         self.dir.path().join(name)
     }
 
-    /// Runs a command over a connection of its own, with nothing to read but zeros, and waits for all processes.
-    fn run(&self, cipher: Cipher, kex: Kex, line: &str, zeros: bool) -> Result<(), Failure> {
+    fn port(&self) -> Result<u16, Failure> {
+        Ok(self.listener.local_addr()?.port())
+    }
+
+    /// Runs a command over a connection of its own that the client makes to this port, with nothing to read but zeros,
+    /// and waits for all processes.
+    fn run(&self, port: u16, cipher: Cipher, kex: Kex, line: &str, zeros: bool) -> Result<(), Failure> {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no"])
             .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "GlobalKnownHostsFile=/dev/null"])
@@ -60,7 +65,7 @@ impl Rig {
             .args(["-o", "HostKeyAlgorithms=ssh-ed25519", "-o", &format!("KexAlgorithms={}", kex.name())])
             .args(["-c", cipher.name(), "-l", &self.user, "-i"])
             .arg(self.path("user"))
-            .args(["-p", &self.listener.local_addr()?.port().to_string(), "127.0.0.1", line])
+            .args(["-p", &port.to_string(), "127.0.0.1", line])
             .stdin(if zeros { fs::File::open("/dev/zero")?.into() } else { Stdio::null() })
             .stdout(Stdio::null());
         let mut client = Process::start(&mut ssh)?;
@@ -81,11 +86,10 @@ impl Rig {
 /// The CPU time of `ssh` and `sshd`, without that of the command, in seconds per GB.
 pub(crate) fn cpu(cipher: Cipher, direction: Direction, bytes: u64) -> Result<f64, Failure> {
     let rig = Rig::new()?;
-    let (this, account) = (std::env::current_exe()?, rig.path("account"));
-    let line =
-        format!("exec '{}' pipe {} {bytes} '{}'", this.display(), direction.argument(), account.display());
+    let account = rig.path("account");
+    let line = pipe_line(direction, bytes, &account)?;
     let before = cpu_time(UsageWho::RUSAGE_CHILDREN)?;
-    rig.run(cipher, Kex::Curve25519, &line, direction == Direction::Up)?;
+    rig.run(rig.port()?, cipher, Kex::Curve25519, &line, direction == Direction::Up)?;
     let all = cpu_time(UsageWho::RUSAGE_CHILDREN)? - before;
     let of_command: f64 = fs::read_to_string(account)?.trim().parse()?;
     Ok((all - of_command) / gigabytes(bytes))
@@ -96,10 +100,28 @@ pub(crate) fn handshakes(kex: Kex, seconds: f64) -> Result<f64, Failure> {
     let rig = Rig::new()?;
     let (begin, mut count) = (Instant::now(), 0.0);
     while begin.elapsed().as_secs_f64() < seconds {
-        rig.run(Cipher::Aes128Gcm, kex, "true", false)?;
+        rig.run(rig.port()?, Cipher::Aes128Gcm, kex, "true", false)?;
         count += 1.0;
     }
     Ok(count / begin.elapsed().as_secs_f64())
+}
+
+/// A command that says so much, the connection led `through` another port.
+pub(crate) fn say<T>(
+    bytes: u64,
+    through: impl FnOnce(u16) -> Result<(u16, T), Failure>,
+) -> Result<T, Failure> {
+    let rig = Rig::new()?;
+    let line = pipe_line(Direction::Down, bytes, &rig.path("account"))?;
+    let (port, led) = through(rig.port()?)?;
+    rig.run(port, Cipher::Aes128Gcm, Kex::Curve25519, &line, false)?;
+    Ok(led)
+}
+
+/// The command line of [`pipe`].
+fn pipe_line(direction: Direction, bytes: u64, account: &Path) -> Result<String, Failure> {
+    let this = std::env::current_exe()?;
+    Ok(format!("exec '{}' pipe {} {bytes} '{}'", this.display(), direction.argument(), account.display()))
 }
 
 /// The command: the end of the data behind `sshd`.

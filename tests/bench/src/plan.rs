@@ -28,16 +28,19 @@ pub(crate) enum Effort {
     Seconds(f64),
     /// So many bytes.
     Megabytes(u64),
+    /// Done once, whatever it takes.
+    Once,
 }
 
 impl Effort {
     /// As arguments of this program.
-    pub(crate) fn arguments(self, quick: bool) -> [String; 2] {
+    pub(crate) fn arguments(self, quick: bool) -> Vec<String> {
         match (self, quick) {
-            (Self::Seconds(_), true) => ["--seconds".into(), "0.1".into()],
-            (Self::Seconds(seconds), false) => ["--seconds".into(), seconds.to_string()],
-            (Self::Megabytes(_), true) => ["--megabytes".into(), "200".into()],
-            (Self::Megabytes(megabytes), false) => ["--megabytes".into(), megabytes.to_string()],
+            (Self::Seconds(_), true) => vec!["--seconds".into(), "0.1".into()],
+            (Self::Seconds(seconds), false) => vec!["--seconds".into(), seconds.to_string()],
+            (Self::Megabytes(_), true) => vec!["--megabytes".into(), "200".into()],
+            (Self::Megabytes(megabytes), false) => vec!["--megabytes".into(), megabytes.to_string()],
+            (Self::Once, _) => Vec::new(),
         }
     }
 }
@@ -110,7 +113,7 @@ pub(crate) fn plan() -> Vec<Group> {
         plan.push(gcm_over_tcp(direction));
         plan.push(chacha_over_tcp(direction));
     }
-    plan.extend([handshakes(), hybrid_handshakes(), execs(), echoes()]);
+    plan.extend([handshakes(), hybrid_handshakes(), flights(), execs(), echoes()]);
     plan
 }
 
@@ -162,7 +165,7 @@ fn gcm_over_tcp(direction: &str) -> Group {
             line(OURS_STD, "std"),
             Line::new(RUSSH, GCM_BYTES, tcp("russh")),
             line(OURS_TOKIO, "tokio"),
-            Line::new(OPENSSH, CHACHA_BYTES, tcp("openssh")),
+            Line::new(OPENSSH, GCM_BYTES, tcp("openssh")),
             Line::new(PLAIN, GCM_BYTES, tcp("plain")),
         ],
     }
@@ -211,6 +214,22 @@ fn hybrid_handshakes() -> Group {
             Line::new(RUSSH, SHORT, handshake("russh")),
             Line::new(OURS_RUST, SHORT, handshake("rustcrypto")),
             Line::new(OURS_TOKIO, SHORT, handshake("tokio")),
+        ],
+    }
+}
+
+fn flights() -> Group {
+    let line = |who, adapter| Line::new(who, Effort::Once, format!("flights {adapter}"));
+    let fewest = |line: Line| line.at_most(1.0, RUSSH).at_most(1.0, OPENSSH);
+    Group {
+        title: "flights to the first output of exec".into(),
+        unit: "counted",
+        digits: 0,
+        lines: vec![
+            fewest(line(OURS_STD, "std")),
+            fewest(line(OURS_TOKIO, "tokio")),
+            line(RUSSH, "russh"),
+            line(OPENSSH, "openssh"),
         ],
     }
 }

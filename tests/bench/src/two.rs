@@ -39,6 +39,18 @@ pub(crate) fn cpu(
     bytes: u64,
 ) -> Result<f64, Failure> {
     let before = cpu_time(UsageWho::RUSAGE_CHILDREN)?;
+    transfer(adapter, cipher, direction, bytes, |port| Ok((port, ())))?;
+    Ok((cpu_time(UsageWho::RUSAGE_CHILDREN)? - before) / gigabytes(bytes))
+}
+
+/// Moves so many bytes between two processes, the client's connection led `through` another port.
+pub(crate) fn transfer<T>(
+    adapter: Adapter,
+    cipher: Cipher,
+    direction: Direction,
+    bytes: u64,
+    through: impl FnOnce(u16) -> Result<(u16, T), Failure>,
+) -> Result<T, Failure> {
     let this = std::env::current_exe()?;
     let mut command = Command::new(&this);
     command.args(["serve", &adapter.argument(), &cipher.argument()]).stdout(Stdio::piped());
@@ -47,10 +59,11 @@ pub(crate) fn cpu(
     BufReader::new(server.0.stdout.take().ok_or("no output")?).read_line(&mut port)?;
     let mut command = Command::new(&this);
     command.args(["connect", &adapter.argument(), &cipher.argument(), &direction.argument()]);
-    command.args([port.trim(), &bytes.to_string()]);
+    let (port, led) = through(port.trim().parse()?)?;
+    command.args([port.to_string(), bytes.to_string()]);
     Process::start(&mut command)?.wait()?;
     server.wait()?;
-    Ok((cpu_time(UsageWho::RUSAGE_CHILDREN)? - before) / gigabytes(bytes))
+    Ok(led)
 }
 
 /// Serves one client, and says where.
