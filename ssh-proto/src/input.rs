@@ -96,10 +96,13 @@ impl InputPool {
     }
 
     /// The most bytes to read at once into a buffer of one's own that are appended then: as many as the largest packet
-    /// there may be leaves room for, at least 512. Where no read takes more, no buffer grows beyond that packet and 4 KiB:
-    /// 39,096 bytes before authentication, 266,240 behind it.
+    /// there may be leaves room for. Where no read takes more, no buffer grows beyond that packet and 4 KiB: 39,096 bytes
+    /// before authentication, 266,240 behind it.
     pub fn read_limit(&self) -> usize {
-        self.left().min(self.max).max(IDLE)
+        match self.left() {
+            0 => IDLE,
+            left => left.min(self.max),
+        }
     }
 
     /// What the largest packet there may be leaves of its buffer. Where an embedder allows larger ones before
@@ -107,18 +110,19 @@ impl InputPool {
     fn left(&self) -> usize {
         let len = self.current.bytes.len();
         let before_auth = PRE_AUTH_PACKET.saturating_add(MIN);
-        let large = self.max > Self::MAX_PRE_AUTH || len.saturating_add(IDLE) > before_auth;
+        let large = self.max > Self::MAX_PRE_AUTH || len >= before_auth;
         let most = if large { MAX.saturating_add(MIN) } else { before_auth };
         most.saturating_sub(len)
     }
 
-    /// Makes room for a read and says how many bytes: at least 512, and more while reads fill it. What is there is
+    /// Makes room for a read and says how many bytes: more while reads fill it, and at least 512, unless the largest
+    /// packet there may be leaves less. What is there is
     /// moved when its buffer is full, to one with room for half as much again, or for the rest of the largest packet
     /// there may be. Behind that, where more was appended than [`read_limit`](Self::read_limit), the step is an eighth.
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
         let (len, left) = (self.current.bytes.len(), self.left());
-        let wanted = if left < IDLE { len / 8 } else { (self.size / 8).min(left).max(IDLE) };
+        let wanted = if left == 0 { len / 8 } else { (self.size / 8).max(IDLE).min(left) };
         // One from before buffers grew would do for ever, a packet at a time, were it not turned away from.
         let outgrown = self.current.size < self.size;
         // Enough is left behind what is there, or the slices of the front are gone.
@@ -185,6 +189,9 @@ impl InputPool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A pool whose buffer grew, all but `left` bytes of it taken off again.
@@ -220,8 +227,9 @@ mod tests {
         let mut moved = 0;
         while n > 0 {
             let (from, len) = (pool.buffer().as_ptr(), pool.buffer().len());
+            let limit = pool.read_limit();
             let room = pool.reserve();
-            assert!(room >= IDLE);
+            assert!(room >= limit.min(IDLE), "{room}, though {limit} may come");
             moved += if pool.buffer().as_ptr() == from { 0 } else { len };
             let some = n.min(room);
             pool.buffer().extend_from_slice(&[7; MAX][..some]);
@@ -269,6 +277,31 @@ mod tests {
                     assert!(pool.buffer().iter().all(|byte| *byte == 7));
                     drop(slices);
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_buffer_is_larger_than_the_largest_packet_and_4_kib_whatever_comes_how(
+            pre_auth: bool,
+            packets in vec((5_usize..35_069, any::<bool>()), 1..40),
+            reads in vec(1_usize..50_000, 1..20),
+        ) {
+            let mut pool = InputPool::new();
+            pool.set_max(if pre_auth { InputPool::MAX_PRE_AUTH } else { MAX });
+            let bound = MIN + if pre_auth { PRE_AUTH_PACKET } else { MAX };
+            let (mut reads, mut kept) = (reads.into_iter().cycle(), Vec::new());
+            for (packet, keep) in packets {
+                // Behind authentication they are as much larger as they may be.
+                let packet = if pre_auth { packet } else { packet * MAX / 35_068 };
+                while pool.buffer().len() < packet {
+                    let n = reads.next().unwrap_or(1).min(pool.read_limit());
+                    append(&mut pool, n);
+                    prop_assert!(pool.current.size() <= bound, "{}", pool.current.size());
+                }
+                let packet = pool.buffer().split_to(packet);
+                kept.extend(keep.then_some(packet));
             }
         }
     }

@@ -10,7 +10,7 @@ use ssh_tests::{hand, null_server};
 use tokio::io::{AsyncRead, ReadBuf, join, sink};
 use tokio::runtime::Builder;
 
-use super::{Echo, PATIENCE, plain};
+use super::{Echo, PATIENCE, plain, turn};
 
 /// The largest packet before authentication, and what may be read behind it.
 const LIMIT: usize = 35_000 + 4096;
@@ -72,6 +72,7 @@ impl AsyncRead for Greedy {
 
 #[test]
 fn dos_no_more_is_read_of_an_unauthenticated_peer_than_its_packet_and_4_kib() {
+    let _turn = turn();
     let config = null_server().build().unwrap();
     let most_over = |adapter: &str, most: &Mutex<usize>| {
         let most = *most.lock().unwrap();
