@@ -1,6 +1,9 @@
 //! Key exchange and host keys: signatures, keys of another type, algorithms nobody should use.
 
+use std::time::Duration;
+
 use ssh_proto::crypto::rustcrypto::{self, EcdsaP256Signer, Ed25519Signer};
+use ssh_proto::raw::auth::{Method, UserauthRequest, signed_data};
 use ssh_proto::raw::kex::EcdhReply;
 use ssh_proto::raw::{State, number};
 use ssh_proto::wire::PutSsh;
@@ -8,11 +11,12 @@ use ssh_proto::{
     AlgorithmKind, ClientConfig, ClientEvent, CloseReason, PeerIncompatible, PeerMisbehaved, PublicKey,
     ServerConfig, ServerEvent, Side, SignRefused, Signature, StrictKexPolicy,
 };
+use ssh_tests::config::HOST_KEY;
 use ssh_tests::entropy::Seeded;
 use ssh_tests::scene::{Event, encoded};
 use ssh_tests::{Puppet, Scene, external_key, null, null_client, null_server};
 
-use crate::stage::greeted;
+use crate::stage::{greeted, serviced};
 
 fn rsa_key() -> PublicKey {
     let mut modulus = Seeded::new(5).bytes(256);
@@ -86,6 +90,39 @@ fn kx_08_a_signature_blob_is_exactly_a_name_and_bytes() {
         scene.say(&reply);
         scene.assert_broken(PeerMisbehaved::MalformedMessage, Some(number::KEX_ECDH_REPLY));
     }
+}
+
+#[test]
+fn kx_08_a_malformed_key_is_refused_however_well_its_signature_fits() {
+    let mut key = null::public_key(HOST_KEY).as_blob().to_vec();
+    let point = key.len() - 36;
+    key[point..point + 4].copy_from_slice(&40_u32.to_be_bytes());
+    key.extend([9; 8]);
+    assert!(null::PROVIDER.signatures[0].check_key(&key).is_err());
+    let sign = |message: &[u8]| {
+        let signature = null::sign(&PublicKey::from_blob(&key).expect("a blob"), message);
+        let mut blob = Vec::new();
+        blob.put_string(signature.algorithm().as_bytes());
+        blob.put_string(signature.as_bytes());
+        blob
+    };
+    let mut scene = greeted(Scene::client());
+    scene.kexinit(|_| {});
+    scene.puppet.host_key = key.clone();
+    let reply = scene.puppet.reply_signed(sign);
+    scene.say(&reply);
+    scene.assert_broken(PeerMisbehaved::BadHostKey, Some(number::KEX_ECDH_REPLY));
+    assert!(scene.events.iter().all(|event| !matches!(event, Event::Client(ClientEvent::HostKey(_)))));
+    // And of a client: nobody is asked about it.
+    let mut scene = serviced(Scene::server());
+    scene.forget();
+    let message = signed_data(&scene.puppet.session_id, "user", "ssh-connection", null::NAME, &key);
+    let signature = sign(&message);
+    let method = Method::PublicKey { algorithm: null::NAME, key: &key, signature: Some(&signature) };
+    scene.tell(&UserauthRequest { user: "user", service: "ssh-connection", method });
+    scene.wait(Duration::from_secs(1));
+    assert_eq!(scene.events.len(), 0, "{:?}", scene.events);
+    assert_eq!(scene.heard[0].number(), number::USERAUTH_FAILURE);
 }
 
 #[test]

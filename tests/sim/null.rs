@@ -364,6 +364,7 @@ impl SignatureAlgorithm for NullSignature {
     }
 
     fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        self.check_key(key).map_err(|_| BadSignature)?;
         if hash32(&[key, message]) == signature { Ok(()) } else { Err(BadSignature) }
     }
 }

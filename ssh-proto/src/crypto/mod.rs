@@ -317,8 +317,8 @@ pub trait SignatureAlgorithm: Send + Sync {
     /// blob is `key`.
     ///
     /// # Errors
-    /// [`BadSignature`], for a malformed signature as well, and for a key that [`check_key`](Self::check_key) refuses: where
-    /// there is a signature, only this is called.
+    /// [`BadSignature`], for a malformed signature as well, and for a key that [`check_key`](Self::check_key) refuses:
+    /// nobody may have called that before. Behind a refusal it may be called to tell the reason.
     fn verify(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), BadSignature>;
 }
 
