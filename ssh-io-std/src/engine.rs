@@ -25,7 +25,7 @@ use ssh_proto::{
     OpenFailure, Stream,
 };
 
-use self::threads::{DRAIN_TIME, END_TIME, Finished, IDLE_BUFFER, MAX_CHUNK};
+use self::threads::{DRAIN_TIME, END_TIME, Finished, IDLE_BUFFER};
 use crate::error::Error;
 use crate::os::{after, now, until};
 use crate::transport::{Split, Transport, Unblock};
@@ -73,8 +73,8 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) channels: HashMap<ChannelId, ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pool: InputPool,
-    /// What a read takes at most: little, until the peer is authenticated.
-    max_chunk: usize,
+    /// From then on reads take more.
+    authenticated: bool,
     /// What the reader reads a lot into, while it waits with less.
     chunk: Vec<u8>,
     /// More is held than an idle connection needs.
@@ -210,7 +210,7 @@ impl<R: AdapterRole> State<R> {
                 shared.changed.notify_all();
             }
             News::Authenticated => {
-                self.max_chunk = MAX_CHUNK;
+                self.authenticated = true;
                 self.pool.set_max(InputPool::MAX);
                 shared.changed.notify_all();
             }
@@ -389,7 +389,7 @@ impl<R: AdapterRole> Shared<R> {
             channels: HashMap::new(),
             closed: None,
             pool,
-            max_chunk: InputPool::MAX_PRE_AUTH,
+            authenticated: false,
             chunk: Vec::new(),
             warm: false,
             busy: false,

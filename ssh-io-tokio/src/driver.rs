@@ -8,7 +8,7 @@ use std::thread::panicking;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use ssh_proto::adapter::AdapterRole;
+use ssh_proto::adapter::{AdapterRole, drain_bytes};
 use ssh_proto::{Client, CloseReason, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
@@ -18,8 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::shared::Shared;
 use crate::waiters::Wakers;
 
-/// Behind the close, so much is still read so that the peer can read our last words.
-const DRAIN_BYTES: usize = 64 * 1024;
+/// Behind the close, so long is still read so that the peer can read our last words.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Buffers are given back when for so long, at least, nothing was read or written; at most twice as long.
 const IDLE_TIME: Duration = Duration::from_secs(5);
@@ -30,6 +29,14 @@ pub(crate) type Look<R> = Box<dyn Fn(&Arc<Shared<R>>, &mut <R as AdapterRole>::K
 
 /// Such work. Dropped, it is as good as refused.
 pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// What is to be waited for, and until when.
+struct Turn {
+    deadline: Option<Instant>,
+    wants_input: bool,
+    /// Only the last words are still to leave.
+    closed: bool,
+}
 
 /// Drives one connection. It must be spawned or polled; dropped, it ends the connection.
 #[must_use = "a connection does nothing unless its driver runs"]
@@ -104,11 +111,13 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             // A transport that is always ready must not keep the other tasks of its thread waiting.
             consume_budget().await;
             let turn = self.turn();
-            if self.woken.wake() {
-                // They go first: what they write leaves together, and what comes meanwhile is taken in at once.
+            let any = self.woken.wake();
+            let Some(Turn { deadline, wants_input, closed }) = turn else { break };
+            if any && !closed {
+                // They go first: what they write leaves together, and what comes meanwhile is taken in at once. But who
+                // hears of the end may end the runtime, before our last words have left.
                 yield_now().await;
             }
-            let Some((deadline, wants_input)) = turn else { break };
             if let Some(deadline) = deadline
                 && deadline != sleep.deadline()
             {
@@ -150,13 +159,17 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         // Closing a socket with unread input would reset it, and destroy our last words.
         let _ = timeout(DRAIN_TIME, async {
             let _ = self.writer.shutdown().await;
-            let mut drained = 0;
-            while drained <= DRAIN_BYTES {
+            let mut left = drain_bytes(self.shared.lock().authenticated);
+            while left > 0 {
+                consume_budget().await;
                 // Not an array of its own: it would be part of every driver's future.
                 self.pool.buffer().clear();
-                self.pool.reserve();
+                let room = self.pool.reserve();
                 match self.reader.read_buf(self.pool.buffer()).await {
-                    Ok(n @ 1..) => drained += n,
+                    Ok(n @ 1..) => {
+                        self.pool.filled(n, room);
+                        left = left.saturating_sub(n);
+                    }
                     _ => break,
                 }
             }
@@ -166,7 +179,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
     }
 
     /// Lets the machine go on, and says until when and for what to wait; `None` at the end.
-    fn turn(&mut self) -> Option<(Option<Instant>, bool)> {
+    fn turn(&mut self) -> Option<Turn> {
         // Dropped behind the guard, also by a panic, as it is declared before it: it may hold a client's place, whose
         // drop locks the state.
         let work;
@@ -193,11 +206,11 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         let over = state.conn.is_closed() && self.output.is_empty();
         let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
         let deadline = [due, self.read_until, self.tidy].into_iter().flatten().min();
-        let wants_input = state.conn.wants_input();
+        let (wants_input, closed) = (state.conn.wants_input(), state.closed.is_some());
         drop(state);
         // Also what becomes of it where there is no thread for it: dropped, it locks the state.
         drop(work.map(spawn_blocking));
-        (!over).then_some((deadline, wants_input))
+        (!over).then_some(Turn { deadline, wants_input, closed })
     }
 
     fn on_deadline(&mut self) {

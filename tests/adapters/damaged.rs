@@ -56,9 +56,8 @@ impl Case {
         (client.build().unwrap(), server.build().unwrap())
     }
 
-    /// What the client and the server heard, each on threads or as tasks. Whether it was of the MAC, and not of a
-    /// length.
-    fn check(self, [client, server]: [CloseReason; 2], threads: bool) -> bool {
+    /// What the client and the server heard. Whether it was of the MAC, and not of a length.
+    fn check(self, [client, server]: [CloseReason; 2]) -> bool {
         // Whoever got what was changed finds out, and tells the other.
         let (finds, is_told) = if self.side == 0 { (server, client) } else { (client, server) };
         let CloseReason::PeerMisbehaved { rule, message: None } = finds else {
@@ -76,9 +75,6 @@ impl Case {
         );
         let code = match is_told {
             CloseReason::PeerDisconnected { code, .. } => code,
-            // More was on its way than is read behind the end: closing reset the line. Tasks take turns, so that
-            // there it never is.
-            CloseReason::Eof if threads => return of_the_mac,
             other => panic!("{self:?}: {other:?}"),
         };
         let expected = if of_the_mac { DisconnectCode::MAC_ERROR } else { DisconnectCode::PROTOCOL_ERROR };
@@ -128,7 +124,7 @@ fn ad_22_bytes_that_somebody_meddled_with_over_tokio() {
             [client.closed().await, server.closed().await]
         };
         let reasons = runtime().block_on(async { timeout(Duration::from_secs(3600), reasons).await });
-        of_the_mac += usize::from(case.check(reasons.expect("nobody finds out"), false));
+        of_the_mac += usize::from(case.check(reasons.expect("nobody finds out")));
     }
     tell(TOKIO, cases.len(), of_the_mac);
 }
@@ -155,7 +151,7 @@ fn ad_22_bytes_that_somebody_meddled_with_over_std() {
             writing.join().unwrap();
             [client.closed(), server.closed()]
         });
-        of_the_mac += usize::from(case.check(reasons, true));
+        of_the_mac += usize::from(case.check(reasons));
     }
     tell(STD, cases.len(), of_the_mac);
 }

@@ -10,6 +10,8 @@ use crate::tally::survived;
 
 /// Messages that the client sends behind the last one the server needs: the channel's close and the disconnect.
 const FAREWELL: usize = 200;
+/// A session whose bytes move in pieces writes and flushes so often, at least: with fewer there is little to fail.
+const LEAST_CALLS: usize = 8;
 
 /// Breaks the session at every byte: which of the two directions, at which end of it, how.
 pub(crate) fn every_cut(adapter: &'static str, run: impl Fn(Vec<[Faults; 2]>) -> Vec<Ended>) {
@@ -164,7 +166,7 @@ pub(crate) fn every_failure(adapter: &'static str, run: impl Fn(Vec<[Faults; 2]>
             ("a failed flush", flushes, ErrorKind::StorageFull),
         ] {
             let all: Vec<Faults> = all;
-            assert!(all.len() > 10, "{what} of {side}: {calls:?}");
+            assert!(all.len() >= LEAST_CALLS, "{what} of {side}: {calls:?}");
             let sessions = all.into_iter().map(|faults| {
                 let mut both = [plain(), plain()];
                 both[side] = faults;
@@ -190,7 +192,7 @@ pub(crate) fn every_failure(adapter: &'static str, run: impl Fn(Vec<[Faults; 2]>
                 };
                 assert!(right, "{what} of {side}, number {n}: {ended:?}");
             }
-            assert!(failed >= 10, "{what} of {side}: {failed} of {}", ended.len());
+            assert!(2 * failed > ended.len(), "{what} of {side}: {failed} of {}", ended.len());
             tried += ended.len();
         }
     }

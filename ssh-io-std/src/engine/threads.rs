@@ -11,20 +11,19 @@ use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
 use ssh_proto::InputPool;
-use ssh_proto::adapter::AdapterRole;
+use ssh_proto::adapter::{AdapterRole, drain_bytes};
 
 use super::{Guard, Shared, State, Writer};
 use crate::os::{now, until};
 
-/// Behind the close, so much is still read so that the peer can read our last words.
-const DRAIN_BYTES: usize = 64 * 1024;
+/// Behind the close, so long is still read so that the peer can read our last words.
 pub(super) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// What the threads need to end behind the linger: a write's timeout and the drain.
 pub(super) const END_TIME: Duration = Duration::from_secs(3);
 /// What an idle connection reads into, and the size from which on a buffer is worth giving back.
 pub(super) const IDLE_BUFFER: usize = 4 * 1024;
 /// What a read takes at most.
-pub(super) const MAX_CHUNK: usize = 256 * 1024;
+const MAX_CHUNK: usize = 256 * 1024;
 /// Between two reads or writes of which the first came to nothing, for a transport that does not wait by itself.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// So many writes in a row may come to nothing before the first pause: most have their turn soon.
@@ -218,7 +217,8 @@ impl<R: AdapterRole> Shared<R> {
             }
             guard.reader_waits = false;
             let closing = guard.closed.is_some();
-            let (max, limit) = (guard.max_chunk, guard.pool.read_limit());
+            let max = if guard.authenticated { MAX_CHUNK } else { InputPool::MAX_PRE_AUTH };
+            let (limit, drain) = (guard.pool.read_limit(), drain_bytes(guard.authenticated));
             chunk.trade(&mut guard.chunk);
             drop(guard);
             match chunk.read(&mut reader, max, limit) {
@@ -232,7 +232,7 @@ impl<R: AdapterRole> Shared<R> {
                 }
                 Ok(bytes) if closing => {
                     drained += bytes.len();
-                    if bytes.is_empty() || drained > DRAIN_BYTES {
+                    if bytes.is_empty() || drained > drain {
                         break;
                     }
                 }

@@ -41,6 +41,15 @@ pub use roles::{AdapterRole, ClientKept, News, ServerKept};
 pub use signers::HostSigners;
 pub use startups::{Startup, StartupRefused, Startups};
 
+/// How many bytes an adapter still reads behind the close, if they come soon: to close a socket with bytes unread is a
+/// reset, which may destroy the DISCONNECT that was just written.
+///
+/// A peer that is logged in may have sent all that its windows let it, 24 MiB by default, before it reads of the end. One
+/// that is not has little to say.
+pub const fn drain_bytes(authenticated: bool) -> usize {
+    if authenticated { 32 * 1024 * 1024 } else { 64 * 1024 }
+}
+
 /// What a command left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
