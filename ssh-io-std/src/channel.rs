@@ -34,7 +34,7 @@ struct Timeouts {
 impl<R: AdapterRole> Drop for ChannelCore<R> {
     fn drop(&mut self) {
         let mut guard = self.shared.lock();
-        guard.channels.remove(&self.id);
+        guard.channels.remove(self.id);
         guard.contain(&self.shared, |state| {
             if let Some(mut channel) = state.channel(self.id) {
                 // What was written leaves first; what the peer still sends is nobody's.
@@ -73,7 +73,7 @@ impl<R: AdapterRole> fmt::Debug for ChannelOf<R> {
 /// Waits for the answer to an open.
 pub(crate) fn wait_opened(channel: Channel, timeout: Option<Duration>) -> Result<Channel, Error> {
     channel
-        .wait_for(timeout, |guard, id| guard.channels.get_mut(&id)?.opened.take())?
+        .wait_for(timeout, |guard, id| guard.channels.get_mut(id)?.opened.take())?
         .map_err(Error::OpenFailed)?;
     Ok(channel)
 }
@@ -233,7 +233,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             let asked = match result {
                 Err(RequestError::Full) => return None,
                 Err(error) => Err(error.into()),
-                Ok(()) => match guard.channels.get_mut(&id) {
+                Ok(()) => match guard.channels.get_mut(id) {
                     Some(news) => Ok(expect(&mut news.replies)),
                     None => Err(RequestError::Closed.into()),
                 },
@@ -251,14 +251,14 @@ impl<R: AdapterRole> ChannelOf<R> {
         let deadline = self.timeouts().write.and_then(after);
         let asker = self.ask(kind, true, deadline, Replies::expect)?;
         let answer = self.wait_until(deadline, |guard, id| {
-            let news = guard.channels.get_mut(&id)?;
+            let news = guard.channels.get_mut(id)?;
             news.replies.take(asker).or_else(|| news.closed.then_some(false))
         });
         match answer {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::RequestRefused),
             Err(error) => {
-                if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+                if let Some(news) = self.core.shared.lock().channels.get_mut(self.core.id) {
                     news.replies.give_up(asker);
                 }
                 Err(error)
@@ -367,7 +367,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Closes the channel under whoever uses it: a read ends, a write fails.
     fn cut(&self) {
         self.close();
-        if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+        if let Some(news) = self.core.shared.lock().channels.get_mut(self.core.id) {
             news.cut = true;
             news.wake.notify_all();
         }
@@ -381,7 +381,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// [`Error::TimedOut`], [`Error::Closed`] for a connection lost before either was said.
     pub fn wait(&self) -> Result<Option<ExitStatus>, Error> {
         self.wait_for(self.timeouts().read, |guard, id| {
-            let news = guard.channels.get(&id)?;
+            let news = guard.channels.get(id)?;
             // Of a connection that is over nothing else is to come.
             let over = guard.closed.is_some() && news.exit.is_some();
             (news.closed || over).then(|| news.exit.clone())
@@ -395,7 +395,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// As [`wait`](Self::wait).
     pub fn wait_exit(&self) -> Result<Option<ExitStatus>, Error> {
         self.wait_for(self.timeouts().read, |guard, id| {
-            let news = guard.channels.get(&id)?;
+            let news = guard.channels.get(id)?;
             (news.exit.is_some() || news.closed).then(|| news.exit.clone())
         })
     }
@@ -403,12 +403,12 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Whether the peer closed the channel.
     pub fn is_closed(&self) -> bool {
         let guard = self.core.shared.lock();
-        guard.closed.is_some() || guard.channels.get(&self.core.id).is_none_or(|news| news.closed)
+        guard.closed.is_some() || guard.channels.get(self.core.id).is_none_or(|news| news.closed)
     }
 
     /// How the program ended, if that is known by now.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.core.shared.lock().channels.get(&self.core.id)?.exit.clone()
+        self.core.shared.lock().channels.get(self.core.id)?.exit.clone()
     }
 
     /// Reads both streams to their ends.

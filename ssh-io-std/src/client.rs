@@ -377,7 +377,7 @@ impl Client {
             return Err(guard.gone());
         }
         let id = guard.machine()?.open_channel(kind, config)?;
-        let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
+        let wake = guard.hear_of(id);
         shared.poke(&mut guard);
         drop(guard);
         wait_opened(Channel::new(Arc::clone(shared), id, wake), self.timeout())

@@ -8,7 +8,6 @@
 
 mod threads;
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::mem;
 use std::net::Shutdown;
@@ -19,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
 use bytes::BytesMut;
-use ssh_proto::adapter::{AdapterRole, News, Replies};
+use ssh_proto::adapter::{AdapterRole, ByChannel, News, Replies};
 use ssh_proto::{
     ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, ExitStatus, InputPool, Instant,
     OpenFailure, Stream,
@@ -70,7 +69,7 @@ pub(crate) struct State<R: AdapterRole> {
     /// For all others [`machine`](Self::machine).
     conn: Connection<R>,
     pub(crate) kept: R::Kept,
-    pub(crate) channels: HashMap<ChannelId, ChannelNews>,
+    pub(crate) channels: ByChannel<ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pool: InputPool,
     /// From then on reads take more.
@@ -171,8 +170,9 @@ impl<R: AdapterRole> State<R> {
             return;
         }
         let _wake = WakeOnPanic(shared);
+        let now = now();
         loop {
-            self.conn.handle_input(now(), self.pool.buffer());
+            self.conn.handle_input(now, self.pool.buffer());
             let mut any = false;
             while let Some(news) = R::take_event(&mut self.conn, &mut self.kept) {
                 any = true;
@@ -217,8 +217,16 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
+    /// From now on there is news of a channel. Gives what is notified of each.
+    pub(crate) fn hear_of(&mut self, id: ChannelId) -> Arc<Condvar> {
+        let news = ChannelNews::default();
+        let wake = Arc::clone(&news.wake);
+        self.channels.insert(id, news);
+        wake
+    }
+
     fn tell(&mut self, id: ChannelId, change: impl FnOnce(&mut ChannelNews)) {
-        if let Some(news) = self.channels.get_mut(&id) {
+        if let Some(news) = self.channels.get_mut(id) {
             change(news);
             news.wake.notify_all();
         }
@@ -255,7 +263,7 @@ impl<R: AdapterRole> State<R> {
 
     /// Whether nobody is to wait for this channel any more.
     pub(crate) fn is_cut(&self, id: ChannelId) -> bool {
-        self.channels.get(&id).is_some_and(|news| news.cut)
+        self.channels.get(id).is_some_and(|news| news.cut)
     }
 
     /// Whether the writer thread has something to do that it does not know of while it waits.
@@ -279,7 +287,7 @@ impl<R: AdapterRole> State<R> {
 
     fn discard_output(&mut self) {
         if !self.dead {
-            let unsent = self.conn.memory_usage().output;
+            let unsent = self.conn.unsent();
             self.conn.consume_output(unsent);
         }
     }
@@ -307,7 +315,7 @@ impl<R: AdapterRole> State<R> {
 
     /// Whether the connection is closed and its last words are not worth more time.
     fn gave_up_output(&self) -> bool {
-        self.dead || (self.conn.is_closed() && self.conn.memory_usage().output == 0)
+        self.dead || (self.conn.is_closed() && self.conn.unsent() == 0)
     }
 
     /// Ends the connection, whatever comes of that: what seals the last words is the embedder's, and may panic.
@@ -386,7 +394,7 @@ impl<R: AdapterRole> Shared<R> {
         let state = State {
             conn,
             kept,
-            channels: HashMap::new(),
+            channels: ByChannel::default(),
             closed: None,
             pool,
             authenticated: false,

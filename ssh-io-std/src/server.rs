@@ -56,7 +56,7 @@ impl Answering for Back {
         let _watch = self.0.watch();
         let mut guard = self.0.lock();
         let id = guard.machine().map_err(|_| AnswerError::Gone)?.accept_channel(request, config)?;
-        let wake = Arc::clone(&guard.channels.entry(id).or_default().wake);
+        let wake = guard.hear_of(id);
         self.0.poke(&mut guard);
         drop(guard);
         Ok(ChannelOf::new(Arc::clone(&self.0), id, wake))
@@ -75,8 +75,9 @@ pub(crate) type Asked = ssh_proto::adapter::Asked<Back>;
 /// Answers the questions of one client, on a thread of its own. What is not overridden refuses.
 ///
 /// A question may be kept, moved to another thread and answered later. Authentication stands still until it
-/// is answered; channels do not. While a method takes its time, up to 256 questions wait for it; what the client
-/// asks beyond that is refused.
+/// is answered; channels do not. While a method takes its time, as many questions wait for it as the
+/// [`Limits`](ssh_proto::Limits) let a client have open at once, and at least 256; what the client asks beyond that is
+/// refused.
 pub trait Handler: Send + 'static {
     /// Sign a key exchange with a host key whose [`KeyPair`](ssh_proto::KeyPair) has no signer.
     fn sign(&mut self, request: Question<SignRequest>) {

@@ -30,7 +30,7 @@ struct Core<R: AdapterRole> {
 impl<R: AdapterRole> Drop for Core<R> {
     fn drop(&mut self) {
         // There may be wakers in it, which are dropped when the lock is open.
-        let news = self.shared.lock().channels.remove(&self.id);
+        let news = self.shared.lock().channels.remove(self.id);
         drop(news);
         self.shared.command(|state, _| {
             if let Ok(mut channel) = state.conn.channel(self.id) {
@@ -113,7 +113,7 @@ struct Waiting<'a, R: AdapterRole> {
 
 impl<R: AdapterRole> Drop for Waiting<'_, R> {
     fn drop(&mut self) {
-        if let Some(news) = self.core.shared.lock().channels.get_mut(&self.core.id) {
+        if let Some(news) = self.core.shared.lock().channels.get_mut(self.core.id) {
             news.replies.give_up(self.asker);
         }
     }
@@ -146,7 +146,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         let asker = self.ask(kind, true, Replies::expect).await?;
         let _waiting = Waiting { core, asker };
         let answer = |state: &mut State<R>| {
-            let news = state.channels.get_mut(&core.id)?;
+            let news = state.channels.get_mut(core.id)?;
             news.replies.take(asker).or_else(|| news.closed.then_some(false))
         };
         if core.shared.wait_for_channel(core.id, answer).await? { Ok(()) } else { Err(Error::RequestRefused) }
@@ -186,7 +186,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             if result.is_ok() {
                 state.count_said(*id);
             }
-            Some(match (result, state.channels.get_mut(id)) {
+            Some(match (result, state.channels.get_mut(*id)) {
                 (Err(RequestError::Full), _) => return None,
                 (Err(error), _) => Err(error.into()),
                 (Ok(()), Some(news)) => Ok(expect(&mut news.replies)),
@@ -322,7 +322,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// As [`wait`](Self::wait).
     pub async fn wait_exit(&self) -> Result<Option<ExitStatus>, Error> {
         let ended = |state: &mut State<R>| {
-            let news = state.channels.get(&self.core.id)?;
+            let news = state.channels.get(self.core.id)?;
             (news.exit.is_some() || news.closed).then(|| news.exit.clone())
         };
         self.core.shared.wait_for_channel(self.core.id, ended).await
@@ -331,12 +331,12 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Whether the peer closed the channel.
     pub fn is_closed(&self) -> bool {
         let state = self.core.shared.lock();
-        state.closed.is_some() || state.channels.get(&self.core.id).is_none_or(|news| news.closed)
+        state.closed.is_some() || state.channels.get(self.core.id).is_none_or(|news| news.closed)
     }
 
     /// How the program ended, if that is known by now.
     pub fn exit_status(&self) -> Option<ExitStatus> {
-        self.core.shared.lock().channels.get(&self.core.id)?.exit.clone()
+        self.core.shared.lock().channels.get(self.core.id)?.exit.clone()
     }
 
     /// The two directions as handles of their own. The channel closes when both are dropped; dropping the
@@ -355,7 +355,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// [`Error::Closed`] for a connection lost before either was said.
     pub async fn wait(&self) -> Result<Option<ExitStatus>, Error> {
         let ended = |state: &mut State<R>| {
-            let news = state.channels.get(&self.core.id)?;
+            let news = state.channels.get(self.core.id)?;
             // Of a connection that is over nothing else is to come.
             let over = state.closed.is_some() && news.exit.is_some();
             (news.closed || over).then(|| news.exit.clone())
@@ -413,7 +413,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             }
             Err(ReadError::Eof | ReadError::Reset) => Poll::Ready(Ok(None)),
             Err(ReadError::Blocked) => {
-                let Some(news) = state.channels.get_mut(id) else {
+                let Some(news) = state.channels.get_mut(*id) else {
                     return Poll::Ready(Err(state.gone()));
                 };
                 let [data, stderr] = &mut news.waiters.readers;
@@ -465,7 +465,7 @@ impl<R: AdapterRole> ChannelOf<R> {
                 Poll::Ready(Ok(n))
             }
             Err(WriteError::Blocked) => {
-                let Some(news) = state.channels.get_mut(id) else {
+                let Some(news) = state.channels.get_mut(*id) else {
                     return Poll::Ready(Err(state.gone().into()));
                 };
                 _stale = news.waiters.writers.add(&self.waiter, cx);

@@ -288,7 +288,7 @@ impl Client {
                 Err(OpenError::Closed) => None,
                 Err(error) => Some(Err(error.into())),
                 Ok(id) => {
-                    state.channels.entry(id).or_default();
+                    state.hear_of(id);
                     Some(Ok(id))
                 }
             }
@@ -296,7 +296,7 @@ impl Client {
         let id = shared.wait_for(open).await??;
         let channel = Channel::new(Arc::clone(shared), id);
         shared.work.notify_one();
-        let opened = shared.wait_for_channel(id, |state| state.channels.get_mut(&id)?.opened.take()).await?;
+        let opened = shared.wait_for_channel(id, |state| state.channels.get_mut(id)?.opened.take()).await?;
         opened.map_err(Error::OpenFailed)?;
         Ok(channel)
     }

@@ -196,10 +196,10 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         if self.output.is_empty() {
             state.conn.swap_output(&mut self.output);
         }
-        if self.broken || (state.conn.is_closed() && state.conn.memory_usage().output == 0) {
+        if self.broken || (state.conn.is_closed() && state.conn.unsent() == 0) {
             // Nothing can be written any more, or the last words had their time.
             // Not counted as sent: whoever flushes must not believe that it was.
-            let unsent = state.conn.memory_usage().output;
+            let unsent = state.conn.unsent();
             state.conn.consume_output(unsent);
             self.output.clear();
         }

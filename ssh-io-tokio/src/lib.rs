@@ -41,8 +41,9 @@
 //! ```
 //!
 //! The protocol itself is [`ssh_proto`]. One task per connection, its [`Driver`], reads and writes; handles
-//! share the state machine with it through a lock that is never held across an await. There is no message
-//! queue in between: what a slow reader does not take stays in the machine, within its window.
+//! share the state machine with it through a lock that is never held across an await. No data is queued in
+//! between: what a slow reader does not take stays in the machine, within its window. What a client asks of a server waits
+//! in a list, which has bounds.
 //!
 //! A runtime needs its time enabled (`enable_time`), and its I/O (`enable_io`) for connections over TCP. Only drivers, and
 //! what spawns or connects, need one: other handles may be used from any executor, and what blocks runs on the runtime of

@@ -63,7 +63,7 @@ impl Answering for Back {
             return Err(AnswerError::Gone);
         }
         let id = state.conn.accept_channel(request, config)?;
-        state.channels.entry(id).or_default();
+        state.hear_of(id);
         drop(state);
         self.0.work.notify_one();
         Ok(ServerChannel::new(Arc::clone(&self.0), id))
@@ -133,8 +133,8 @@ impl ServerConnection {
     /// Waits for what the client asks next; `None` when the connection is over.
     ///
     /// A question may be kept, moved to another task and answered later. Authentication stands still until it
-    /// is answered; channels do not. Up to 256 questions wait to be taken; what the client asks beyond that is
-    /// refused.
+    /// is answered; channels do not. As many questions wait to be taken as the [`Limits`](ssh_proto::Limits) let a
+    /// client have open at once, and at least 256; what the client asks beyond that is refused.
     ///
     /// Cancel-safe: what it did not hand out is handed out to the next call. Answers are given without waiting.
     pub async fn asked(&self) -> Option<Asked> {

@@ -1,7 +1,6 @@
 //! One state machine and its waiters behind one lock, which is never held across an await, nor while anybody
 //! is woken.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -12,7 +11,7 @@ use std::task::Poll;
 use std::thread::panicking;
 
 use bytes::BytesMut;
-use ssh_proto::adapter::{AdapterRole, Error, News, Replies};
+use ssh_proto::adapter::{AdapterRole, ByChannel, Error, News, Replies};
 use ssh_proto::{
     ChannelEvent, ChannelId, CloseReason, Connection, Disconnect, DisconnectCode, ExitStatus, OpenFailure,
     Stream,
@@ -39,7 +38,7 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) clock: Clock,
     pub(crate) conn: Connection<R>,
     pub(crate) kept: R::Kept,
-    pub(crate) channels: HashMap<ChannelId, ChannelNews>,
+    pub(crate) channels: ByChannel<ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) authenticated: bool,
     /// The driver is gone: nothing happens any more.
@@ -62,7 +61,7 @@ impl<R: AdapterRole> State<R> {
             conn: Connection::new(config, Box::new(OsEntropy), clock.now()),
             clock,
             kept: R::Kept::default(),
-            channels: HashMap::new(),
+            channels: ByChannel::default(),
             closed: None,
             authenticated: false,
             finished: false,
@@ -77,8 +76,9 @@ impl<R: AdapterRole> State<R> {
     /// Takes in what is there, and hands out what happened, until both are exhausted. Those in `woken` are to
     /// be woken when the lock is open.
     pub(crate) fn process(&mut self, input: &mut BytesMut, woken: &mut Wakers) {
+        let now = self.clock.now();
         loop {
-            self.conn.handle_input(self.clock.now(), input);
+            self.conn.handle_input(now, input);
             let mut any = false;
             while let Some(news) = R::take_event(&mut self.conn, &mut self.kept) {
                 any = true;
@@ -129,7 +129,7 @@ impl<R: AdapterRole> State<R> {
     }
 
     fn sort_channel(&mut self, id: ChannelId, event: ChannelEvent, woken: &mut Wakers) {
-        let Some(news) = self.channels.get_mut(&id) else { return };
+        let Some(news) = self.channels.get_mut(id) else { return };
         let [data, stderr] = &mut news.waiters.readers;
         match event {
             ChannelEvent::Readable(Stream::Data) => return data.wake(woken),
@@ -145,8 +145,13 @@ impl<R: AdapterRole> State<R> {
         news.waiters.wake(woken);
     }
 
+    /// From now on there is news of a channel.
+    pub(crate) fn hear_of(&mut self, id: ChannelId) {
+        self.channels.insert(id, ChannelNews::default());
+    }
+
     fn tell(&mut self, id: ChannelId, woken: &mut Wakers, change: impl FnOnce(&mut ChannelNews)) {
-        if let Some(news) = self.channels.get_mut(&id) {
+        if let Some(news) = self.channels.get_mut(id) {
             change(news);
             news.waiters.wake(woken);
         }
@@ -166,19 +171,19 @@ impl<R: AdapterRole> State<R> {
 
     /// How many bytes the transport took, and will have taken when all that is there now has left.
     pub(crate) fn progress(&self) -> (u64, u64) {
-        (self.sent, self.sent + self.conn.memory_usage().output as u64)
+        (self.sent, self.sent + self.conn.unsent() as u64)
     }
 
     /// A handle had something to say on a channel. A flush that was given up before does not cover it.
     pub(crate) fn count_said(&mut self, id: ChannelId) {
-        if let Some(news) = self.channels.get_mut(&id) {
+        if let Some(news) = self.channels.get_mut(id) {
             news.said += 1;
         }
     }
 
     /// How often that was so.
     pub(crate) fn said(&self, id: ChannelId) -> Option<u64> {
-        self.channels.get(&id).map(|news| news.said)
+        self.channels.get(id).map(|news| news.said)
     }
 
     /// The transport has ended.
@@ -393,7 +398,7 @@ impl<R: AdapterRole> Shared<R> {
             let state = &mut *state;
             let waiters = match channel {
                 None => &mut state.waiters,
-                Some(id) => match state.channels.get_mut(&id) {
+                Some(id) => match state.channels.get_mut(id) {
                     Some(news) => &mut news.waiters.others,
                     None => return Poll::Ready(Err(state.gone())),
                 },

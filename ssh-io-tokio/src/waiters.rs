@@ -115,7 +115,7 @@ impl<R: AdapterRole> Drop for Waiter<R> {
         let flusher = state.flushers.remove(self.id);
         let left = match self.channel {
             None => [state.waiters.remove(self.id), None, None, None],
-            Some(channel) => match state.channels.get_mut(&channel) {
+            Some(channel) => match state.channels.get_mut(channel) {
                 Some(news) => news.waiters.lists().map(|list| list.remove(self.id)),
                 None => Default::default(),
             },

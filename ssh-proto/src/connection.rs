@@ -156,6 +156,11 @@ impl<R: Role> Connection<R> {
         self.core.memory_usage()
     }
 
+    /// Bytes of output that [`consume_output`](Self::consume_output) was not told of yet, swapped ones included.
+    pub fn unsent(&self) -> usize {
+        self.core.out.pending()
+    }
+
     /// The bytes that the output buffer takes, with those behind and before the [`output`](Self::output). At most
     /// half as much again as [`Limits::output`](crate::Limits::output) and a packet; for the moment in which it grows
     /// there are two. What was swapped out is not in it.

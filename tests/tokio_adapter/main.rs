@@ -1,6 +1,7 @@
 //! `ssh-io-tokio` against a server of the simulator, mostly in paused time.
 
 mod answers;
+mod bursts;
 mod dropped;
 mod ended;
 mod ending;

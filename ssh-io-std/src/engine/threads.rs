@@ -39,7 +39,7 @@ impl<R: AdapterRole> State<R> {
         if !self.warm {
             *look = None;
         } else if look.is_none_or(|at| at <= now) {
-            if look.is_some() && !self.busy && !self.dead && self.conn.memory_usage().output == 0 {
+            if look.is_some() && !self.busy && !self.dead && self.conn.unsent() == 0 {
                 self.cool_down();
                 *look = None;
             } else {

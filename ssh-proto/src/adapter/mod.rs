@@ -4,9 +4,11 @@
 //! Here is nothing that touches an operating system, only the types that speak of one, so that a program
 //! with two adapters meets one [`Error`].
 
+mod by_channel;
 mod known_hosts;
 mod login;
 mod question;
+mod questions;
 mod replies;
 mod roles;
 mod signers;
@@ -33,9 +35,11 @@ use crate::keys::{
 use crate::msg::request::{ExitStatus, OpenFailure};
 use crate::secret::Secret;
 
+pub use by_channel::ByChannel;
 pub use known_hosts::{about_file, accept_new_host, read_known_hosts};
 pub use login::{Login, LoginStep};
 pub use question::{Answering, Asked, Question};
+pub use questions::Questions;
 pub use replies::{Asker, Replies};
 pub use roles::{AdapterRole, ClientKept, News, ServerKept};
 pub use signers::HostSigners;

@@ -1,9 +1,8 @@
 //! Events, sorted into what every adapter handles alike and what belongs to a role.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{Login, Startup};
+use super::{Login, Questions, Startup};
 use crate::connection::Connection;
 use crate::error::CloseReason;
 use crate::event::{ChannelEvent, ChannelId, ClientEvent, ServerEvent};
@@ -82,41 +81,13 @@ impl AdapterRole for Client {
 /// What a server's adapter keeps.
 #[derive(Debug, Default)]
 pub struct ServerKept {
-    /// Questions, and what else whoever answers them should know: who logged in, which channels were closed.
-    pub questions: VecDeque<ServerEvent>,
+    /// What waits for whoever answers.
+    pub questions: Questions,
     /// The client's place among those that have not logged in, held until it has or until its transport and who
     /// answers it are gone; for that the adapter sees to it.
     pub startup: Option<Startup>,
     /// How often keys were renewed.
     pub rekeys: u64,
-}
-
-impl ServerKept {
-    /// Questions that may wait.
-    ///
-    /// DoS: more are refused, for input must go on: who answers may itself wait for it, or for the
-    /// connection's end.
-    pub const MAX_QUESTIONS: usize = 256;
-    /// What they may hold, in bytes.
-    pub const MAX_QUESTION_BYTES: usize = 64 * 1024;
-
-    /// Whether there is room for one more question.
-    fn has_room(&self) -> bool {
-        // Few wait for long: counting them each time costs less than keeping count.
-        self.questions.len() < Self::MAX_QUESTIONS
-            && self.questions.iter().map(heap_size).sum::<usize>() < Self::MAX_QUESTION_BYTES
-    }
-}
-
-/// What a question holds that its client chose the length of, in bytes.
-fn heap_size(question: &ServerEvent) -> usize {
-    match question {
-        ServerEvent::Global(request) => request.heap_size(),
-        ServerEvent::Open(request) => request.kind.heap_size(),
-        ServerEvent::Channel(_, ChannelEvent::Request(request)) => request.kind.heap_size(),
-        ServerEvent::Probe(probe) => probe.heap_size(),
-        _ => 0,
-    }
 }
 
 impl AdapterRole for Server {
@@ -132,7 +103,7 @@ impl AdapterRole for Server {
             ServerEvent::GlobalReply(..) => {}
             ServerEvent::Channel(id, ChannelEvent::Closed) => {
                 // At most one for each channel that was accepted.
-                kept.questions.push_back(ServerEvent::Channel(id, ChannelEvent::Closed));
+                kept.questions.tell(ServerEvent::Channel(id, ChannelEvent::Closed));
                 return Some(News::Channel(id, ChannelEvent::Closed));
             }
             ServerEvent::Channel(id, event) if !matches!(event, ChannelEvent::Request(_)) => {
@@ -140,40 +111,13 @@ impl AdapterRole for Server {
             }
             ServerEvent::Authenticated(who) => {
                 kept.startup = None;
-                kept.questions.push_back(ServerEvent::Authenticated(who));
+                kept.questions.tell(ServerEvent::Authenticated(who));
                 return Some(News::Authenticated);
             }
             // At most one at a time, and without it the connection is over: it is not for others to crowd out.
-            ServerEvent::Sign(request) => kept.questions.push_back(ServerEvent::Sign(request)),
-            question if kept.has_room() => {
-                kept.questions.push_back(question);
-            }
-            // Dropped, and so refused.
-            _ => {}
+            ServerEvent::Sign(request) => kept.questions.tell(ServerEvent::Sign(request)),
+            question => kept.questions.ask(question, conn.core.limits()),
         }
         Some(News::Taken)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::msg::request::GlobalRequestKind;
-    use crate::ticket::GlobalRequest;
-
-    #[test]
-    fn questions_are_bounded_by_what_they_hold() {
-        let global = |len: usize| {
-            let kind = GlobalRequestKind { name: "x@example.invalid".into(), data: alloc::vec![7; len] };
-            ServerEvent::Global(GlobalRequest { ticket: None, kind })
-        };
-        let mut kept = ServerKept::default();
-        kept.questions.push_back(global(ServerKept::MAX_QUESTION_BYTES - 100));
-        assert!(kept.has_room());
-        kept.questions.push_back(global(200));
-        assert!(!kept.has_room());
-        kept.questions.clear();
-        (0..ServerKept::MAX_QUESTIONS).for_each(|_| kept.questions.push_back(global(0)));
-        assert!(!kept.has_room());
     }
 }

@@ -38,11 +38,10 @@ impl HostSigners {
     /// Takes the question for a signature that a signer of ours is to answer, and him. At most one is open; that of
     /// a key without a signer stays for whoever serves the client.
     pub fn take(&self, kept: &mut ServerKept) -> Option<(ServerEvent, Arc<dyn Signer + Send + Sync>)> {
-        let (at, signer) = kept.questions.iter().enumerate().find_map(|(at, event)| {
+        kept.questions.take(|event| {
             let ServerEvent::Sign(request) = event else { return None };
             let pair = self.keys.iter().find(|pair| pair.public == *request.to_sign().key())?;
-            Some((at, pair.signer.clone()?))
-        })?;
-        Some((kept.questions.remove(at)?, signer))
+            pair.signer.clone()
+        })
     }
 }

@@ -1,0 +1,114 @@
+//! What waits for whoever answers a client.
+
+use alloc::collections::VecDeque;
+
+use crate::config::Limits;
+use crate::event::{ChannelEvent, ServerEvent};
+
+/// Questions, and what else whoever answers them should know: who logged in, which channels were closed. In their
+/// order.
+///
+/// DoS: as many questions wait as the [`Limits`] let a client have open at once, at least 256, and they hold 128 bytes
+/// each of what their client chose the length of, at least 64 KiB in all. More are refused, for input must go on: who
+/// answers may itself wait for it, or for the connection's end.
+#[derive(Debug, Default)]
+pub struct Questions {
+    queue: VecDeque<ServerEvent>,
+    /// Bytes that clients chose the length of.
+    held: usize,
+}
+
+impl Questions {
+    const LEAST: usize = 256;
+    const LEAST_BYTES: usize = 64 * 1024;
+    const BYTES_EACH: usize = 128;
+
+    /// How many may wait, and what they may hold.
+    fn most(limits: &Limits) -> (usize, usize) {
+        let requests = limits.max_channels.saturating_mul(limits.pending_requests);
+        let others = limits.pending_opens.saturating_add(limits.pending_global_tickets);
+        let count = requests.saturating_add(others).max(Self::LEAST);
+        (count, count.saturating_mul(Self::BYTES_EACH).max(Self::LEAST_BYTES))
+    }
+
+    /// A question, which is refused when there is no room for it.
+    pub(super) fn ask(&mut self, question: ServerEvent, limits: &Limits) {
+        let (count, bytes) = Self::most(limits);
+        if self.queue.len() < count && self.held < bytes {
+            self.tell(question);
+        }
+    }
+
+    /// What there is always room for.
+    pub(super) fn tell(&mut self, event: ServerEvent) {
+        self.held = self.held.saturating_add(heap_size(&event));
+        self.queue.push_back(event);
+    }
+
+    /// Takes the first one.
+    pub fn pop_front(&mut self) -> Option<ServerEvent> {
+        let first = self.queue.pop_front()?;
+        self.held = self.held.saturating_sub(heap_size(&first));
+        Some(first)
+    }
+
+    /// Takes the first one that is picked.
+    pub(super) fn take<T>(&mut self, pick: impl Fn(&ServerEvent) -> Option<T>) -> Option<(ServerEvent, T)> {
+        let (at, picked) = self.queue.iter().enumerate().find_map(|(at, event)| Some((at, pick(event)?)))?;
+        let event = self.queue.remove(at)?;
+        self.held = self.held.saturating_sub(heap_size(&event));
+        Some((event, picked))
+    }
+
+    /// Refuses them all.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What a question holds that its client chose the length of, in bytes.
+fn heap_size(question: &ServerEvent) -> usize {
+    match question {
+        ServerEvent::Global(request) => request.heap_size(),
+        ServerEvent::Open(request) => request.kind.heap_size(),
+        ServerEvent::Channel(_, ChannelEvent::Request(request)) => request.kind.heap_size(),
+        ServerEvent::Probe(probe) => probe.heap_size(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::msg::request::GlobalRequestKind;
+    use crate::ticket::GlobalRequest;
+
+    fn global(len: usize) -> ServerEvent {
+        let kind = GlobalRequestKind { name: "x@example.invalid".into(), data: alloc::vec![7; len] };
+        ServerEvent::Global(GlobalRequest { ticket: None, kind })
+    }
+
+    #[test]
+    fn they_are_bounded_in_number_and_by_what_they_hold() {
+        let few = Limits { max_channels: 1, pending_requests: 1, ..Limits::default() };
+        let many = Limits { max_channels: 100, pending_opens: 100, ..few.clone() };
+        for (limits, count) in
+            [(&few, 256), (&many, 256), (&Limits { max_channels: 1000, ..many.clone() }, 1116)]
+        {
+            let mut questions = Questions::default();
+            (0..5000).for_each(|_| questions.ask(global(0), limits));
+            assert_eq!(questions.queue.len(), count);
+            // What is told is, whatever waits.
+            questions.tell(global(0));
+            assert_eq!(questions.queue.len(), count + 1);
+            questions.clear();
+            let bytes = (count * 128).max(64 * 1024);
+            questions.ask(global(bytes - 100), limits);
+            questions.ask(global(200), limits);
+            questions.ask(global(0), limits);
+            assert_eq!(questions.queue.len(), 2);
+            while questions.pop_front().is_some() {}
+            assert_eq!(questions.held, 0);
+        }
+    }
+}
