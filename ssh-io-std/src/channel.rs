@@ -292,6 +292,9 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Asks for a terminal.
     ///
+    /// Who does not need the answer saves its round trip: [`send_request`](Self::send_request) with
+    /// [`ChannelRequestKind::Pty`], and the program's request behind it in the same flight.
+    ///
     /// # Errors
     /// As [`request`](Self::request).
     pub fn request_pty(&self, term: &str, size: WindowSize, modes: TerminalModes) -> Result<(), Error> {

@@ -231,6 +231,9 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Asks for a terminal.
     ///
+    /// Who does not need the answer saves its round trip: [`send_request`](Self::send_request) with
+    /// [`ChannelRequestKind::Pty`], and the program's request behind it in the same flight.
+    ///
     /// Cancel-safe as [`request`](Self::request).
     ///
     /// # Errors

@@ -15,8 +15,9 @@
 //! - **Over TCP** (`two`) each end is a process; what counts is the CPU time of both, user and system, that the
 //!   operating system states when they ended. Clients and servers over tokio and russh have one thread. `plain` is the
 //!   same bytes without SSH.
-//! - **OpenSSH** (`openssh`) is `ssh` and `sshd -i` on an accepted connection. Their ends of the data are this program
-//!   too, started by `sshd`; its own CPU time is taken off.
+//! - **OpenSSH** (`openssh`) is `ssh` and `sshd -i` on an accepted connection. Behind `sshd` the data ends in this program,
+//!   whose own CPU time is taken off; what is left of the user's shell, which only becomes it, is not. `ssh` reads
+//!   `/dev/zero` and writes `/dev/null`.
 //!
 //! What is measured in memory is counted by CPU time as well: that is what the clock says when nobody else works. Only
 //! OpenSSH's handshakes are by the clock.
@@ -29,9 +30,9 @@
 //! A **handshake** is everything from the first byte to the end of both sides: key exchange, login by key, close. russh
 //! asks first whether a key would do; ours signs at once. At OpenSSH it is a whole `ssh HOST true`. An **exec** is
 //! a channel opened, a command accepted, sixteen bytes of output, the exit status, and the channel closed by both.
-//! **Flights** (`flights`) are counted at a relay between two processes that holds everything for a quarter of a second,
-//! up to the one that brings the first output of a command.
-//! An **echo** is 64 bytes there and back; with 1000 channels open it goes to one after the other.
+//! An **echo** is 64 bytes there and back; with 1000 channels open it goes to one after the other. **Flights**
+//! (`flights`) are counted at a relay between two processes that holds everything for a quarter of a second, up to the
+//! one that brings the first output of a command.
 
 mod commands;
 mod flights;

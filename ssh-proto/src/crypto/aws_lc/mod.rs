@@ -7,11 +7,12 @@
 //! | curve25519-sha256, ecdh-sha2-nistp256, mlkem768x25519-sha256 | AWS-LC; SHA-256 of [`rustcrypto`] |
 //! | ssh-ed25519, ecdsa-sha2-nistp256 | AWS-LC |
 //! | rsa-sha2-256, rsa-sha2-512 | AWS-LC up to 8192 bits; above with feature `rsa`, from [`rustcrypto`] |
-//! | aes128-ctr, aes256-ctr, hmac-sha2-256, hmac-sha2-512 | [`rustcrypto`], where CTR works in place |
+//! | aes128-ctr, aes256-ctr, hmac-sha2-256, hmac-sha2-512 | [`rustcrypto`]: its CTR works in place, and both are bound by SHA-2, which is the processor's in either |
 //!
-//! The ephemeral keys of X25519 and P-256 come from the connection's [`Entropy`], those of ML-KEM and the nonces of
-//! ECDSA from AWS-LC's own generator, which the operating system seeds; the provider is not
-//! [`deterministic`](Provider::deterministic). Should that generator fail, AWS-LC aborts the process. Secrets inside AWS-LC are wiped by it when they are freed.
+//! The ephemeral keys of X25519 and P-256 come from the connection's [`Entropy`], those of ML-KEM, the nonces of
+//! ECDSA and what blinds RSA from AWS-LC's own generator, which the operating system seeds; the provider is not
+//! [`deterministic`](Provider::deterministic). Should that generator fail, AWS-LC aborts the process. Secrets inside
+//! AWS-LC are wiped by it when they are freed.
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
 use zeroize::Zeroizing;
