@@ -104,7 +104,7 @@ impl ClientBuilder {
                 break check;
             }
             if guard.closed.is_some() {
-                return Err(guard.gone());
+                return Err(shared.flush(guard).gone());
             }
             guard = shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error)?;
         };
@@ -128,7 +128,8 @@ impl ClientBuilder {
             },
             Err(error) => {
                 let _ = guard.machine()?.reject_host_key(check);
-                shared.poke(&mut guard);
+                // From this thread: who hears of it may end the process.
+                drop(shared.flush(guard));
                 return Err(error);
             }
         }

@@ -76,8 +76,8 @@ pub(crate) type Asked = ssh_proto::adapter::Asked<Back>;
 ///
 /// A question may be kept, moved to another thread and answered later. Authentication stands still until it
 /// is answered; channels do not. While a method takes its time, as many questions wait for it as the
-/// [`Limits`](ssh_proto::Limits) let a client have open at once, and at least 256; what the client asks beyond that is
-/// refused.
+/// [`Limits`](ssh_proto::Limits) let a client have open at once, and at least 256; together they may say 64 KiB for each
+/// channel of `max_channels`. What the client asks beyond that is refused.
 pub trait Handler: Send + 'static {
     /// Sign a key exchange with a host key whose [`KeyPair`](ssh_proto::KeyPair) has no signer.
     fn sign(&mut self, request: Question<SignRequest>) {

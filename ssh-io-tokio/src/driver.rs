@@ -159,7 +159,10 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         // Closing a socket with unread input would reset it, and destroy our last words.
         let _ = timeout(DRAIN_TIME, async {
             let _ = self.writer.shutdown().await;
-            let mut left = drain_bytes(self.shared.lock().authenticated);
+            let mut left = {
+                let state = self.shared.lock();
+                drain_bytes(state.conn.limits(), state.authenticated)
+            };
             while left > 0 {
                 consume_budget().await;
                 // Not an array of its own: it would be part of every driver's future.

@@ -134,7 +134,8 @@ impl ServerConnection {
     ///
     /// A question may be kept, moved to another task and answered later. Authentication stands still until it
     /// is answered; channels do not. As many questions wait to be taken as the [`Limits`](ssh_proto::Limits) let a
-    /// client have open at once, and at least 256; what the client asks beyond that is refused.
+    /// client have open at once, and at least 256; together they may say 64 KiB for each channel of `max_channels`. What
+    /// the client asks beyond that is refused.
     ///
     /// Cancel-safe: what it did not hand out is handed out to the next call. Answers are given without waiting.
     pub async fn asked(&self) -> Option<Asked> {

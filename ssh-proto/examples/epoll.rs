@@ -114,12 +114,12 @@ impl<'a, E: End> Driven<'a, E> {
         conn.is_closed() && conn.output().is_empty()
     }
 
-    /// Takes what is still on its way, within 2 s and 64 KiB: to close a socket with bytes unread is a reset, and that
+    /// Takes what is still on its way, within 2 s and 32 MiB, more than windows let through: to close a socket with bytes unread is a reset, and that
     /// may destroy our DISCONNECT before it is read.
     fn hang_up(mut self) -> Outcome {
         self.stream.set_nonblocking(false)?;
         let until = now() + Duration::from_secs(2);
-        let (mut left, mut chunk) = (64 * 1024, [0; 4096]);
+        let (mut left, mut chunk) = (32 << 20, [0; 4096]);
         while left > 0 && until > now() {
             self.stream
                 .set_read_timeout(Some(until.saturating_since(now()).max(Duration::from_millis(1))))?;

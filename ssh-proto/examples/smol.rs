@@ -73,11 +73,11 @@ async fn drive(mut end: impl End, stream: TcpStream) -> Outcome {
     }
 }
 
-/// Takes what is still on its way, within 2 s and 64 KiB: to close a socket with bytes unread is a reset, and that may
-/// destroy our DISCONNECT before it is read. The other end may be gone already.
+/// Takes what is still on its way, within 2 s and 32 MiB, more than windows let through: to close a socket with bytes
+/// unread is a reset, and that may destroy our DISCONNECT before it is read. The other end may be gone already.
 async fn hang_up(stream: TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
-    let rest = async { smol::io::copy(stream.take(64 * 1024), smol::io::sink()).await.map(drop) };
+    let rest = async { smol::io::copy(stream.take(32 << 20), smol::io::sink()).await.map(drop) };
     let enough = async { Ok(_ = Timer::after(Duration::from_secs(2)).await) };
     let _ = or(rest, enough).await;
 }

@@ -8,6 +8,7 @@ use core::marker::PhantomData;
 
 use bytes::BytesMut;
 
+use crate::config::Limits;
 use crate::entropy::Entropy;
 use crate::kex::SessionId;
 use crate::kex::negotiate::Negotiated;
@@ -148,6 +149,11 @@ impl<R: Role> Connection<R> {
     /// The peer's identification line, without CR LF, once it is there.
     pub fn peer_ident(&self) -> Option<PeerText> {
         (!self.core.peer_ident.is_empty()).then(|| PeerText::new(&self.core.peer_ident))
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &Limits {
+        self.core.limits()
     }
 
     /// What the connection holds. Not counted is what the embedder holds: its input buffers, and the slices of

@@ -15,6 +15,7 @@ mod new_hosts;
 mod panics;
 mod pipe;
 mod places;
+mod refused;
 mod sealer;
 mod sessions;
 mod shutdown;

@@ -9,6 +9,7 @@ mod gate;
 mod host_keys;
 mod judged;
 mod key_files;
+mod last_words;
 mod login;
 mod outside;
 mod panics;

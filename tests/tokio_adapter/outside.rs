@@ -1,7 +1,5 @@
 //! Handles that are used outside of any runtime, of a connection whose driver has one.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -10,9 +8,8 @@ use std::thread::{self, Thread, ThreadId};
 
 use ssh_io_tokio::{Asked, Client, Error, HostKeys, ServerConnection, read_key_file};
 use ssh_proto::keys::HostKeyRejection;
-use ssh_proto::raw::number;
-use ssh_proto::{AuthVerdict, CloseReason, Entropy, KeyPair, Side, SignRefused, Signature, Signer, ToSign};
-use ssh_tests::{Puppet, null, null_client, null_server};
+use ssh_proto::{AuthVerdict, Entropy, KeyPair, SignRefused, Signature, Signer, ToSign};
+use ssh_tests::{null, null_client, null_server};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ssh-proto/src/keys/testdata/ed25519");
@@ -53,40 +50,6 @@ fn connect(runtime: &Runtime, host_keys: HostKeys) -> Result<Client, Error> {
     let (connecting, driver) = block_on(builder.start("test", 22, ours))?;
     runtime.spawn(driver.run());
     block_on(connecting.finish())
-}
-
-#[test]
-fn a_caller_that_ends_the_runtime_with_its_error_leaves_the_peer_our_reason() {
-    for rounds in 0..20 {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let peer = thread::spawn(move || {
-            theirs.write_all(b"SSH-2.0-x\r\n").unwrap();
-            let mut puppet = Puppet::null(Side::Server);
-            let (mut heard, mut chunk) = (Vec::new(), [0; 4096]);
-            while heard.is_empty() {
-                let n = theirs.read(&mut chunk).unwrap();
-                assert!(n > 0, "no KEXINIT");
-                heard.extend(puppet.hear(&chunk[..n]));
-            }
-            // A length that no packet has.
-            theirs.write_all(&[0xff; 16]).unwrap();
-            while let Ok(n @ 1..) = theirs.read(&mut chunk) {
-                heard.extend(puppet.hear(&chunk[..n]));
-            }
-            heard.pop().unwrap()
-        });
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let result = runtime.block_on(async {
-            ours.set_nonblocking(true).unwrap();
-            let ours = tokio::net::UnixStream::from_std(ours).unwrap();
-            let builder = Client::with_config(null_client().build().unwrap());
-            builder.host_keys(HostKeys::DangerousAcceptAny).connect_over("test", 22, ours).await
-        });
-        drop(runtime);
-        assert!(matches!(result, Err(Error::Closed(CloseReason::PeerMisbehaved { .. }))), "{result:?}");
-        let last = peer.join().unwrap();
-        assert_eq!(last.payload[..5], [number::DISCONNECT, 0, 0, 0, 2], "{rounds}: {last:?}");
-    }
 }
 
 /// Remembers the thread it was called on.

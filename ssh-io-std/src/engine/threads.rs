@@ -218,7 +218,8 @@ impl<R: AdapterRole> Shared<R> {
             guard.reader_waits = false;
             let closing = guard.closed.is_some();
             let max = if guard.authenticated { MAX_CHUNK } else { InputPool::MAX_PRE_AUTH };
-            let (limit, drain) = (guard.pool.read_limit(), drain_bytes(guard.authenticated));
+            let (limit, drain) =
+                (guard.pool.read_limit(), drain_bytes(guard.conn.limits(), guard.authenticated));
             chunk.trade(&mut guard.chunk);
             drop(guard);
             match chunk.read(&mut reader, max, limit) {

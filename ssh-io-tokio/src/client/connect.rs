@@ -210,7 +210,11 @@ impl Connecting {
             }
         };
         shared.work.notify_one();
-        verdict?;
+        if let Err(why) = verdict {
+            // Who hears of it has nothing else to wait for, and may end the runtime: our last words leave first.
+            let _ = shared.wait_for::<()>(|_| None).await;
+            return Err(why);
+        }
         match answered {
             Ok(alive) => alive.map(|()| Client { handle }),
             // The reason is on its way.

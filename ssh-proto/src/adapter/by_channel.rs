@@ -8,56 +8,69 @@ use crate::event::ChannelId;
 /// Something for each of some channels, found by the place that the machine keeps a channel in: what every message looks
 /// up must not be searched for.
 #[derive(Debug)]
-pub struct ByChannel<T>(Vec<Option<(ChannelId, Box<T>)>>);
+pub struct ByChannel<T> {
+    places: Vec<Option<Entry<T>>>,
+    /// Those of channels that are over, whose places others have by now: nobody has heard yet of what became of them.
+    late: Vec<Entry<T>>,
+}
+
+type Entry<T> = (ChannelId, Box<T>);
 
 impl<T> Default for ByChannel<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { places: Vec::new(), late: Vec::new() }
     }
 }
 
 impl<T> ByChannel<T> {
     /// That of a channel.
     pub fn get(&self, id: ChannelId) -> Option<&T> {
-        let (of, value) = self.0.get(id.slot as usize)?.as_ref()?;
-        (*of == id).then_some(value)
+        match self.places.get(id.slot as usize)? {
+            Some((of, value)) if *of == id => Some(value),
+            _ => self.late.iter().find(|(of, _)| *of == id).map(|(_, value)| &**value),
+        }
     }
 
     /// That of a channel, to change it.
     pub fn get_mut(&mut self, id: ChannelId) -> Option<&mut T> {
-        let (of, value) = self.0.get_mut(id.slot as usize)?.as_mut()?;
-        (*of == id).then_some(value)
+        match self.places.get_mut(id.slot as usize)? {
+            Some((of, value)) if *of == id => Some(value),
+            _ => self.late.iter_mut().find(|(of, _)| *of == id).map(|(_, value)| &mut **value),
+        }
     }
 
-    /// Sets that of a channel; what another one in its place had is gone.
+    /// Sets that of a channel. Another one that was in its place keeps its own.
     pub fn insert(&mut self, id: ChannelId, value: T) {
         let at = id.slot as usize;
-        if self.0.len() <= at {
-            self.0.resize_with(at.saturating_add(1), || None);
+        if self.places.len() <= at {
+            self.places.resize_with(at.saturating_add(1), || None);
         }
-        if let Some(place) = self.0.get_mut(at) {
-            *place = Some((id, Box::new(value)));
+        if let Some(place) = self.places.get_mut(at) {
+            self.late.extend(place.replace((id, Box::new(value))));
         }
     }
 
     /// Takes that of a channel.
     pub fn remove(&mut self, id: ChannelId) -> Option<T> {
-        let (_, value) = self.0.get_mut(id.slot as usize)?.take_if(|(of, _)| *of == id)?;
-        while self.0.pop_if(|last| last.is_none()).is_some() {}
-        if self.0.capacity() / 4 > self.0.len() {
-            self.0.shrink_to(self.0.len().saturating_mul(2));
+        let Some((_, value)) = self.places.get_mut(id.slot as usize)?.take_if(|(of, _)| *of == id) else {
+            let at = self.late.iter().position(|(of, _)| *of == id)?;
+            return Some(*self.late.swap_remove(at).1);
+        };
+        while self.places.pop_if(|last| last.is_none()).is_some() {}
+        if self.places.capacity() / 4 > self.places.len() {
+            self.places.shrink_to(self.places.len().saturating_mul(2));
         }
         Some(*value)
     }
 
     /// All of them.
     pub fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flatten().map(|(_, value)| &**value)
+        self.places.iter().flatten().chain(&self.late).map(|(_, value)| &**value)
     }
 
     /// All of them, to change them.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.0.iter_mut().flatten().map(|(_, value)| &mut **value)
+        self.places.iter_mut().flatten().chain(&mut self.late).map(|(_, value)| &mut **value)
     }
 }
 
@@ -86,6 +99,20 @@ mod tests {
         assert_eq!(news.remove(id(3, 1)), None);
         news.insert(id(3, 2), 7);
         assert_eq!((news.get(id(3, 1)), news.get(id(3, 2))), (None, Some(&7)));
+        // A channel is over, and nobody has taken that in yet when another one has its place.
+        for generation in [3, 4] {
+            news.insert(id(3, generation), 10 + generation);
+        }
+        for (generation, value) in [(2, 7), (3, 13), (4, 14)] {
+            *news.get_mut(id(3, generation)).unwrap() += 1;
+            assert_eq!(news.get(id(3, generation)), Some(&(value + 1)));
+        }
+        assert_eq!(news.values().count(), 5);
+        assert_eq!(news.values_mut().count(), 5);
+        for (generation, value) in [(3, 14), (4, 15), (2, 8)] {
+            assert_eq!(news.remove(id(3, generation)), Some(value));
+            assert_eq!(news.remove(id(3, generation)), None);
+        }
     }
 
     #[test]
@@ -93,6 +120,6 @@ mod tests {
         let mut news = ByChannel::default();
         (0..10_000).for_each(|slot| news.insert(id(slot, 0), ()));
         (1..10_000).rev().for_each(|slot| assert_eq!(news.remove(id(slot, 0)), Some(())));
-        assert!(news.0.len() == 1 && news.0.capacity() < 16, "{}", news.0.capacity());
+        assert!(news.places.len() == 1 && news.places.capacity() < 16, "{}", news.places.capacity());
     }
 }

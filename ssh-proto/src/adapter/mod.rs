@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Limits};
 use crate::entropy::Entropy;
 use crate::error::{AnswerError, ApiMisuse, AuthError, CloseReason, OpenError, RequestError};
 use crate::key::{KeyPair, PublicKey};
@@ -48,10 +48,10 @@ pub use startups::{Startup, StartupRefused, Startups};
 /// How many bytes an adapter still reads behind the close, if they come soon: to close a socket with bytes unread is a
 /// reset, which may destroy the DISCONNECT that was just written.
 ///
-/// A peer that is logged in may have sent all that its windows let it, 24 MiB by default, before it reads of the end. One
-/// that is not has little to say.
-pub const fn drain_bytes(authenticated: bool) -> usize {
-    if authenticated { 32 * 1024 * 1024 } else { 64 * 1024 }
+/// A peer that is logged in may have sent all that its windows let it before it reads of the end, and packets without
+/// data. One that is not has little to say.
+pub fn drain_bytes(limits: &Limits, authenticated: bool) -> usize {
+    if authenticated { limits.recv_budget.saturating_add(limits.recv_budget / 4) } else { 64 * 1024 }
 }
 
 /// What a command left behind.

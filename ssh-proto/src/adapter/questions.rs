@@ -4,31 +4,33 @@ use alloc::collections::VecDeque;
 
 use crate::config::Limits;
 use crate::event::{ChannelEvent, ServerEvent};
+use crate::ticket::SignRequest;
 
 /// Questions, and what else whoever answers them should know: who logged in, which channels were closed. In their
 /// order.
 ///
-/// DoS: as many questions wait as the [`Limits`] let a client have open at once, at least 256, and they hold 128 bytes
-/// each of what their client chose the length of, at least 64 KiB in all. More are refused, for input must go on: who
+/// DoS: as many questions wait as the [`Limits`] let a client have open at once, at least 256, and of what their client
+/// chose the length of they hold 64 KiB for each channel there may be. More are refused, for input must go on: who
 /// answers may itself wait for it, or for the connection's end.
 #[derive(Debug, Default)]
 pub struct Questions {
     queue: VecDeque<ServerEvent>,
     /// Bytes that clients chose the length of.
     held: usize,
+    /// How many ask for a signature: one at most, and it is looked for often.
+    signs: usize,
 }
 
 impl Questions {
     const LEAST: usize = 256;
-    const LEAST_BYTES: usize = 64 * 1024;
-    const BYTES_EACH: usize = 128;
+    const BYTES_EACH: usize = 64 * 1024;
 
     /// How many may wait, and what they may hold.
     fn most(limits: &Limits) -> (usize, usize) {
         let requests = limits.max_channels.saturating_mul(limits.pending_requests);
         let others = limits.pending_opens.saturating_add(limits.pending_global_tickets);
         let count = requests.saturating_add(others).max(Self::LEAST);
-        (count, count.saturating_mul(Self::BYTES_EACH).max(Self::LEAST_BYTES))
+        (count, limits.max_channels.saturating_mul(Self::BYTES_EACH))
     }
 
     /// A question, which is refused when there is no room for it.
@@ -42,6 +44,7 @@ impl Questions {
     /// What there is always room for.
     pub(super) fn tell(&mut self, event: ServerEvent) {
         self.held = self.held.saturating_add(heap_size(&event));
+        self.signs = self.signs.saturating_add(usize::from(is_sign(&event)));
         self.queue.push_back(event);
     }
 
@@ -49,21 +52,33 @@ impl Questions {
     pub fn pop_front(&mut self) -> Option<ServerEvent> {
         let first = self.queue.pop_front()?;
         self.held = self.held.saturating_sub(heap_size(&first));
+        self.signs = self.signs.saturating_sub(usize::from(is_sign(&first)));
         Some(first)
     }
 
-    /// Takes the first one that is picked.
-    pub(super) fn take<T>(&mut self, pick: impl Fn(&ServerEvent) -> Option<T>) -> Option<(ServerEvent, T)> {
-        let (at, picked) = self.queue.iter().enumerate().find_map(|(at, event)| Some((at, pick(event)?)))?;
-        let event = self.queue.remove(at)?;
-        self.held = self.held.saturating_sub(heap_size(&event));
-        Some((event, picked))
+    /// Takes the question for a signature, if there is one and it is picked.
+    pub(super) fn take_sign<T>(
+        &mut self,
+        pick: impl FnOnce(&SignRequest) -> Option<T>,
+    ) -> Option<(ServerEvent, T)> {
+        if self.signs == 0 {
+            return None;
+        }
+        let at = self.queue.iter().position(is_sign)?;
+        let Some(ServerEvent::Sign(request)) = self.queue.get(at) else { return None };
+        let picked = pick(request)?;
+        self.signs = self.signs.saturating_sub(1);
+        Some((self.queue.remove(at)?, picked))
     }
 
     /// Refuses them all.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
+}
+
+fn is_sign(event: &ServerEvent) -> bool {
+    matches!(event, ServerEvent::Sign(_))
 }
 
 /// What a question holds that its client chose the length of, in bytes.
@@ -102,7 +117,7 @@ mod tests {
             questions.tell(global(0));
             assert_eq!(questions.queue.len(), count + 1);
             questions.clear();
-            let bytes = (count * 128).max(64 * 1024);
+            let bytes = limits.max_channels * 64 * 1024;
             questions.ask(global(bytes - 100), limits);
             questions.ask(global(200), limits);
             questions.ask(global(0), limits);

@@ -116,7 +116,7 @@ impl AdapterRole for Server {
             }
             // At most one at a time, and without it the connection is over: it is not for others to crowd out.
             ServerEvent::Sign(request) => kept.questions.tell(ServerEvent::Sign(request)),
-            question => kept.questions.ask(question, conn.core.limits()),
+            question => kept.questions.ask(question, conn.limits()),
         }
         Some(News::Taken)
     }

@@ -38,8 +38,7 @@ impl HostSigners {
     /// Takes the question for a signature that a signer of ours is to answer, and him. At most one is open; that of
     /// a key without a signer stays for whoever serves the client.
     pub fn take(&self, kept: &mut ServerKept) -> Option<(ServerEvent, Arc<dyn Signer + Send + Sync>)> {
-        kept.questions.take(|event| {
-            let ServerEvent::Sign(request) = event else { return None };
+        kept.questions.take_sign(|request| {
             let pair = self.keys.iter().find(|pair| pair.public == *request.to_sign().key())?;
             pair.signer.clone()
         })
