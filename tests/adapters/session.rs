@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use ssh_io_tokio::Error;
-use ssh_proto::{ClientConfig, CloseReason, DisconnectCode, ExitStatus, ServerConfig};
+use ssh_proto::{ClientConfig, CloseReason, DisconnectCode, ExitStatus, Limits, ServerConfig};
 use ssh_tests::{null_client, null_server};
 
 use crate::line::{Calls, Cut};
@@ -26,9 +26,13 @@ const REKEYS: u64 = 2;
 pub(crate) const COMPLAINT: &[u8] = b"complaint";
 pub(crate) const STATUS: ExitStatus = ExitStatus::Code(7);
 
+/// Small, since so much is read behind the end of a connection.
+pub(crate) const RECV_BUDGET: usize = 2 << 20;
+
 /// Both configurations.
 pub(crate) fn configs() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
-    (null_client().build().unwrap(), null_server().build().unwrap())
+    let limits = |limits: &mut Limits| limits.recv_budget = RECV_BUDGET;
+    (null_client().with_limits(limits).build().unwrap(), null_server().with_limits(limits).build().unwrap())
 }
 
 /// What a client's program said: its output, the other stream, its end.

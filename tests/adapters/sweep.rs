@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use ssh_io_tokio::Error;
 
 use crate::line::{Cut, Faults, Step};
-use crate::session::Ended;
+use crate::session::{Ended, RECV_BUDGET};
 use crate::tally::survived;
 
 /// Messages that the client sends behind the last one the server needs: the channel's close and the disconnect.
@@ -143,9 +143,9 @@ pub(crate) fn every_nuisance(adapter: &'static str, run: impl Fn(Vec<[Faults; 2]
     );
 }
 
-/// What is read behind the end, at least, and more than that, and all buffers.
-const DRAINED: usize = 64 * 1024;
-const MUCH: usize = 1 << 20;
+/// What is read behind the end, at least: all that windows may have let through; and more than that, and all buffers.
+const DRAINED: usize = RECV_BUDGET;
+const MUCH: usize = 2 * RECV_BUDGET;
 
 /// Every write moves nothing once, or fails once, and every flush fails once, at either end.
 pub(crate) fn every_failure(adapter: &'static str, run: impl Fn(Vec<[Faults; 2]>) -> Vec<Ended>) {

@@ -25,16 +25,16 @@ impl<T> Default for ByChannel<T> {
 impl<T> ByChannel<T> {
     /// That of a channel.
     pub fn get(&self, id: ChannelId) -> Option<&T> {
-        match self.places.get(id.slot as usize)? {
-            Some((of, value)) if *of == id => Some(value),
+        match self.places.get(id.slot as usize) {
+            Some(Some((of, value))) if *of == id => Some(value),
             _ => self.late.iter().find(|(of, _)| *of == id).map(|(_, value)| &**value),
         }
     }
 
     /// That of a channel, to change it.
     pub fn get_mut(&mut self, id: ChannelId) -> Option<&mut T> {
-        match self.places.get_mut(id.slot as usize)? {
-            Some((of, value)) if *of == id => Some(value),
+        match self.places.get_mut(id.slot as usize) {
+            Some(Some((of, value))) if *of == id => Some(value),
             _ => self.late.iter_mut().find(|(of, _)| *of == id).map(|(_, value)| &mut **value),
         }
     }
@@ -52,7 +52,8 @@ impl<T> ByChannel<T> {
 
     /// Takes that of a channel.
     pub fn remove(&mut self, id: ChannelId) -> Option<T> {
-        let Some((_, value)) = self.places.get_mut(id.slot as usize)?.take_if(|(of, _)| *of == id) else {
+        let place = self.places.get_mut(id.slot as usize);
+        let Some((_, value)) = place.and_then(|place| place.take_if(|(of, _)| *of == id)) else {
             let at = self.late.iter().position(|(of, _)| *of == id)?;
             return Some(*self.late.swap_remove(at).1);
         };
@@ -109,10 +110,16 @@ mod tests {
         }
         assert_eq!(news.values().count(), 5);
         assert_eq!(news.values_mut().count(), 5);
-        for (generation, value) in [(3, 14), (4, 15), (2, 8)] {
-            assert_eq!(news.remove(id(3, generation)), Some(value));
-            assert_eq!(news.remove(id(3, generation)), None);
+        // Also when its place is not there any more.
+        for (slot, generation, value) in [(1000, 1, 1001), (3, 4, 15), (3, 2, 8)] {
+            assert_eq!(news.remove(id(slot, generation)), Some(value));
+            assert_eq!(news.remove(id(slot, generation)), None);
         }
+        assert_eq!(news.places.len(), 1);
+        assert_eq!((news.get(id(3, 3)), news.get(id(3, 4))), (Some(&14), None));
+        *news.get_mut(id(3, 3)).unwrap() += 1;
+        assert_eq!((news.remove(id(3, 3)), news.remove(id(3, 3))), (Some(15), None));
+        assert_eq!(news.values().count(), 1);
     }
 
     #[test]
