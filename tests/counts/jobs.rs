@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use ssh_proto::{
-    AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, Client, ClientConfig, ClientEvent,
-    Credential, Instant, Server, ServerConfig, ServerEvent, Stream, WriteError,
+    AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequestKind, Client,
+    ClientConfig, ClientEvent, Credential, ExitStatus, Instant, Server, ServerConfig, ServerEvent, Stream,
+    WriteError,
 };
 use ssh_tests::{Adapter, null_client, null_key, null_server};
 
@@ -23,13 +24,24 @@ pub(crate) enum Job {
     Echo,
     /// The same beside a thousand channels that are open.
     EchoAmongMany,
+    /// A command: a channel, the request, a line of output, how it ended, and the close by both.
+    Exec,
+    /// The same beside a thousand channels, its own among them.
+    ExecAmongMany,
     /// A channel opened and closed.
     Channel,
 }
 
 impl Job {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Handshake, Self::Bulk, Self::Echo, Self::EchoAmongMany, Self::Channel];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Handshake,
+        Self::Bulk,
+        Self::Echo,
+        Self::EchoAmongMany,
+        Self::Exec,
+        Self::ExecAmongMany,
+        Self::Channel,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -37,6 +49,8 @@ impl Job {
             Self::Bulk => "32-kib",
             Self::Echo => "echo",
             Self::EchoAmongMany => "echo-among-1000",
+            Self::Exec => "exec",
+            Self::ExecAmongMany => "exec-among-1000",
             Self::Channel => "channel",
         }
     }
@@ -56,6 +70,8 @@ impl Job {
             }
             Self::Echo => Ends::logged_in().echo(times, 0),
             Self::EchoAmongMany => Ends::logged_in().echo(times, MANY - 1),
+            Self::Exec => Ends::logged_in().exec(times, 0),
+            Self::ExecAmongMany => Ends::logged_in().exec(times, MANY - 1),
             Self::Channel => {
                 let mut ends = Ends::logged_in();
                 for _ in 0..times {
@@ -70,12 +86,21 @@ impl Job {
     }
 }
 
+/// What a client hears of its programs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Heard {
+    output: usize,
+    exits: usize,
+    closes: usize,
+}
+
 struct Ends {
     client: Adapter<Client>,
     server: Adapter<Server>,
     opened: Option<ChannelId>,
     accepted: Option<ChannelId>,
     logged_in: bool,
+    heard: Heard,
 }
 
 fn configs() -> (Arc<ClientConfig>, Arc<ServerConfig>) {
@@ -96,6 +121,7 @@ impl Ends {
             opened: None,
             accepted: None,
             logged_in: false,
+            heard: Heard::default(),
         };
         let credential = Credential::PublicKey { key: null_key(2), probe: false };
         ends.client.conn.authenticate("user", credential).unwrap();
@@ -112,7 +138,7 @@ impl Ends {
 
     /// Until nothing more happens by itself.
     fn go_on(&mut self) {
-        let Self { client, server, opened, accepted, logged_in } = self;
+        let Self { client, server, opened, accepted, logged_in, heard } = self;
         loop {
             let busy = client.take(NOW, &mut server.conn) | server.take(NOW, &mut client.conn);
             loop {
@@ -122,7 +148,15 @@ impl Ends {
                     Some(ClientEvent::Authenticated) => *logged_in = true,
                     Some(ClientEvent::Opened(id)) => *opened = Some(id),
                     Some(ClientEvent::Channel(id, ChannelEvent::Readable(_))) => {
-                        while client.conn.channel(id).unwrap().read(Stream::Data, usize::MAX).is_ok() {}
+                        let mut channel = client.conn.channel(id).unwrap();
+                        while let Ok(data) = channel.read(Stream::Data, usize::MAX) {
+                            heard.output += data.len();
+                        }
+                    }
+                    Some(ClientEvent::Channel(_, ChannelEvent::Exit(_))) => heard.exits += 1,
+                    Some(ClientEvent::Channel(id, ChannelEvent::Closed)) => {
+                        heard.closes += 1;
+                        client.conn.channel(id).unwrap().release();
                     }
                     Some(_) => {}
                     None => break,
@@ -138,7 +172,19 @@ impl Ends {
                         let config = ChannelConfig::default();
                         *accepted = Some(server.conn.accept_channel(request, config).unwrap());
                     }
-                    // What comes for a program goes back at once, when there is room for it.
+                    // There is one command, which does at once what it does.
+                    Some(ServerEvent::Channel(id, ChannelEvent::Request(request))) => {
+                        server.conn.reply_request(request, true).unwrap();
+                        let mut channel = server.conn.channel(id).unwrap();
+                        assert_eq!(channel.write(Stream::Data, &OUTPUT), Ok(OUTPUT.len()));
+                        let exit = ChannelRequestKind::Exit(ExitStatus::Code(0));
+                        channel.request(&exit, false).unwrap();
+                        channel.close();
+                    }
+                    Some(ServerEvent::Channel(id, ChannelEvent::Closed)) => {
+                        server.conn.channel(id).unwrap().release();
+                    }
+                    // What comes for another program goes back at once, when there is room for it.
                     Some(ServerEvent::Channel(id, ChannelEvent::Readable(_))) => {
                         let mut channel = server.conn.channel(id).unwrap();
                         while let Ok(data) = channel.read(Stream::Data, usize::MAX) {
@@ -182,6 +228,23 @@ impl Ends {
         let ids = self.open();
         (0..times).for_each(|_| self.send(ids, &ECHO));
     }
+
+    fn exec(&mut self, times: u32, others: usize) {
+        for _ in 0..others {
+            self.open();
+        }
+        let command = ChannelRequestKind::exec("say it");
+        for _ in 0..times {
+            let (ours, _) = self.open();
+            self.client.conn.channel(ours).unwrap().request(&command, true).unwrap();
+            self.go_on();
+            let all = Heard { output: OUTPUT.len(), exits: 1, closes: 1 };
+            assert_eq!(std::mem::take(&mut self.heard), all);
+        }
+        let usage = [self.client.conn.memory_usage(), self.server.conn.memory_usage()];
+        assert_eq!(usage.map(|usage| usage.channels), [others; 2]);
+    }
 }
 
 const ECHO: [u8; 64] = [7; 64];
+const OUTPUT: [u8; 16] = [7; 16];

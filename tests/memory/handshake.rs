@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use ssh_proto::crypto::{aws_lc, rustcrypto};
 use ssh_proto::{
     AuthVerdict, Client, ClientConfig, ClientEvent, Credential, Disconnect, KeyPair, Server, ServerConfig,
     ServerEvent,
 };
 use ssh_tests::Adapter;
 
+use super::providers::Real;
 use super::{NOW, allocations, turn};
 
-/// Connects, exchanges keys, logs in with a key, and closes, in one thread over buffers that both adapters would have.
-fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, key: &KeyPair) {
+/// Connects, exchanges keys and logs in with a key, in one thread over buffers that both adapters would have.
+pub(crate) fn logged_in(
+    client: &Arc<ClientConfig>,
+    server: &Arc<ServerConfig>,
+    key: &KeyPair,
+) -> (Adapter<Client>, Adapter<Server>) {
     let mut client = Adapter::<Client>::new(Arc::clone(client), 1);
     let mut server = Adapter::<Server>::new(Arc::clone(server), 2);
     client.conn.authenticate("user", Credential::PublicKey { key: key.clone(), probe: false }).unwrap();
@@ -42,6 +46,12 @@ fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, key: &KeyPa
         }
     }
     assert_eq!(logged_in, [true; 2]);
+    (client, server)
+}
+
+/// The same, and closes.
+fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, key: &KeyPair) {
+    let (mut client, mut server) = logged_in(client, server, key);
     client.conn.close(Disconnect::by_application());
     while server.take(NOW, &mut client.conn) {}
 }
@@ -49,22 +59,15 @@ fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, key: &KeyPa
 #[test]
 fn a_handshake_of_both_ends_takes_few_allocations() {
     let _turn = turn();
-    let all = [
-        (
-            "rustcrypto",
-            &rustcrypto::PROVIDER,
-            rustcrypto::Ed25519Signer::from_seed(&[7; 32]).unwrap().key_pair(),
-        ),
-        ("aws-lc-rs", &aws_lc::PROVIDER, aws_lc::Ed25519Signer::from_seed(&[7; 32]).unwrap().key_pair()),
-    ];
-    for (name, provider, key) in all {
+    for real in Real::both() {
+        let name = real.provider.name;
         for kex in ["curve25519-sha256", "mlkem768x25519-sha256", "ecdh-sha2-nistp256"] {
-            let client = ClientConfig::builder(provider).kex(&[kex]).build().unwrap();
-            let server = ServerConfig::builder(provider).host_key(key.clone()).build().unwrap();
+            let (client, server) =
+                (real.client().kex(&[kex]).build().unwrap(), real.server().build().unwrap());
             let mut least = usize::MAX;
             for _ in 0..5 {
                 let before = allocations();
-                handshake(&client, &server, &key);
+                handshake(&client, &server, &real.key);
                 least = least.min(allocations() - before);
             }
             println!("{name} {kex}: {least} allocations for a handshake, both ends");

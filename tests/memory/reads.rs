@@ -10,7 +10,8 @@ use ssh_tests::{hand, null_server};
 use tokio::io::{AsyncRead, ReadBuf, join, sink};
 use tokio::runtime::Builder;
 
-use super::{Echo, PATIENCE, plain, turn};
+use super::over_std::Echo;
+use super::{PATIENCE, plain, turn};
 
 /// The largest packet before authentication, and what may be read behind it.
 const LIMIT: usize = 35_000 + 4096;
