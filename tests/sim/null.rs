@@ -38,13 +38,16 @@ pub static PROVIDER: Provider = Provider {
 
 fn fnv(seed: u64, parts: &[&[u8]]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut step = |word: u64, len: usize| {
+        hash = (hash ^ word ^ (len as u64) << 56).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    };
     for part in parts {
-        for chunk in part.chunks(8) {
+        let (words, rest) = part.as_chunks::<8>();
+        words.iter().for_each(|word| step(u64::from_le_bytes(*word), 8));
+        if !rest.is_empty() {
             let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            hash = (hash ^ u64::from_le_bytes(word) ^ (chunk.len() as u64) << 56)
-                .wrapping_mul(0x0000_0100_0000_01b3)
-                .rotate_left(23);
+            word[..rest.len()].copy_from_slice(rest);
+            step(u64::from_le_bytes(word), rest.len());
         }
     }
     hash ^ (hash >> 29)
