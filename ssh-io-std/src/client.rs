@@ -104,7 +104,7 @@ impl ClientBuilder {
                 break check;
             }
             if guard.closed.is_some() {
-                return Err(shared.flush(guard).gone());
+                return Err(shared.say_all(guard).gone());
             }
             guard = shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error)?;
         };
@@ -122,14 +122,13 @@ impl ClientBuilder {
                         let waited = shared.wait(guard, &shared.changed, deadline);
                         guard = waited.map_err(|(_, error)| error)?;
                     }
-                    return Err(guard.gone());
+                    return Err(shared.say_all(guard).gone());
                 }
                 Err(error) => return Err(error.into()),
             },
             Err(error) => {
                 let _ = guard.machine()?.reject_host_key(check);
-                // From this thread: who hears of it may end the process.
-                drop(shared.flush(guard));
+                drop(shared.say_all(guard));
                 return Err(error);
             }
         }

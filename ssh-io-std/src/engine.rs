@@ -522,6 +522,20 @@ impl<R: AdapterRole> Shared<R> {
         guard
     }
 
+    /// After a command that ends the connection, or behind its end: waits until the last words left or had their time.
+    /// Who hears of the end, and has nothing else to wait for, may end the process.
+    pub(crate) fn say_all<'a>(&'a self, guard: Guard<'a, R>) -> Guard<'a, R> {
+        let mut guard = self.flush(guard);
+        let deadline = after(guard.time_to_end());
+        while !guard.is_written_out() && guard.broken.is_none() {
+            guard = match self.wait(guard, &self.changed, deadline) {
+                Ok(guard) => guard,
+                Err((guard, _)) => return guard,
+            };
+        }
+        guard
+    }
+
     /// Ends the connection, and makes sure that the transport ends too. Says how long that takes at most.
     pub(crate) fn close(self: &Arc<Self>) -> Duration {
         let mut guard = self.lock();

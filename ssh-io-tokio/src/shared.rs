@@ -167,6 +167,9 @@ impl<R: AdapterRole> State<R> {
         if !self.flushers.is_empty() {
             self.flushers.wake(woken);
         }
+        if self.closed.is_some() {
+            self.waiters.wake(woken);
+        }
     }
 
     /// How many bytes the transport took, and will have taken when all that is there now has left.
@@ -345,6 +348,15 @@ impl<R: AdapterRole> Shared<R> {
     pub(crate) async fn finished(self: &Arc<Self>) -> CloseReason {
         let ended = |state: &mut State<R>| state.finished.then(|| state.closed.clone());
         self.wait_past_the_end(None, ended, |_| false).await.ok().flatten().unwrap_or(CloseReason::Eof)
+    }
+
+    /// Waits for the end, and until the last words left or had their time. Who hears of the end, and has nothing else to
+    /// wait for, may end the runtime or the process.
+    pub(crate) async fn said_all(self: &Arc<Self>) {
+        let said = |state: &mut State<R>| {
+            (state.finished || (state.closed.is_some() && state.conn.unsent() == 0)).then_some(())
+        };
+        let _ = self.wait_past_the_end(None, said, |_| false).await;
     }
 
     /// A number nobody else who waits has.

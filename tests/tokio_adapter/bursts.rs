@@ -78,9 +78,11 @@ async fn a_refused_open_is_told_also_when_another_channel_has_its_place_by_then(
     assert!(poll_once(refused.as_mut()).await.is_none());
     tokio::time::sleep(Duration::from_millis(10)).await;
     let opened = client.open_session().await.unwrap();
+    opened.send_request(&ChannelRequestKind::exec("program"), false).await.unwrap();
+    // Its place goes with it.
+    drop(opened);
     let refused = within(refused).await;
     assert!(matches!(refused, Err(Error::OpenFailed(_))), "{refused:?}");
-    opened.send_request(&ChannelRequestKind::exec("program"), false).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

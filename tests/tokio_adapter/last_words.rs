@@ -1,15 +1,21 @@
-//! What the server hears of a client whose caller ends the runtime together with its error.
+//! What the server has heard of a client when its caller hears that connecting came to nothing.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 
-use ssh_io_tokio::{Client, Error, HostKeys};
+use ssh_io_tokio::{Client, ClientBuilder, Error, HostKeys, ServerConnection};
 use ssh_proto::raw::number;
 use ssh_proto::{CloseReason, Side};
 use ssh_tests::puppet::Heard;
-use ssh_tests::{Puppet, null_client};
+use ssh_tests::{Puppet, null_client, null_server};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Builder;
+
+use crate::rig::within;
 
 /// A server that says something behind the client's share, or behind its KEXINIT, and gives what it heard last.
 fn peer(mut stream: UnixStream, of_no_length: bool) -> JoinHandle<Heard> {
@@ -44,28 +50,101 @@ fn peer(mut stream: UnixStream, of_no_length: bool) -> JoinHandle<Heard> {
     })
 }
 
+/// Remembers what is written, and fails one of its flushes.
+struct Noting<T> {
+    inner: T,
+    written: Arc<Mutex<Vec<u8>>>,
+    failing: Option<usize>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Noting<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Noting<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, src))?;
+        self.written.lock().unwrap().extend_from_slice(&src[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.failing {
+            Some(0) => return Poll::Ready(Err(io::ErrorKind::StorageFull.into())),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+fn builder() -> ClientBuilder {
+    let builder = Client::with_config(null_client().build().unwrap());
+    builder.host_keys(HostKeys::Fingerprint("SHA256:none".into()))
+}
+
+/// The last packet among those bytes.
+fn last(bytes: &[u8]) -> Heard {
+    Puppet::null(Side::Server).hear(bytes).pop().unwrap()
+}
+
 #[test]
-fn a_caller_that_ends_the_runtime_with_its_error_leaves_the_peer_our_reason() {
-    for round in 0..20 {
-        for (of_no_length, code) in [(true, 2), (false, 9)] {
-            let (ours, theirs) = UnixStream::pair().unwrap();
-            let peer = peer(theirs, of_no_length);
-            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            let result = runtime.block_on(async {
-                ours.set_nonblocking(true).unwrap();
-                let ours = tokio::net::UnixStream::from_std(ours).unwrap();
-                let builder = Client::with_config(null_client().build().unwrap());
-                let host_keys = HostKeys::Fingerprint("SHA256:none".into());
-                builder.host_keys(host_keys).connect_over("test", 22, ours).await
+fn who_connects_in_vain_is_told_behind_our_last_words_and_may_end_the_runtime() {
+    let runtimes = [Builder::new_current_thread, || {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(2);
+        builder
+    }];
+    for (round, (of_no_length, code)) in [(true, 2), (false, 9)].into_iter().cycle().take(80).enumerate() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peer = peer(theirs, of_no_length);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let runtime = runtimes[round / 2 % 2]().enable_all().build().unwrap();
+        let (result, by_then) = runtime.block_on(async {
+            ours.set_nonblocking(true).unwrap();
+            let inner = tokio::net::UnixStream::from_std(ours).unwrap();
+            let line = Noting { inner, written: Arc::clone(&written), failing: None };
+            // On a task, as on that of who blocks it would be behind the driver more often than not.
+            let connecting = tokio::spawn(async move {
+                let result = builder().connect_over("test", 22, line).await;
+                let by_then = written.lock().unwrap().clone();
+                (result, by_then)
             });
-            drop(runtime);
-            match result {
-                Err(Error::Closed(CloseReason::PeerMisbehaved { .. })) if of_no_length => {}
-                Err(Error::HostKey(_)) if !of_no_length => {}
-                other => panic!("{other:?}"),
-            }
-            let last = peer.join().unwrap();
+            connecting.await.unwrap()
+        });
+        drop(runtime);
+        match result {
+            Err(Error::Closed(CloseReason::PeerMisbehaved { .. })) if of_no_length => {}
+            Err(Error::HostKey(_)) if !of_no_length => {}
+            other => panic!("{other:?}"),
+        }
+        for last in [last(&by_then), peer.join().unwrap()] {
             assert_eq!(last.payload[..5], [number::DISCONNECT, 0, 0, 0, code], "{round}: {last:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_rejects_the_key_of_a_connection_that_failed_meanwhile_is_told_at_once() {
+    for failing in 0..4 {
+        for _ in 0..20 {
+            let (inner, theirs) = tokio::io::duplex(64 * 1024);
+            let (_server, driver) = ServerConnection::start(null_server().build().unwrap(), theirs);
+            tokio::spawn(driver.run());
+            let line = Noting { inner, written: Arc::default(), failing: Some(failing) };
+            // What happens to have come of it by then depends on whose turn it is.
+            let result = within(builder().connect_over("test", 22, line)).await;
+            assert!(matches!(result, Err(Error::HostKey(_) | Error::Io(_) | Error::Closed(_))), "{result:?}");
         }
     }
 }

@@ -114,6 +114,9 @@ impl<R: AdapterRole> Shared<R> {
             guard.spare = out;
         }
         guard.writer = Writer::Home(writer);
+        if guard.closed.is_some() {
+            self.changed.notify_all();
+        }
         guard
     }
 

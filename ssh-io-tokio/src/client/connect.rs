@@ -191,7 +191,13 @@ impl Connecting {
     /// The future does not borrow: a judge need not be `Sync`, and who waits for this is to be `Send`.
     fn check(&self) -> impl Future<Output = Result<HostKeyCheck, Error>> + Send + use<> {
         let shared = Arc::clone(&self.handle.shared);
-        async move { shared.wait_for(|state| state.kept.host_key.take()).await }
+        async move {
+            let check = shared.wait_for(|state| state.kept.host_key.take()).await;
+            if check.is_err() {
+                shared.said_all().await;
+            }
+            check
+        }
     }
 
     async fn judge(self, check: HostKeyCheck) -> Result<Client, Error> {
@@ -203,16 +209,17 @@ impl Connecting {
         let answered = {
             let mut state = shared.lock();
             match &verdict {
+                // What holds up the end of a connection that can only end, as its transport failed.
+                Err(_) if !state.collapsed => state.conn.reject_host_key(check).map(Ok),
                 // It ended meanwhile, or can only end. What became of the question is nothing to it.
                 _ if state.is_mute() => Ok(Err(state.gone())),
+                Err(_) => Err(AnswerError::Gone),
                 Ok(()) => state.conn.accept_host_key(check).map(Ok),
-                Err(_) => state.conn.reject_host_key(check).map(Ok),
             }
         };
         shared.work.notify_one();
         if let Err(why) = verdict {
-            // Who hears of it has nothing else to wait for, and may end the runtime: our last words leave first.
-            let _ = shared.wait_for::<()>(|_| None).await;
+            shared.said_all().await;
             return Err(why);
         }
         match answered {

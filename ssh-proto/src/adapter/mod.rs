@@ -48,10 +48,11 @@ pub use startups::{Startup, StartupRefused, Startups};
 /// How many bytes an adapter still reads behind the close, if they come soon: to close a socket with bytes unread is a
 /// reset, which may destroy the DISCONNECT that was just written.
 ///
-/// A peer that is logged in may have sent all that its windows let it before it reads of the end, and packets without
-/// data. One that is not has little to say.
+/// A peer that is logged in may have sent all that its windows let it before it reads of the end, and what goes around
+/// small pieces of it. One that is not has little to say.
 pub fn drain_bytes(limits: &Limits, authenticated: bool) -> usize {
-    if authenticated { limits.recv_budget.saturating_add(limits.recv_budget / 4) } else { 64 * 1024 }
+    let windows = if authenticated { limits.recv_budget.saturating_mul(4) } else { 0 };
+    windows.max(64 * 1024)
 }
 
 /// What a command left behind.
