@@ -50,9 +50,10 @@ fn peer(mut stream: UnixStream, of_no_length: bool) -> JoinHandle<Heard> {
     })
 }
 
-/// Remembers what is written, and fails one of its flushes.
+/// Remembers what is written, each time one poll late, and fails one of its flushes.
 struct Noting<T> {
     inner: T,
+    late: bool,
     written: Arc<Mutex<Vec<u8>>>,
     failing: Option<usize>,
 }
@@ -69,6 +70,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Noting<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Noting<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        self.late = !self.late;
+        if self.late {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, src))?;
         self.written.lock().unwrap().extend_from_slice(&src[..written]);
         Poll::Ready(Ok(written))
@@ -113,7 +119,7 @@ fn who_connects_in_vain_is_told_behind_our_last_words_and_may_end_the_runtime() 
         let (result, by_then) = runtime.block_on(async {
             ours.set_nonblocking(true).unwrap();
             let inner = tokio::net::UnixStream::from_std(ours).unwrap();
-            let line = Noting { inner, written: Arc::clone(&written), failing: None };
+            let line = Noting { inner, late: false, written: Arc::clone(&written), failing: None };
             // On a task, as on that of who blocks it would be behind the driver more often than not.
             let connecting = tokio::spawn(async move {
                 let result = builder().connect_over("test", 22, line).await;
@@ -141,7 +147,7 @@ async fn who_rejects_the_key_of_a_connection_that_failed_meanwhile_is_told_at_on
             let (inner, theirs) = tokio::io::duplex(64 * 1024);
             let (_server, driver) = ServerConnection::start(null_server().build().unwrap(), theirs);
             tokio::spawn(driver.run());
-            let line = Noting { inner, written: Arc::default(), failing: Some(failing) };
+            let line = Noting { inner, late: false, written: Arc::default(), failing: Some(failing) };
             // What happens to have come of it by then depends on whose turn it is.
             let result = within(builder().connect_over("test", 22, line)).await;
             assert!(matches!(result, Err(Error::HostKey(_) | Error::Io(_) | Error::Closed(_))), "{result:?}");
