@@ -104,7 +104,7 @@ impl ClientBuilder {
                 break check;
             }
             if guard.closed.is_some() {
-                return Err(shared.say_all(guard).gone());
+                return Err(shared.say_all(guard, deadline).gone());
             }
             guard = shared.wait(guard, &shared.changed, deadline).map_err(|(_, error)| error)?;
         };
@@ -122,19 +122,19 @@ impl ClientBuilder {
                         let waited = shared.wait(guard, &shared.changed, deadline);
                         guard = waited.map_err(|(_, error)| error)?;
                     }
-                    return Err(shared.say_all(guard).gone());
+                    return Err(shared.say_all(guard, None).gone());
                 }
                 Err(error) => return Err(error.into()),
             },
             Err(error) => {
                 let _ = guard.machine()?.reject_host_key(check);
-                drop(shared.say_all(guard));
+                drop(shared.say_all(guard, None));
                 return Err(error);
             }
         }
         shared.poke(&mut guard);
         if guard.is_mute() {
-            return Err(guard.gone());
+            return Err(shared.say_all(guard, None).gone());
         }
         drop(guard);
         Ok(client)

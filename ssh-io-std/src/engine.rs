@@ -522,11 +522,11 @@ impl<R: AdapterRole> Shared<R> {
         guard
     }
 
-    /// After a command that ends the connection, or behind its end: waits until the last words left or had their time.
-    /// Who hears of the end, and has nothing else to wait for, may end the process.
-    pub(crate) fn say_all<'a>(&'a self, guard: Guard<'a, R>) -> Guard<'a, R> {
-        let mut guard = self.flush(guard);
-        let deadline = after(guard.time_to_end());
+    /// After a command that ends the connection, or behind its end: waits until the last words left or had their time,
+    /// at most until `limit`. Who hears of the end, and has nothing else to wait for, may end the process.
+    pub(crate) fn say_all<'a>(&'a self, mut guard: Guard<'a, R>, limit: Option<StdInstant>) -> Guard<'a, R> {
+        self.poke(&mut guard);
+        let deadline = after(guard.time_to_end()).into_iter().chain(limit).min();
         while !guard.is_written_out() && guard.broken.is_none() {
             guard = match self.wait(guard, &self.changed, deadline) {
                 Ok(guard) => guard,

@@ -8,7 +8,7 @@ use std::thread::panicking;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use ssh_proto::adapter::{AdapterRole, drain_bytes};
+use ssh_proto::adapter::{AdapterRole, MAX_WRITE, drain_bytes};
 use ssh_proto::{Client, CloseReason, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::select;
@@ -159,6 +159,12 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         // Closing a socket with unread input would reset it, and destroy our last words.
         let _ = timeout(DRAIN_TIME, async {
             let _ = self.writer.shutdown().await;
+            {
+                let mut state = self.shared.lock();
+                state.said_all = true;
+                state.waiters.wake(&mut self.woken);
+            }
+            self.woken.wake();
             let mut left = {
                 let state = self.shared.lock();
                 drain_bytes(state.conn.limits(), state.authenticated)
@@ -257,7 +263,8 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
 
 /// Writes once, or flushes when there is nothing left to write (`None`). Cancel-safe, as either is.
 async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> io::Result<Option<usize>> {
-    if output.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(output).await.map(Some) }
+    let (now, _) = output.split_at(output.len().min(MAX_WRITE));
+    if now.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(now).await.map(Some) }
 }
 
 /// Ends the connection for its handles when nobody drives it any more.

@@ -41,6 +41,8 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) channels: ByChannel<ChannelNews>,
     pub(crate) closed: Option<CloseReason>,
     pub(crate) authenticated: bool,
+    /// The last words have left, or had their time.
+    pub(crate) said_all: bool,
     /// The driver is gone: nothing happens any more.
     pub(crate) finished: bool,
     /// Somebody's code panicked in the middle of the machine, which is not called any more.
@@ -64,6 +66,7 @@ impl<R: AdapterRole> State<R> {
             channels: ByChannel::default(),
             closed: None,
             authenticated: false,
+            said_all: false,
             finished: false,
             collapsed: false,
             sent: 0,
@@ -166,9 +169,6 @@ impl<R: AdapterRole> State<R> {
         self.sent += n as u64;
         if !self.flushers.is_empty() {
             self.flushers.wake(woken);
-        }
-        if self.closed.is_some() {
-            self.waiters.wake(woken);
         }
     }
 
@@ -353,9 +353,7 @@ impl<R: AdapterRole> Shared<R> {
     /// Waits for the end, and until the last words left or had their time. Who hears of the end, and has nothing else to
     /// wait for, may end the runtime or the process.
     pub(crate) async fn said_all(self: &Arc<Self>) {
-        let said = |state: &mut State<R>| {
-            (state.finished || (state.closed.is_some() && state.conn.unsent() == 0)).then_some(())
-        };
+        let said = |state: &mut State<R>| (state.said_all || state.finished).then_some(());
         let _ = self.wait_past_the_end(None, said, |_| false).await;
     }
 

@@ -144,7 +144,7 @@ pub(crate) fn every_nuisance(adapter: &'static str, run: impl Fn(Vec<[Faults; 2]
 }
 
 /// What is read behind the end, at least: all that windows may have let through; and more than that, and all buffers.
-const DRAINED: usize = RECV_BUDGET;
+const DRAINED: usize = 4 * RECV_BUDGET;
 const MUCH: usize = 6 * RECV_BUDGET;
 
 /// Every write moves nothing once, or fails once, and every flush fails once, at either end.

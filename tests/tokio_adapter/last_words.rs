@@ -12,8 +12,9 @@ use ssh_proto::raw::number;
 use ssh_proto::{CloseReason, Side};
 use ssh_tests::puppet::Heard;
 use ssh_tests::{Puppet, null_client, null_server};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufStream, ReadBuf};
 use tokio::runtime::Builder;
+use tokio::time::{Duration, Instant};
 
 use crate::rig::within;
 
@@ -120,9 +121,13 @@ fn who_connects_in_vain_is_told_behind_our_last_words_and_may_end_the_runtime() 
             ours.set_nonblocking(true).unwrap();
             let inner = tokio::net::UnixStream::from_std(ours).unwrap();
             let line = Noting { inner, late: false, written: Arc::clone(&written), failing: None };
+            let buffers = round / 4 % 2 == 0;
             // On a task, as on that of who blocks it would be behind the driver more often than not.
             let connecting = tokio::spawn(async move {
-                let result = builder().connect_over("test", 22, line).await;
+                let result = match buffers {
+                    true => builder().connect_over("test", 22, BufStream::new(line)).await,
+                    false => builder().connect_over("test", 22, line).await,
+                };
                 let by_then = written.lock().unwrap().clone();
                 (result, by_then)
             });
@@ -141,16 +146,46 @@ fn who_connects_in_vain_is_told_behind_our_last_words_and_may_end_the_runtime() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_rejects_the_key_of_a_connection_that_failed_meanwhile_is_told_at_once() {
+async fn the_reason_is_told_in_time_whether_or_not_the_last_words_leave() {
+    const LINGER: Duration = Duration::from_secs(10);
+    for (limit, expected) in [(Some(Duration::from_secs(3)), Duration::from_secs(3)), (None, LINGER)] {
+        // Too narrow for our KEXINIT, and nobody reads.
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
+        let config = null_client().with_limits(|limits| limits.linger = LINGER).build().unwrap();
+        let builder = builder().config(config);
+        let builder = match limit {
+            Some(limit) => builder.connect_timeout(limit),
+            None => builder,
+        };
+        let began = Instant::now();
+        let result = within(builder.connect_over("test", 22, ours)).await;
+        assert!(matches!(result, Err(Error::Closed(CloseReason::PeerMisbehaved { .. }))), "{result:?}");
+        let took = began.elapsed();
+        let slack = Duration::from_secs(2);
+        assert!((expected..=expected + slack).contains(&took), "{limit:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_rejects_the_key_of_a_connection_that_failed_meanwhile_is_told() {
+    let mut rejected = 0;
     for failing in 0..4 {
         for _ in 0..20 {
             let (inner, theirs) = tokio::io::duplex(64 * 1024);
             let (_server, driver) = ServerConnection::start(null_server().build().unwrap(), theirs);
             tokio::spawn(driver.run());
             let line = Noting { inner, late: false, written: Arc::default(), failing: Some(failing) };
+            let began = Instant::now();
             // What happens to have come of it by then depends on whose turn it is.
-            let result = within(builder().connect_over("test", 22, line)).await;
-            assert!(matches!(result, Err(Error::HostKey(_) | Error::Io(_) | Error::Closed(_))), "{result:?}");
+            match within(builder().connect_over("test", 22, line)).await {
+                Err(Error::HostKey(_)) => rejected += 1,
+                Err(Error::Io(_) | Error::Closed(_)) => {}
+                other => panic!("{other:?}"),
+            }
+            // What the peer says behind a failed write is read for so long.
+            assert!(began.elapsed() <= Duration::from_secs(4), "{:?}", began.elapsed());
         }
     }
+    assert!(rejected > 0);
 }

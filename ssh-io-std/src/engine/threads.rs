@@ -11,7 +11,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
 use ssh_proto::InputPool;
-use ssh_proto::adapter::{AdapterRole, drain_bytes};
+use ssh_proto::adapter::{AdapterRole, MAX_WRITE, drain_bytes};
 
 use super::{Guard, Shared, State, Writer};
 use crate::os::{now, until};
@@ -84,7 +84,8 @@ impl<R: AdapterRole> Shared<R> {
             let (mut unflushed, mut refused) = (0, 0);
             while !out.is_empty() {
                 drop(guard);
-                let result = write_some(&mut *writer, &out, &mut unflushed);
+                let (now, _) = out.split_at(out.len().min(MAX_WRITE));
+                let result = write_some(&mut *writer, now, &mut unflushed);
                 refused = if result.as_ref().is_err_and(is_timeout) { refused + 1 } else { 0 };
                 if refused > HASTY_TRIES {
                     refused = HASTY_TRIES;

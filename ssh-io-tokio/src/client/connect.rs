@@ -65,8 +65,7 @@ impl ClientBuilder {
             self.reach(host, port, stream).await
         });
         let (connecting, check) = reached.await?;
-        // A person may take longer to judge.
-        connecting.judge(check).await
+        connecting.go_on(check, deadline).await
     }
 
     /// Connects over any transport, such as a channel of another connection, and spawns the driver onto the
@@ -83,20 +82,21 @@ impl ClientBuilder {
         transport: T,
     ) -> Result<Client, Error> {
         let timeout = self.timeout.take();
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (connecting, check) = within(timeout, self.reach(host, port, transport)).await?;
-        connecting.judge(check).await
+        connecting.go_on(check, deadline).await
     }
 
-    /// Connects up to the host key's proof.
+    /// Connects up to the host key's proof, or to an end before it.
     async fn reach<T: AsyncRead + AsyncWrite + Send + 'static>(
         self,
         host: &str,
         port: u16,
         transport: T,
-    ) -> Result<(Connecting, HostKeyCheck), Error> {
+    ) -> Result<(Connecting, Result<HostKeyCheck, Error>), Error> {
         let (connecting, driver) = self.start(host, port, transport).await?;
         tokio::spawn(driver.run());
-        let check = connecting.check().await?;
+        let check = connecting.check().await;
         Ok((connecting, check))
     }
 
@@ -184,19 +184,33 @@ impl Connecting {
     /// # Errors
     /// [`Error::Closed`], [`Error::HostKey`], [`Error::HostKeyRefused`], [`Error::KnownHosts`], [`Error::Io`].
     pub async fn finish(self) -> Result<Client, Error> {
-        let check = self.check().await?;
-        self.judge(check).await
+        let check = self.check().await;
+        self.go_on(check, None).await
     }
 
     /// The future does not borrow: a judge need not be `Sync`, and who waits for this is to be `Send`.
     fn check(&self) -> impl Future<Output = Result<HostKeyCheck, Error>> + Send + use<> {
         let shared = Arc::clone(&self.handle.shared);
-        async move {
-            let check = shared.wait_for(|state| state.kept.host_key.take()).await;
-            if check.is_err() {
-                shared.said_all().await;
+        async move { shared.wait_for(|state| state.kept.host_key.take()).await }
+    }
+
+    /// Judges the key; a person may take longer for that. Behind an end, waits for the last words until the deadline.
+    async fn go_on(
+        self,
+        check: Result<HostKeyCheck, Error>,
+        deadline: Option<Instant>,
+    ) -> Result<Client, Error> {
+        match check {
+            Ok(check) => self.judge(check).await,
+            Err(why) => {
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                let said = async {
+                    self.handle.shared.said_all().await;
+                    Ok(())
+                };
+                let _ = within(left, said).await;
+                Err(why)
             }
-            check
         }
     }
 

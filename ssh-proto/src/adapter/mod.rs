@@ -45,6 +45,11 @@ pub use roles::{AdapterRole, ClientKept, News, ServerKept};
 pub use signers::HostSigners;
 pub use startups::{Startup, StartupRefused, Startups};
 
+/// What an adapter hands to its transport at once, at most: of more, the front has left the processor's cache when it is
+/// copied on. Over loopback TCP, with writes of 256 KiB a byte costs both ends four tenths more CPU than with these, and
+/// with those of 16 KiB as well.
+pub const MAX_WRITE: usize = 48 * 1024;
+
 /// How many bytes an adapter still reads behind the close, if they come soon: to close a socket with bytes unread is a
 /// reset, which may destroy the DISCONNECT that was just written.
 ///
