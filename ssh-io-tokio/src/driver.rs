@@ -52,6 +52,8 @@ pub struct Driver<T, R: AdapterRole = Client> {
     broken: bool,
     /// So long what is still coming is read behind a failed write.
     read_until: Option<Instant>,
+    /// When the machine was found closed.
+    closed_at: Option<Instant>,
     /// When to look if buffers can be given back, and whether there was traffic since the last look.
     tidy: Option<Instant>,
     traffic: bool,
@@ -83,6 +85,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             unflushed: false,
             broken: false,
             read_until: None,
+            closed_at: None,
             tidy: None,
             traffic: false,
             woken: Wakers::default(),
@@ -156,19 +159,20 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                 () = self.shared.work.notified() => {}
             }
         }
+        // A transport may hold back what it took: that is not said yet, and has what is left of the linger.
+        let lingered = self.closed_at.map(|at| at.elapsed()).unwrap_or_default();
+        let linger = self.shared.lock().conn.limits().linger.saturating_sub(lingered);
+        let left = timeout(linger.max(DRAIN_TIME), self.writer.shutdown()).await.is_ok();
+        let most = {
+            let mut state = self.shared.lock();
+            state.said_all = true;
+            state.waiters.wake(&mut self.woken);
+            if left { drain_bytes(state.conn.limits(), state.authenticated) } else { 0 }
+        };
+        self.woken.wake();
         // Closing a socket with unread input would reset it, and destroy our last words.
         let _ = timeout(DRAIN_TIME, async {
-            let _ = self.writer.shutdown().await;
-            {
-                let mut state = self.shared.lock();
-                state.said_all = true;
-                state.waiters.wake(&mut self.woken);
-            }
-            self.woken.wake();
-            let mut left = {
-                let state = self.shared.lock();
-                drain_bytes(state.conn.limits(), state.authenticated)
-            };
+            let mut left = most;
             while left > 0 {
                 consume_budget().await;
                 // Not an array of its own: it would be part of every driver's future.
@@ -211,6 +215,9 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             let unsent = state.conn.unsent();
             state.conn.consume_output(unsent);
             self.output.clear();
+        }
+        if state.conn.is_closed() {
+            self.closed_at.get_or_insert_with(Instant::now);
         }
         let over = state.conn.is_closed() && self.output.is_empty();
         let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));

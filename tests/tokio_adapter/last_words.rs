@@ -12,9 +12,9 @@ use ssh_proto::raw::number;
 use ssh_proto::{CloseReason, Side};
 use ssh_tests::puppet::Heard;
 use ssh_tests::{Puppet, null_client, null_server};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream, ReadBuf};
 use tokio::runtime::Builder;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::rig::within;
 
@@ -164,6 +164,68 @@ async fn the_reason_is_told_in_time_whether_or_not_the_last_words_leave() {
         let took = began.elapsed();
         let slack = Duration::from_secs(2);
         assert!((expected..=expected + slack).contains(&took), "{limit:?}: {took:?}");
+    }
+}
+
+/// Takes nothing until a time.
+struct Shut<T>(T, Pin<Box<Sleep>>);
+
+impl<T: AsyncRead + Unpin> AsyncRead for Shut<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Shut<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.1.as_mut().poll(cx));
+        Pin::new(&mut self.0).poll_write(cx, src)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_words_linger_in_a_transport_that_buffers_as_well() {
+    let second = Duration::from_secs(1);
+    for (shut, heard) in [(8 * second, true), (20 * second, false)] {
+        for buffers in [false, true] {
+            let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+            theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
+            let line = Shut(ours, Box::pin(sleep(shut)));
+            let config = null_client().with_limits(|limits| limits.linger = 10 * second).build().unwrap();
+            let builder = builder().config(config);
+            let began = Instant::now();
+            let result = within(async {
+                match buffers {
+                    true => builder.connect_over("test", 22, BufStream::new(line)).await,
+                    false => builder.connect_over("test", 22, line).await,
+                }
+            });
+            assert!(matches!(result.await, Err(Error::Closed(CloseReason::PeerMisbehaved { .. }))));
+            let took = began.elapsed();
+            let expected = if heard { shut..=shut + second } else { 10 * second..=13 * second };
+            assert!(expected.contains(&took), "{shut:?}, buffers {buffers}: {took:?}");
+            let mut said = Vec::new();
+            within(theirs.read_to_end(&mut said)).await.unwrap();
+            let mut puppet = Puppet::null(Side::Server);
+            let last = if said.is_empty() { None } else { puppet.hear(&said).pop() };
+            assert_eq!(
+                last.is_some_and(|last| last.number() == number::DISCONNECT),
+                heard,
+                "buffers {buffers}"
+            );
+        }
     }
 }
 
