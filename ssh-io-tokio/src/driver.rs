@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::shared::Shared;
 use crate::waiters::Wakers;
 
-/// Behind the close, so long is still read so that the peer can read our last words.
+/// Behind the close, a transport has so long to shut down its writing, and is still read so that the peer can read our
+/// last words.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Buffers are given back when for so long, at least, nothing was read or written; at most twice as long.
 const IDLE_TIME: Duration = Duration::from_secs(5);
@@ -160,18 +161,21 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             }
         }
         // A transport may hold back what it took: that is not said yet, and has what is left of the linger.
-        let lingered = self.closed_at.map(|at| at.elapsed()).unwrap_or_default();
-        let linger = self.shared.lock().conn.limits().linger.saturating_sub(lingered);
-        let left = timeout(linger.max(DRAIN_TIME), self.writer.shutdown()).await.is_ok();
+        if self.unflushed {
+            let lingered = self.closed_at.map(|at| at.elapsed()).unwrap_or_default();
+            let linger = self.shared.lock().conn.limits().linger.saturating_sub(lingered);
+            let _ = timeout(linger.max(DRAIN_TIME), self.writer.flush()).await;
+        }
         let most = {
             let mut state = self.shared.lock();
             state.said_all = true;
             state.waiters.wake(&mut self.woken);
-            if left { drain_bytes(state.conn.limits(), state.authenticated) } else { 0 }
+            drain_bytes(state.conn.limits(), state.authenticated)
         };
         self.woken.wake();
         // Closing a socket with unread input would reset it, and destroy our last words.
         let _ = timeout(DRAIN_TIME, async {
+            let _ = self.writer.shutdown().await;
             let mut left = most;
             while left > 0 {
                 consume_budget().await;

@@ -302,7 +302,7 @@ impl Server {
 
     /// How long drivers may take to end.
     fn end_limit(&self) -> Duration {
-        self.signers.config().limits().linger.saturating_add(2 * DRAIN_TIME + END_MARGIN)
+        self.signers.config().limits().linger.saturating_add(DRAIN_TIME + END_MARGIN)
     }
 
     /// Accepts no more clients, waits for those there are to leave, at most `grace`, and then ends their

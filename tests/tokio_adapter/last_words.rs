@@ -9,14 +9,14 @@ use std::thread::{self, JoinHandle};
 
 use ssh_io_tokio::{Client, ClientBuilder, Error, HostKeys, ServerConnection};
 use ssh_proto::raw::number;
-use ssh_proto::{CloseReason, Side};
+use ssh_proto::{CloseReason, Limits, Side};
 use ssh_tests::puppet::Heard;
 use ssh_tests::{Puppet, null_client, null_server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream, ReadBuf};
 use tokio::runtime::Builder;
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
-use crate::rig::within;
+use crate::rig::{PATIENCE, within};
 
 /// A server that says something behind the client's share, or behind its KEXINIT, and gives what it heard last.
 fn peer(mut stream: UnixStream, of_no_length: bool) -> JoinHandle<Heard> {
@@ -226,6 +226,49 @@ async fn last_words_linger_in_a_transport_that_buffers_as_well() {
                 "buffers {buffers}"
             );
         }
+    }
+}
+
+/// Fails each write when told to, and never gets to the end of its shutdown.
+struct Stuck<T>(T, bool);
+
+impl<T: AsyncRead + Unpin> AsyncRead for Stuck<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stuck<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        if self.1 {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        } else {
+            Pin::new(&mut self.0).poll_write(cx, src)
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_lingers_for_words_that_left_or_cannot_leave() {
+    for broken in [true, false] {
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
+        let linger = |limits: &mut Limits| limits.linger = 100 * PATIENCE;
+        let builder = builder().config(null_client().with_limits(linger).build().unwrap());
+        let result = within(builder.connect_over("test", 22, Stuck(ours, broken))).await;
+        assert!(matches!(result, Err(Error::Closed(_) | Error::Io(_))), "{result:?}");
     }
 }
 
