@@ -160,7 +160,8 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                 () = self.shared.work.notified() => {}
             }
         }
-        // A transport may hold back what it took: that is not said yet, and has what is left of the linger.
+        // A transport may hold back what it took: that is not said yet, and has what is left of the linger, and a while at
+        // least.
         if self.unflushed {
             let lingered = self.closed_at.map(|at| at.elapsed()).unwrap_or_default();
             let linger = self.shared.lock().conn.limits().linger.saturating_sub(lingered);

@@ -229,8 +229,12 @@ async fn last_words_linger_in_a_transport_that_buffers_as_well() {
     }
 }
 
-/// Fails each write when told to, and never gets to the end of its shutdown.
-struct Stuck<T>(T, bool);
+/// Never gets to the end of its shutdown. Broken, it takes a little once, and neither more nor that on.
+struct Stuck<T> {
+    inner: T,
+    broken: bool,
+    took: bool,
+}
 
 impl<T: AsyncRead + Unpin> AsyncRead for Stuck<T> {
     fn poll_read(
@@ -238,21 +242,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stuck<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Stuck<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
-        if self.1 {
-            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-        } else {
-            Pin::new(&mut self.0).poll_write(cx, src)
+        match (self.broken, std::mem::replace(&mut self.took, true)) {
+            (true, true) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            (true, false) => Pin::new(&mut self.inner).poll_write(cx, &src[..10]),
+            (false, _) => Pin::new(&mut self.inner).poll_write(cx, src),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        if self.broken { Poll::Pending } else { Pin::new(&mut self.inner).poll_flush(cx) }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -267,7 +271,8 @@ async fn nobody_lingers_for_words_that_left_or_cannot_leave() {
         theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
         let linger = |limits: &mut Limits| limits.linger = 100 * PATIENCE;
         let builder = builder().config(null_client().with_limits(linger).build().unwrap());
-        let result = within(builder.connect_over("test", 22, Stuck(ours, broken))).await;
+        let result =
+            within(builder.connect_over("test", 22, Stuck { inner: ours, broken, took: false })).await;
         assert!(matches!(result, Err(Error::Closed(_) | Error::Io(_))), "{result:?}");
     }
 }
