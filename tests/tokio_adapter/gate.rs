@@ -1,4 +1,4 @@
-//! A transport whose writing half can be held up or broken.
+//! Transports whose writing half can be held up, broken or listened to.
 
 use std::io;
 use std::pin::Pin;
@@ -18,6 +18,23 @@ pub(crate) enum Writes {
     /// The next one passes, and those behind it stall.
     StallAfterOne,
     Fail,
+}
+
+/// What becomes of what is written to a transport.
+pub(crate) trait Manner: Unpin {
+    /// How much of it goes on to the transport now.
+    fn write(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Whether a flush goes on to it.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Whether a shutdown goes on to it.
+    fn shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flush(cx)
+    }
+
+    /// It took these.
+    fn took(&mut self, _: &[u8]) {}
 }
 
 /// Sets what becomes of writes.
@@ -49,10 +66,20 @@ impl Switch {
     }
 }
 
-/// A transport behind a [`Switch`].
-pub(crate) struct Gated<T>(pub(crate) T, pub(crate) Switch);
+impl Manner for Switch {
+    fn write(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll(cx, false).map_ok(|()| src.len())
+    }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Gated<T> {
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(cx, true)
+    }
+}
+
+/// A transport whose writing half has a [`Manner`].
+pub(crate) struct Gated<T, M = Switch>(pub(crate) T, pub(crate) M);
+
+impl<T: AsyncRead + Unpin, M: Unpin> AsyncRead for Gated<T, M> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -62,19 +89,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gated<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Gated<T> {
+impl<T: AsyncWrite + Unpin, M: Manner> AsyncWrite for Gated<T, M> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.1.poll(cx, false))?;
-        Pin::new(&mut self.0).poll_write(cx, src)
+        let passing = ready!(self.1.write(cx, src))?;
+        let written = ready!(Pin::new(&mut self.0).poll_write(cx, &src[..passing]))?;
+        self.1.took(&src[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.1.poll(cx, true))?;
+        ready!(self.1.flush(cx))?;
         Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.1.poll(cx, true))?;
+        ready!(self.1.shutdown(cx))?;
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

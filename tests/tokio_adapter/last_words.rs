@@ -4,18 +4,19 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
 use ssh_io_tokio::{Client, ClientBuilder, Error, HostKeys, ServerConnection};
 use ssh_proto::raw::number;
-use ssh_proto::{CloseReason, Limits, Side};
+use ssh_proto::{CloseReason, Side};
 use ssh_tests::puppet::Heard;
 use ssh_tests::{Puppet, null_client, null_server};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream};
 use tokio::runtime::Builder;
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
+use crate::gate::{Gated, Manner};
 use crate::rig::{PATIENCE, within};
 
 /// A server that says something behind the client's share, or behind its KEXINIT, and gives what it heard last.
@@ -52,52 +53,56 @@ fn peer(mut stream: UnixStream, of_no_length: bool) -> JoinHandle<Heard> {
 }
 
 /// Remembers what is written, each time one poll late, and fails one of its flushes.
-struct Noting<T> {
-    inner: T,
+#[derive(Default)]
+struct Noting {
     late: bool,
     written: Arc<Mutex<Vec<u8>>>,
     failing: Option<usize>,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Noting<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Noting<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+impl Manner for Noting {
+    fn write(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
         self.late = !self.late;
         if self.late {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, src))?;
-        self.written.lock().unwrap().extend_from_slice(&src[..written]);
-        Poll::Ready(Ok(written))
+        Poll::Ready(Ok(src.len()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.failing {
             Some(0) => return Poll::Ready(Err(io::ErrorKind::StorageFull.into())),
             Some(left) => *left -= 1,
             None => {}
         }
-        Pin::new(&mut self.inner).poll_flush(cx)
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn took(&mut self, bytes: &[u8]) {
+        self.written.lock().unwrap().extend_from_slice(bytes);
     }
 }
 
 fn builder() -> ClientBuilder {
     let builder = Client::with_config(null_client().build().unwrap());
     builder.host_keys(HostKeys::Fingerprint("SHA256:none".into()))
+}
+
+/// What comes of connecting over that to who says nothing that makes sense, and their end of it.
+async fn failing_over<M: Manner + Send + 'static>(
+    manner: M,
+    linger: Duration,
+) -> (DuplexStream, Result<Client, Error>) {
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+    theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
+    let config = null_client().with_limits(|limits| limits.linger = linger).build().unwrap();
+    let result = within(builder().config(config).connect_over("test", 22, Gated(ours, manner))).await;
+    (theirs, result)
 }
 
 /// The last packet among those bytes.
@@ -119,8 +124,8 @@ fn who_connects_in_vain_is_told_behind_our_last_words_and_may_end_the_runtime() 
         let runtime = runtimes[round / 2 % 2]().enable_all().build().unwrap();
         let (result, by_then) = runtime.block_on(async {
             ours.set_nonblocking(true).unwrap();
-            let inner = tokio::net::UnixStream::from_std(ours).unwrap();
-            let line = Noting { inner, late: false, written: Arc::clone(&written), failing: None };
+            let ours = tokio::net::UnixStream::from_std(ours).unwrap();
+            let line = Gated(ours, Noting { written: Arc::clone(&written), ..Noting::default() });
             let buffers = round / 4 % 2 == 0;
             // On a task, as on that of who blocks it would be behind the driver more often than not.
             let connecting = tokio::spawn(async move {
@@ -168,30 +173,15 @@ async fn the_reason_is_told_in_time_whether_or_not_the_last_words_leave() {
 }
 
 /// Takes nothing until a time.
-struct Shut<T>(T, Pin<Box<Sleep>>);
+struct Shut(Pin<Box<Sleep>>);
 
-impl<T: AsyncRead + Unpin> AsyncRead for Shut<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Shut<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.1.as_mut().poll(cx));
-        Pin::new(&mut self.0).poll_write(cx, src)
+impl Manner for Shut {
+    fn write(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.as_mut().poll(cx).map(|()| Ok(src.len()))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -202,7 +192,7 @@ async fn last_words_linger_in_a_transport_that_buffers_as_well() {
         for buffers in [false, true] {
             let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
             theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
-            let line = Shut(ours, Box::pin(sleep(shut)));
+            let line = Gated(ours, Shut(Box::pin(sleep(shut))));
             let config = null_client().with_limits(|limits| limits.linger = 10 * second).build().unwrap();
             let builder = builder().config(config);
             let began = Instant::now();
@@ -229,51 +219,75 @@ async fn last_words_linger_in_a_transport_that_buffers_as_well() {
     }
 }
 
-/// Never gets to the end of its shutdown. Broken, it takes a little once, and neither more nor that on.
-struct Stuck<T> {
-    inner: T,
-    broken: bool,
+/// What a transport takes.
+#[derive(Clone, Copy, PartialEq)]
+enum Takes {
+    All,
+    /// All, and flushes none of it.
+    AllAndKeeps,
+    /// A little, once, which it keeps. More it waits with.
+    Little,
+    /// A little, once, which it keeps. More breaks it.
+    LittleAndBreaks,
+}
+
+/// Never gets to the end of its shutdown.
+struct Stuck {
+    takes: Takes,
     took: bool,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stuck<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stuck<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
-        match (self.broken, std::mem::replace(&mut self.took, true)) {
-            (true, true) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            (true, false) => Pin::new(&mut self.inner).poll_write(cx, &src[..10]),
-            (false, _) => Pin::new(&mut self.inner).poll_write(cx, src),
+impl Manner for Stuck {
+    fn write(&mut self, _: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        match (self.takes, self.took) {
+            (Takes::All | Takes::AllAndKeeps, _) => Poll::Ready(Ok(src.len())),
+            (_, false) => Poll::Ready(Ok(src.len().min(10))),
+            (Takes::Little, true) => Poll::Pending,
+            (Takes::LittleAndBreaks, true) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.broken { Poll::Pending } else { Pin::new(&mut self.inner).poll_flush(cx) }
+    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.takes == Takes::All { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Pending
+    }
+
+    fn took(&mut self, _: &[u8]) {
+        self.took = true;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_lingers_for_words_that_left_or_cannot_leave() {
-    for broken in [true, false] {
-        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
-        theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
-        let linger = |limits: &mut Limits| limits.linger = 100 * PATIENCE;
-        let builder = builder().config(null_client().with_limits(linger).build().unwrap());
-        let result =
-            within(builder.connect_over("test", 22, Stuck { inner: ours, broken, took: false })).await;
+    for takes in [Takes::LittleAndBreaks, Takes::All] {
+        let linger = 100 * PATIENCE;
+        let (_theirs, result) = failing_over(Stuck { takes, took: false }, linger).await;
         assert!(matches!(result, Err(Error::Closed(_) | Error::Io(_))), "{result:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_a_transport_holds_back_have_what_is_left_of_the_linger_and_a_while_at_least() {
+    let second = Duration::from_secs(1);
+    let while_at_least = 2 * second;
+    for linger in [Duration::ZERO, second, 10 * second] {
+        for (takes, expected) in [
+            // Nothing more leaves, and from then on what was taken is waited for.
+            (Takes::Little, linger + while_at_least),
+            (Takes::AllAndKeeps, linger.max(while_at_least)),
+        ] {
+            let began = Instant::now();
+            let (_theirs, result) = failing_over(Stuck { takes, took: false }, linger).await;
+            assert!(matches!(result, Err(Error::Closed(CloseReason::PeerMisbehaved { .. }))), "{result:?}");
+            let took = began.elapsed();
+            assert!(
+                (expected..expected + second / 10).contains(&took),
+                "{linger:?}, not {expected:?}: {took:?}"
+            );
+        }
     }
 }
 
@@ -282,10 +296,10 @@ async fn who_rejects_the_key_of_a_connection_that_failed_meanwhile_is_told() {
     let mut rejected = 0;
     for failing in 0..4 {
         for _ in 0..20 {
-            let (inner, theirs) = tokio::io::duplex(64 * 1024);
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
             let (_server, driver) = ServerConnection::start(null_server().build().unwrap(), theirs);
             tokio::spawn(driver.run());
-            let line = Noting { inner, late: false, written: Arc::default(), failing: Some(failing) };
+            let line = Gated(ours, Noting { failing: Some(failing), ..Noting::default() });
             let began = Instant::now();
             // What happens to have come of it by then depends on whose turn it is.
             match within(builder().connect_over("test", 22, line)).await {
