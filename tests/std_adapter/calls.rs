@@ -20,8 +20,8 @@ use ssh_proto::{
 };
 
 use crate::support::{
-    Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, connect, logged_in, logged_in_over,
-    server_config,
+    Echo, PASSWORD, PATIENCE, client_config, client_of, comes_back, configs, connect, connected, logged_in,
+    logged_in_as, logged_in_over, server_config,
 };
 
 /// Keeps what it is asked, so that nothing is answered until the test says so.
@@ -45,11 +45,7 @@ fn silent() -> (Client, ServerConnection, Silent) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let handler = Silent::default();
     let server = ServerConnection::start(server_config().0, theirs, handler.clone()).unwrap();
-    let client = Client::with_config(client_config(|_| {}))
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_over("test", 22, ours)
-        .unwrap();
-    (client, server, handler)
+    (connected(client_config(|_| {}), ours), server, handler)
 }
 
 #[test]
@@ -175,11 +171,7 @@ fn what_the_peer_said_of_the_end_counts_more_than_a_failed_write() {
         writer: Breaks { stream: ours, broken: broken.clone() },
         unblock: Box::new(move |how| drop(control.shutdown(how))),
     };
-    let client = Client::with_config(client_config(|_| {}))
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_over("test", 22, split)
-        .unwrap();
-    client.auth_password("me", PASSWORD).unwrap();
+    let client = logged_in_as(client_config(|_| {}), split);
     let channel = client.open_session().unwrap();
     *broken.lock().unwrap() = true;
     // Fails; the connection is still read for what the server may have to say.
@@ -215,14 +207,8 @@ impl Handler for Lingers {
 
 #[test]
 fn an_exit_status_is_known_while_the_channel_goes_on() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
     let (sender, channels) = channel();
-    let _server = ServerConnection::start(server_config().0, theirs, Lingers(None, sender)).unwrap();
-    let client = Client::with_config(client_config(|_| {}))
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_over("test", 22, ours)
-        .unwrap();
-    client.auth_password("me", PASSWORD).unwrap();
+    let (client, _server) = client_of(Lingers(None, sender));
     let channel = client.open_session().unwrap();
     channel.exec("x").unwrap();
     let theirs = channels.recv_timeout(PATIENCE).unwrap();
@@ -389,13 +375,7 @@ impl Handler for Unanswered {
 
 #[test]
 fn the_write_timeout_bounds_a_request_with_its_answer() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let _server = ServerConnection::start(server_config().0, theirs, Unanswered::default()).unwrap();
-    let client = Client::with_config(client_config(|_| {}))
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_over("test", 22, ours)
-        .unwrap();
-    client.auth_password("me", PASSWORD).unwrap();
+    let (client, _server) = client_of(Unanswered::default());
     let channel = client.open_session().unwrap();
     channel.set_write_timeout(Some(Duration::from_millis(20)));
     let asked = comes_back("the request", move || channel.exec("x"));

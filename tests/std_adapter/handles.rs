@@ -4,7 +4,6 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,7 +16,7 @@ use ssh_proto::{
     ServerConfig,
 };
 
-use crate::support::{PATIENCE, comes_back, server_config};
+use crate::support::{PATIENCE, client_config, client_of, comes_back, logged_in_as, server_config};
 
 /// What a session of [`Reports`] saw of its client, in this order.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,21 +71,9 @@ fn numbers(count: usize) -> Vec<u8> {
 }
 
 fn reported() -> (Client, ServerConnection, Receiver<Saw>) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
     let (sender, reports) = channel();
-    let handler = Reports { open: HashMap::new(), reports: sender };
-    let server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
-    (log_in(ours), server, reports)
-}
-
-fn log_in(transport: UnixStream) -> Client {
-    let client = Client::builder()
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_timeout(PATIENCE)
-        .connect_over("test", 22, transport)
-        .unwrap();
-    client.auth_password("me", "x").unwrap();
-    client
+    let (client, server) = client_of(Reports { open: HashMap::new(), reports: sender });
+    (client, server, reports)
 }
 
 const MUCH: usize = 3_000_000;
@@ -226,11 +213,9 @@ fn over_tcp(config: &Arc<ServerConfig>) -> (TcpStream, ServerConnection, Receive
 }
 
 /// A client with a session that waits, and its server.
-fn connected(config: &Arc<ServerConfig>) -> (Client, Channel, ServerConnection) {
+fn with_session(config: &Arc<ServerConfig>) -> (Client, Channel, ServerConnection) {
     let (ours, server, _) = over_tcp(config);
-    let client =
-        Client::builder().host_keys(HostKeys::DangerousAcceptAny).connect_over("test", 22, ours).unwrap();
-    client.auth_password("me", "x").unwrap();
+    let client = logged_in_as(client_config(|_| {}), ours);
     let session = client.open_session().unwrap();
     session.exec("0").unwrap();
     (client, session, server)
@@ -242,21 +227,21 @@ fn is_over(server: &ServerConnection) {
 }
 
 fn closed(config: &Arc<ServerConfig>) -> Box<dyn Any> {
-    let (client, session, server) = connected(config);
+    let (client, session, server) = with_session(config);
     client.close();
     is_over(&server);
     Box::new((session, server))
 }
 
 fn dropped(config: &Arc<ServerConfig>) -> Box<dyn Any> {
-    let (client, session, server) = connected(config);
+    let (client, session, server) = with_session(config);
     drop(client);
     is_over(&server);
     Box::new((session, server))
 }
 
 fn closed_by_the_server(config: &Arc<ServerConfig>) -> Box<dyn Any> {
-    let (client, session, server) = connected(config);
+    let (client, session, server) = with_session(config);
     server.close();
     is_over(&server);
     assert!(session.wait().is_err());

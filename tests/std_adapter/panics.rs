@@ -19,7 +19,8 @@ use ssh_proto::{
 };
 
 use crate::support::{
-    Echo, PASSWORD, PATIENCE, comes_back, configs, connect, logged_in, logged_in_over, server_config,
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, connect, connected, logged_in,
+    logged_in_over, server_config,
 };
 
 /// What is asked of a handler.
@@ -99,11 +100,7 @@ fn ad_12_a_panic_of_a_handler_wherever_it_is_ends_its_connection_with_a_disconne
         println!("{at:?}");
         let (ours, theirs) = UnixStream::pair().unwrap();
         let server = ServerConnection::start(server_config().0, theirs, PanicsAt(at, None)).unwrap();
-        let client = Client::builder()
-            .host_keys(HostKeys::DangerousAcceptAny)
-            .connect_timeout(PATIENCE)
-            .connect_over("test", 22, ours)
-            .unwrap();
+        let client = connected(client_config(|_| {}), ours);
         let other = client.clone();
         let result = comes_back("the client", move || {
             let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();

@@ -13,7 +13,7 @@ use ssh_proto::{
 };
 use ssh_tests::{Puppet, null_client, null_server};
 
-use crate::support::{PATIENCE, comes_back};
+use crate::support::{PATIENCE, comes_back, logged_in_as};
 
 /// Lets everybody in, and opens nothing.
 struct Refuses;
@@ -33,9 +33,7 @@ fn every_open_that_is_refused_is_told_so() {
     const OPENS: usize = 200;
     let (ours, theirs) = UnixStream::pair().unwrap();
     let _server = ServerConnection::start(null_server().build().unwrap(), theirs, Refuses).unwrap();
-    let builder = Client::with_config(null_client().build().unwrap());
-    let client = builder.host_keys(HostKeys::DangerousAcceptAny).connect_over("test", 22, ours).unwrap();
-    client.auth_password("me", "x").unwrap();
+    let client = logged_in_as(null_client().build().unwrap(), ours);
     let refused = comes_back("the refusals", move || {
         let opening =
             || (0..OPENS).filter(|_| matches!(client.open_session(), Err(Error::OpenFailed(_)))).count();

@@ -7,13 +7,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use ssh_io_std::{Channel, Client, Error, Handler, HostKeys, Question, ServerChannel, ServerConnection};
+use ssh_io_std::{Channel, Client, Error, Handler, Question, ServerChannel, ServerConnection};
 use ssh_proto::{
     AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind, ExitStatus,
     OpenFailureCode, OpenRequest,
 };
 
-use crate::support::{PATIENCE, client_config, comes_back, server_config};
+use crate::support::{PATIENCE, client_config, client_of, comes_back, logged_in_as, server_config};
 
 /// Hands the requests of its one channel to the test.
 struct Forwards {
@@ -33,19 +33,6 @@ impl Handler for Forwards {
     fn request(&mut self, request: Question<ChannelRequest>) {
         self.requests.send(request).unwrap();
     }
-}
-
-/// A client of this handler, logged in.
-fn client_of(handler: impl Handler) -> (Client, ServerConnection) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
-    let client = Client::builder()
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_timeout(PATIENCE)
-        .connect_over("test", 22, ours)
-        .unwrap();
-    client.auth_password("me", "x").unwrap();
-    (client, server)
 }
 
 /// A session whose requests the test answers.
@@ -198,12 +185,7 @@ fn places_for_channels_are_all_there_again_after_any_number_of_sessions() {
     let handler = Keeps { sessions: HashMap::new(), gone };
     let _server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
     // The client has more of them, so that it is the server that says no.
-    let client = Client::with_config(client_config(|limits| limits.max_channels = 4 * PLACES))
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_timeout(PATIENCE)
-        .connect_over("test", 22, ours)
-        .unwrap();
-    client.auth_password("me", "x").unwrap();
+    let client = logged_in_as(client_config(|limits| limits.max_channels = 4 * PLACES), ours);
 
     let closed = |count| (0..count).for_each(|_| closed.recv_timeout(PATIENCE).unwrap());
     for round in 0..3 * PLACES {

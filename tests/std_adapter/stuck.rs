@@ -18,8 +18,8 @@ use ssh_proto::{
 
 use crate::pipe::{Hold, Side, pair};
 use crate::support::{
-    Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, logged_in_over, server_config,
-    server_config_with,
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, logged_in_as, logged_in_over,
+    server_config, server_config_with,
 };
 
 /// A reader that stands still while it is told to, as a peer does that takes nothing any more.
@@ -62,19 +62,12 @@ fn ad_07_a_peer_that_never_reads_is_given_up_on_while_a_thread_is_stuck_writing(
     let server = ServerConnection::start(config.build().unwrap(), theirs, handler).unwrap();
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     let (writer, control) = (ours.try_clone().unwrap(), ours.try_clone().unwrap());
-    let client = Client::builder()
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_over(
-            "test",
-            22,
-            Split {
-                reader: Stoppable(ours, Arc::clone(&stop)),
-                writer,
-                unblock: Box::new(move |how| drop(control.shutdown(how))),
-            },
-        )
-        .unwrap();
-    client.auth_password("me", PASSWORD).unwrap();
+    let split = Split {
+        reader: Stoppable(ours, Arc::clone(&stop)),
+        writer,
+        unblock: Box::new(move |how| drop(control.shutdown(how))),
+    };
+    let client = logged_in_as(client_config(|_| {}), split);
     let channel = client.open_session().unwrap();
     channel.exec("flood").unwrap();
     *stop.0.lock().unwrap() = true;
@@ -94,19 +87,12 @@ fn what_came_before_a_failed_write_is_still_read() {
     let _server = ServerConnection::start(config, theirs, handler).unwrap();
     let broken = Arc::new(AtomicBool::new(false));
     let (writer, control) = (ours.try_clone().unwrap(), ours.try_clone().unwrap());
-    let client = Client::with_config(client_config(|limits| limits.max_channels = 1))
-        .host_keys(HostKeys::DangerousAcceptAny)
-        .connect_over(
-            "test",
-            22,
-            Split {
-                reader: ours,
-                writer: Breakable(writer, Arc::clone(&broken)),
-                unblock: Box::new(move |how| drop(control.shutdown(how))),
-            },
-        )
-        .unwrap();
-    client.auth_password("me", PASSWORD).unwrap();
+    let split = Split {
+        reader: ours,
+        writer: Breakable(writer, Arc::clone(&broken)),
+        unblock: Box::new(move |how| drop(control.shutdown(how))),
+    };
+    let client = logged_in_as(client_config(|limits| limits.max_channels = 1), split);
     let mut channel = client.open_session().unwrap();
     // The server's end stays: a channel that is closed would not even try to write.
     channel.exec("both and stay").unwrap();

@@ -141,13 +141,30 @@ pub(crate) fn logged_in_over(
     let (sender, closed) = channel();
     let handler = Echo { channels: Vec::new(), closed: sender };
     let server = ServerConnection::start(server, theirs, handler).unwrap();
-    let client = Client::with_config(config)
+    (logged_in_as(config, ours), server, closed)
+}
+
+/// A client of whatever answers there, not logged in.
+pub(crate) fn connected(config: Arc<ClientConfig>, transport: impl Transport) -> Client {
+    Client::with_config(config)
         .host_keys(HostKeys::DangerousAcceptAny)
         .connect_timeout(PATIENCE)
-        .connect_over("test", 22, ours)
-        .unwrap();
+        .connect_over("test", 22, transport)
+        .unwrap()
+}
+
+/// A client of whatever answers there, logged in.
+pub(crate) fn logged_in_as(config: Arc<ClientConfig>, transport: impl Transport) -> Client {
+    let client = connected(config, transport);
     client.auth_password("me", PASSWORD).unwrap();
-    (client, server, closed)
+    client
+}
+
+/// A client of this handler over a socket pair, logged in, and the handler's side.
+pub(crate) fn client_of(handler: impl Handler) -> (Client, ServerConnection) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let server = ServerConnection::start(server_config().0, theirs, handler).unwrap();
+    (logged_in_as(client_config(|_| {}), ours), server)
 }
 
 /// Runs this on a thread of its own; a panic when it does not come back.
