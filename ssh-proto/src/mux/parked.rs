@@ -1,35 +1,60 @@
 //! Received data waiting to be read.
 //!
-//! Data stays where it was decrypted, as a slice of the input buffer, while few such slices are parked.
+//! Data stays where it was decrypted, as a slice of the input buffer, while few such buffers are kept alive by it.
 //! Beyond that it is copied together: a single byte must not keep a 256 KiB buffer alive.
 
 use alloc::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::InputPool;
+
+/// The smallest slice that shares the charge of the one before: less would be copied for less than it takes to hold it.
+const MIN_SHARING: usize = 4 * 1024;
+
+/// Slices share a charge within so many bytes of memory: what an input buffer has.
+const RUN: usize = InputPool::MAX;
+
+/// So much room for chunks is kept when none is left.
+const KEPT_CHUNKS: usize = 32;
+
 #[derive(Debug)]
 enum Chunk {
-    Borrowed(Bytes),
+    Borrowed(Borrowed),
     Owned(BytesMut),
+}
+
+/// A slice of an input buffer.
+#[derive(Debug)]
+struct Borrowed {
+    bytes: Bytes,
+    /// Where the first of the slices was that share a charge.
+    run: usize,
+    /// That charge is held by one before it.
+    shares: bool,
 }
 
 impl Chunk {
     fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Borrowed(bytes) => bytes,
+            Self::Borrowed(slice) => &slice.bytes,
             Self::Owned(bytes) => bytes,
         }
     }
 
     fn advance(&mut self, n: usize) {
         match self {
-            Self::Borrowed(bytes) => bytes.advance(n),
+            Self::Borrowed(slice) => slice.bytes.advance(n),
             Self::Owned(bytes) => bytes.advance(n),
         }
     }
 }
 
-/// How many parked slices of input buffers a connection may still make.
+/// How many input buffers a connection may still keep alive for parked data.
+///
+/// Whether two slices are of one buffer can only be told by where they are in memory. Slices of a stream that follow
+/// each other there count once as long as they are within the size of one buffer: of two that happen to lie side by side
+/// both may be kept alive by that.
 #[derive(Debug)]
 pub(crate) struct BorrowBudget(pub(crate) usize);
 
@@ -54,12 +79,26 @@ impl Parked {
 
     pub(crate) fn push(&mut self, data: Bytes, budget: &mut BorrowBudget) {
         self.len = self.len.saturating_add(data.len());
-        if let Some(rest) = budget.0.checked_sub(1) {
+        let shared = self.shared_run(&data);
+        if let Some(run) = shared {
+            self.chunks.push_back(Chunk::Borrowed(Borrowed { bytes: data, run, shares: true }));
+        } else if let Some(rest) = budget.0.checked_sub(1) {
             budget.0 = rest;
-            self.chunks.push_back(Chunk::Borrowed(data));
-            return;
+            let run = data.as_ptr().addr();
+            self.chunks.push_back(Chunk::Borrowed(Borrowed { bytes: data, run, shares: false }));
+        } else {
+            self.copy(&data);
         }
-        self.copy(&data);
+    }
+
+    /// Where the slices begin that keep this one's buffer alive anyway.
+    fn shared_run(&self, data: &Bytes) -> Option<usize> {
+        let Some(Chunk::Borrowed(last)) = self.chunks.back() else { return None };
+        let (at, behind) =
+            (data.as_ptr().addr(), last.bytes.as_ptr().addr().saturating_add(last.bytes.len()));
+        let end = at.saturating_add(data.len());
+        let follows = at >= behind && end.saturating_sub(last.run) <= RUN;
+        (follows && data.len() >= MIN_SHARING).then_some(last.run)
     }
 
     /// Moves all of `other` behind what is here.
@@ -99,7 +138,7 @@ impl Parked {
         let Some(front) = self.chunks.front_mut() else { return Bytes::new() };
         let n = front.as_slice().len().min(max);
         let bytes = match front {
-            Chunk::Borrowed(bytes) => bytes.split_to(n),
+            Chunk::Borrowed(slice) => slice.bytes.split_to(n),
             Chunk::Owned(bytes) => bytes.split_to(n).freeze(),
         };
         self.len = self.len.saturating_sub(n);
@@ -139,10 +178,17 @@ impl Parked {
     }
 
     fn drop_empty_front(&mut self, budget: &mut BorrowBudget) {
-        if self.chunks.front().is_some_and(|front| front.as_slice().is_empty())
-            && let Some(Chunk::Borrowed(_)) = self.chunks.pop_front()
-        {
-            budget.0 = budget.0.saturating_add(1);
+        if self.chunks.front().is_none_or(|front| !front.as_slice().is_empty()) {
+            return;
+        }
+        if let Some(Chunk::Borrowed(Borrowed { shares: false, .. })) = self.chunks.pop_front() {
+            match self.chunks.front_mut() {
+                Some(Chunk::Borrowed(next)) if next.shares => next.shares = false,
+                _ => budget.0 = budget.0.saturating_add(1),
+            }
+        }
+        if self.chunks.is_empty() {
+            self.chunks.shrink_to(KEPT_CHUNKS);
         }
     }
 }
@@ -155,7 +201,57 @@ mod tests {
 
     use super::*;
 
+    /// How many charges the slices hold, each for no more memory than a buffer has.
+    fn charges(parked: &Parked) -> usize {
+        let (mut charges, mut before) = (0, None);
+        for chunk in &parked.chunks {
+            let Chunk::Borrowed(slice) = chunk else {
+                before = None;
+                continue;
+            };
+            if !slice.shares {
+                charges += 1;
+            } else {
+                assert_eq!(before, Some(slice.run));
+            }
+            let at = slice.bytes.as_ptr().addr();
+            assert!(slice.run <= at && at + slice.bytes.len() <= slice.run + RUN.max(slice.bytes.len()));
+            before = Some(slice.run);
+        }
+        charges
+    }
+
     proptest! {
+        #[test]
+        fn slices_of_one_buffer_are_charged_together_and_given_back(
+            pushes in proptest::collection::vec((0usize..3, 0usize..200, 1usize..40_000, any::<bool>()), 1..100),
+            reads in proptest::collection::vec(0usize..60_000, 100), budget in 0usize..6,
+        ) {
+            let mut buffers = [(); 3].map(|()| BytesMut::zeroed(1 << 20));
+            let mut borrow = BorrowBudget(budget);
+            let (mut parked, mut other) = (Parked::default(), Parked::default());
+            for ((buffer, gap, len, aside), read) in pushes.into_iter().zip(reads) {
+                let buffer = &mut buffers[buffer];
+                if buffer.len() < gap + len {
+                    *buffer = BytesMut::zeroed(1 << 20);
+                }
+                drop(buffer.split_to(gap));
+                let to = if aside { &mut other } else { &mut parked };
+                to.push(buffer.split_to(len).freeze(), &mut borrow);
+                prop_assert_eq!(charges(&parked) + charges(&other), budget - borrow.0);
+                match read % 7 {
+                    0 => parked.append(&mut other),
+                    _ => drop(parked.consume(read, &mut borrow)),
+                }
+                prop_assert_eq!(charges(&parked) + charges(&other), budget - borrow.0);
+            }
+            for mut parked in [parked, other] {
+                parked.consume(usize::MAX, &mut borrow);
+                prop_assert!(parked.chunks.capacity() <= 2 * KEPT_CHUNKS);
+            }
+            prop_assert_eq!(borrow.0, budget);
+        }
+
         #[test]
         fn what_is_pushed_comes_out_in_order_and_the_budget_comes_back(
             pushes: Vec<Vec<u8>>, reads in proptest::collection::vec((0u8..3, 1usize..40), 0..200), budget in 0usize..4
@@ -197,6 +293,38 @@ mod tests {
             prop_assert_eq!(got, sent);
             prop_assert_eq!(borrow.0, budget);
         }
+    }
+
+    #[test]
+    fn a_buffer_is_charged_once_for_large_slices_and_for_each_small_one() {
+        for (len, charged) in [(MIN_SHARING, 1), (MIN_SHARING - 1, 8)] {
+            let mut budget = BorrowBudget(8);
+            let mut parked = Parked::default();
+            let mut buffer = BytesMut::zeroed(RUN);
+            for _ in 0..8 {
+                parked.push(buffer.split_to(len).freeze(), &mut budget);
+            }
+            assert_eq!(8 - budget.0, charged);
+            // The charge is that of what is left.
+            parked.consume(7 * len, &mut budget);
+            assert_eq!(budget.0, 7);
+            parked.consume(len, &mut budget);
+            assert_eq!(budget.0, 8);
+        }
+    }
+
+    #[test]
+    fn a_larger_buffer_than_there_should_be_is_charged_for_each_part_of_it() {
+        let mut budget = BorrowBudget(8);
+        let mut parked = Parked::default();
+        let mut buffer = BytesMut::zeroed(4 * RUN);
+        while !buffer.is_empty() {
+            parked.push(buffer.split_to(RUN / 8).freeze(), &mut budget);
+        }
+        assert_eq!(budget.0, 4);
+        let late = BytesMut::zeroed(RUN / 8).freeze();
+        parked.push(late, &mut budget);
+        assert_eq!(budget.0, 3, "behind, but elsewhere");
     }
 
     #[test]
