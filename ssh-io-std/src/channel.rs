@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ssh_proto::adapter::{AdapterRole, Replies};
@@ -12,7 +12,7 @@ use ssh_proto::{
     TerminalModes, WindowSize, WriteError,
 };
 
-use crate::engine::{Guard, STREAMS, Shared};
+use crate::engine::{Guard, STREAMS, Shared, Signal};
 use crate::error::Error;
 use crate::os::after;
 use crate::transport::{Split, Transport, WRITE_TIMEOUT};
@@ -21,7 +21,7 @@ use crate::transport::{Split, Transport, WRITE_TIMEOUT};
 pub(crate) struct ChannelCore<R: AdapterRole> {
     pub(crate) shared: Arc<Shared<R>>,
     pub(crate) id: ChannelId,
-    pub(crate) wake: Arc<Condvar>,
+    pub(crate) wake: Arc<Signal>,
     timeouts: Mutex<Timeouts>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn wait_opened(channel: Channel, timeout: Option<Duration>) -> Result
 }
 
 impl<R: AdapterRole> ChannelOf<R> {
-    pub(crate) fn new(shared: Arc<Shared<R>>, id: ChannelId, wake: Arc<Condvar>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<R>>, id: ChannelId, wake: Arc<Signal>) -> Self {
         Self { core: Arc::new(ChannelCore { shared, id, wake, timeouts: Mutex::default() }) }
     }
 
@@ -372,7 +372,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         self.close();
         if let Some(news) = self.core.shared.lock().channels.get_mut(self.core.id) {
             news.cut = true;
-            news.wake.notify_all();
+            news.wake.notify();
         }
     }
 

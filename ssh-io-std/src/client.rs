@@ -186,7 +186,7 @@ impl Drop for Attempt<'_> {
         let mut guard = self.0.lock();
         // A question that was dropped must be seen, and the next one in turn.
         guard.contain(self.0, |state| state.kept.login.give_up());
-        self.0.changed.notify_all();
+        self.0.changed.notify();
     }
 }
 

@@ -6,6 +6,7 @@
 //! the writer thread does, until nothing is left. Deadlines are kept by the writer thread: while it waits, and
 //! between its writes, which a socket's write timeout keeps short.
 
+mod signal;
 mod threads;
 
 use std::io::{self, Write};
@@ -13,7 +14,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, LockResult, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -24,6 +25,7 @@ use ssh_proto::{
     OpenFailure, Stream,
 };
 
+pub(crate) use self::signal::Signal;
 use self::threads::{DRAIN_TIME, END_TIME, Finished, IDLE_BUFFER};
 use crate::error::Error;
 use crate::os::{after, now, until};
@@ -39,7 +41,7 @@ pub(crate) struct ChannelNews {
     pub(crate) closed: bool,
     /// It carried a connection that is over: nobody is to wait for it any more.
     pub(crate) cut: bool,
-    pub(crate) wake: Arc<Condvar>,
+    pub(crate) wake: Arc<Signal>,
 }
 
 impl ChannelNews {
@@ -104,11 +106,11 @@ pub(crate) struct Shared<R: AdapterRole> {
     this: Weak<Self>,
     state: Mutex<State<R>>,
     /// For the writer thread: output, deadlines, the end.
-    work: Condvar,
+    work: Signal,
     /// For the reader thread: input is wanted again.
-    wanted: Condvar,
+    wanted: Signal,
     /// For those who wait for the connection as a whole.
-    pub(crate) changed: Condvar,
+    pub(crate) changed: Signal,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
     control: Mutex<Option<Arc<Unblock>>>,
     /// The threads are done with the transport. Set with the state locked, and read without: a server looks at all
@@ -183,7 +185,7 @@ impl<R: AdapterRole> State<R> {
             }
         }
         if self.reader_waits && (self.conn.wants_input() || self.conn.is_closed()) {
-            shared.wanted.notify_one();
+            shared.wanted.notify();
         }
     }
 
@@ -194,31 +196,31 @@ impl<R: AdapterRole> State<R> {
             News::Channel(id, event) => {
                 if matches!(event, ChannelEvent::Closed) {
                     // For the server's handler.
-                    shared.changed.notify_all();
+                    shared.changed.notify();
                 }
                 self.tell(id, |news| news.hear(event));
             }
-            News::Ready => self.channels.values().for_each(|news| news.wake.notify_all()),
+            News::Ready => self.channels.values().for_each(|news| news.wake.notify()),
             News::Closed(reason) => {
                 self.closed = Some(reason);
-                self.channels.values().for_each(|news| news.wake.notify_all());
-                shared.work.notify_one();
-                shared.changed.notify_all();
+                self.channels.values().for_each(|news| news.wake.notify());
+                shared.work.notify();
+                shared.changed.notify();
             }
             News::Taken => {
                 (shared.role.look)(&shared.this, &mut self.kept);
-                shared.changed.notify_all();
+                shared.changed.notify();
             }
             News::Authenticated => {
                 self.authenticated = true;
                 self.pool.set_max(InputPool::MAX);
-                shared.changed.notify_all();
+                shared.changed.notify();
             }
         }
     }
 
     /// From now on there is news of a channel. Gives what is notified of each.
-    pub(crate) fn hear_of(&mut self, id: ChannelId) -> Arc<Condvar> {
+    pub(crate) fn hear_of(&mut self, id: ChannelId) -> Arc<Signal> {
         let news = ChannelNews::default();
         let wake = Arc::clone(&news.wake);
         self.channels.insert(id, news);
@@ -228,7 +230,7 @@ impl<R: AdapterRole> State<R> {
     fn tell(&mut self, id: ChannelId, change: impl FnOnce(&mut ChannelNews)) {
         if let Some(news) = self.channels.get_mut(id) {
             change(news);
-            news.wake.notify_all();
+            news.wake.notify();
         }
     }
 
@@ -253,7 +255,7 @@ impl<R: AdapterRole> State<R> {
         }
         self.broken = Some(StdInstant::now() + DRAIN_TIME);
         // Those who wait for room wait in vain.
-        self.channels.values().for_each(|news| news.wake.notify_all());
+        self.channels.values().for_each(|news| news.wake.notify());
     }
 
     /// Whether nothing that is written leaves any more. What came before can still be read.
@@ -345,7 +347,7 @@ impl<R: AdapterRole> State<R> {
             self.end_after_panic(shared);
         }
         if self.has_work() {
-            shared.work.notify_one();
+            shared.work.notify();
         }
     }
 
@@ -362,9 +364,9 @@ impl<R: AdapterRole> State<R> {
         self.dead = true;
         self.break_off(io::Error::other("the connection panicked"));
         self.closed.get_or_insert(CloseReason::Local(Disconnect::by_application().code));
-        shared.work.notify_all();
-        shared.wanted.notify_all();
-        shared.changed.notify_all();
+        shared.work.notify();
+        shared.wanted.notify();
+        shared.changed.notify();
     }
 
     /// Why nothing works any more.
@@ -416,9 +418,9 @@ impl<R: AdapterRole> Shared<R> {
         let shared = Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             state: Mutex::new(state),
-            work: Condvar::new(),
-            wanted: Condvar::new(),
-            changed: Condvar::new(),
+            work: Signal::default(),
+            wanted: Signal::default(),
+            changed: Signal::default(),
             control: Mutex::new(Some(Arc::new(unblock))),
             finished: AtomicBool::new(false),
             role,
@@ -454,29 +456,21 @@ impl<R: AdapterRole> Shared<R> {
             let mut guard = poisoned.into_inner();
             guard.end_after_panic(self);
             // Whoever panicked may have left without a word.
-            self.work.notify_one();
+            self.work.notify();
             guard
         })
     }
 
     /// Waits on `wake`, at most so long.
-    fn wait_for<'a>(&'a self, guard: Guard<'a, R>, wake: &Condvar, limit: Option<Duration>) -> Guard<'a, R> {
-        match limit {
-            None => self.recover(wake.wait(guard)),
-            Some(limit) => {
-                let result = wake.wait_timeout(guard, limit);
-                self.recover(
-                    result.map(|(guard, _)| guard).map_err(|error| PoisonError::new(error.into_inner().0)),
-                )
-            }
-        }
+    fn wait_for<'a>(&'a self, guard: Guard<'a, R>, wake: &Signal, limit: Option<Duration>) -> Guard<'a, R> {
+        self.recover(wake.wait(guard, limit))
     }
 
     /// Waits on `wake`, at most until `deadline`; an error when that has passed.
     pub(crate) fn wait<'a>(
         &'a self,
         guard: Guard<'a, R>,
-        wake: &Condvar,
+        wake: &Signal,
         deadline: Option<StdInstant>,
     ) -> Result<Guard<'a, R>, (Guard<'a, R>, Error)> {
         let Some(deadline) = deadline else {
@@ -501,14 +495,14 @@ impl<R: AdapterRole> Shared<R> {
         if held > IDLE_BUFFER && !guard.warm {
             guard.warm = true;
             // It is the one that sees when this is over.
-            self.work.notify_one();
+            self.work.notify();
         }
     }
 
     /// Wakes the writer thread if it has something to do.
     fn wake_writer(&self, guard: &Guard<'_, R>) {
         if guard.has_work() {
-            self.work.notify_one();
+            self.work.notify();
         }
     }
 
@@ -570,7 +564,7 @@ impl<R: AdapterRole> Shared<R> {
         }
         if how == Shutdown::Both {
             self.lock().unblocked = true;
-            self.wanted.notify_all();
+            self.wanted.notify();
         }
     }
 
@@ -609,7 +603,7 @@ struct WakeOnPanic<'a, R: AdapterRole>(&'a Shared<R>);
 impl<R: AdapterRole> Drop for WakeOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.work.notify_one();
+            self.0.work.notify();
         }
     }
 }

@@ -116,7 +116,7 @@ impl<R: AdapterRole> Shared<R> {
         }
         guard.writer = Writer::Home(writer);
         if guard.closed.is_some() {
-            self.changed.notify_all();
+            self.changed.notify();
         }
         guard
     }
@@ -140,7 +140,7 @@ impl<R: AdapterRole> Shared<R> {
         // Its half of the transport is gone by now.
         let mut guard = self.lock();
         guard.reader_done = true;
-        self.changed.notify_all();
+        self.changed.notify();
         // A write that does not come back keeps the writer thread, which would end the transport.
         if matches!(guard.writer, Writer::Away) {
             let limit = guard.time_to_end();
@@ -153,7 +153,7 @@ impl<R: AdapterRole> Shared<R> {
     fn end_after_panic(&self) {
         let mut guard = self.lock();
         guard.end_after_panic(self);
-        self.work.notify_one();
+        self.work.notify();
     }
 
     fn write_loop(&self) {
@@ -196,7 +196,7 @@ impl<R: AdapterRole> Shared<R> {
     fn finish(&self) {
         let mut guard = self.lock();
         let writer = mem::replace(&mut guard.writer, Writer::Gone);
-        self.wanted.notify_all();
+        self.wanted.notify();
         // A peer that takes nothing any more has no words of ours to read.
         let said = guard.broken.is_none();
         drop(guard);
@@ -264,7 +264,7 @@ impl<R: AdapterRole> Shared<R> {
             guard.conn.handle_eof(now());
         }
         guard.process(self);
-        self.work.notify_one();
+        self.work.notify();
         // Input may be held up by a question; the close comes when it is answered.
         while guard.closed.is_none() {
             guard.reader_waits = true;
@@ -287,7 +287,7 @@ impl<R: AdapterRole> Drop for Finished<'_, R> {
             guard.cool_down();
         }
         self.0.finished.store(true, Ordering::SeqCst);
-        self.0.changed.notify_all();
+        self.0.changed.notify();
     }
 }
 
@@ -383,7 +383,7 @@ impl<R: AdapterRole> Drop for LoseWriter<'_, R> {
         let mut guard = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         guard.writer = Writer::Gone;
         guard.break_off(io::Error::other("the transport's writer panicked"));
-        self.0.work.notify_one();
+        self.0.work.notify();
     }
 }
 
