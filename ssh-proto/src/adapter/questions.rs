@@ -15,6 +15,8 @@ use crate::ticket::SignRequest;
 #[derive(Debug, Default)]
 pub struct Questions {
     queue: VecDeque<ServerEvent>,
+    /// How many of them had to have a place.
+    asked: usize,
     /// Bytes that clients chose the length of.
     held: usize,
     /// How many ask for a signature: one at most, and it is looked for often.
@@ -36,13 +38,14 @@ impl Questions {
     /// A question, which is refused when there is no room for it.
     pub(super) fn ask(&mut self, question: ServerEvent, limits: &Limits) {
         let (count, bytes) = Self::most(limits);
-        if self.queue.len() < count && self.held < bytes {
+        if self.asked < count && self.held < bytes {
             self.tell(question);
         }
     }
 
     /// What there is always room for.
     pub(super) fn tell(&mut self, event: ServerEvent) {
+        self.asked = self.asked.saturating_add(usize::from(has_place(&event)));
         self.held = self.held.saturating_add(heap_size(&event));
         self.signs = self.signs.saturating_add(usize::from(is_sign(&event)));
         self.queue.push_back(event);
@@ -51,6 +54,7 @@ impl Questions {
     /// Takes the first one.
     pub fn pop_front(&mut self) -> Option<ServerEvent> {
         let first = self.queue.pop_front()?;
+        self.asked = self.asked.saturating_sub(usize::from(has_place(&first)));
         self.held = self.held.saturating_sub(heap_size(&first));
         self.signs = self.signs.saturating_sub(usize::from(is_sign(&first)));
         Some(first)
@@ -77,6 +81,12 @@ impl Questions {
     }
 }
 
+/// Whether it takes one of the places that are counted: it is not among what there is always room for.
+fn has_place(event: &ServerEvent) -> bool {
+    !is_sign(event)
+        && !matches!(event, ServerEvent::Authenticated(_) | ServerEvent::Channel(_, ChannelEvent::Closed))
+}
+
 fn is_sign(event: &ServerEvent) -> bool {
     matches!(event, ServerEvent::Sign(_))
 }
@@ -95,12 +105,17 @@ fn heap_size(question: &ServerEvent) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ChannelId;
     use crate::msg::request::GlobalRequestKind;
     use crate::ticket::GlobalRequest;
 
     fn global(len: usize) -> ServerEvent {
         let kind = GlobalRequestKind { name: "x@example.invalid".into(), data: alloc::vec![7; len] };
         ServerEvent::Global(GlobalRequest { ticket: None, kind })
+    }
+
+    fn closed() -> ServerEvent {
+        ServerEvent::Channel(ChannelId { slot: 0, generation: 0 }, ChannelEvent::Closed)
     }
 
     #[test]
@@ -113,17 +128,20 @@ mod tests {
             let mut questions = Questions::default();
             (0..5000).for_each(|_| questions.ask(global(0), limits));
             assert_eq!(questions.queue.len(), count);
-            // What is told is, whatever waits.
-            questions.tell(global(0));
-            assert_eq!(questions.queue.len(), count + 1);
+            // What is told is, whatever waits, and takes nobody's place.
+            questions.pop_front();
+            (0..100).for_each(|_| questions.tell(closed()));
+            (0..5000).for_each(|_| questions.ask(global(0), limits));
+            assert_eq!(questions.queue.len(), count + 100);
             questions.clear();
             let bytes = limits.max_channels * 64 * 1024;
             questions.ask(global(bytes - 100), limits);
             questions.ask(global(200), limits);
             questions.ask(global(0), limits);
             assert_eq!(questions.queue.len(), 2);
+            questions.tell(closed());
             while questions.pop_front().is_some() {}
-            assert_eq!(questions.held, 0);
+            assert_eq!((questions.held, questions.asked), (0, 0));
         }
     }
 }
