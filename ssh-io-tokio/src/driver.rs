@@ -1,9 +1,11 @@
 //! The driver: the one task that reads and writes.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::thread::panicking;
 use std::time::Duration;
 
@@ -11,9 +13,9 @@ use bytes::{Buf, BytesMut};
 use ssh_proto::adapter::{AdapterRole, MAX_WRITE, drain_bytes};
 use ssh_proto::{Client, CloseReason, InputPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::select;
 use tokio::task::{consume_budget, spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{join, select};
 
 use crate::shared::Shared;
 use crate::waiters::Wakers;
@@ -53,8 +55,9 @@ pub struct Driver<T, R: AdapterRole = Client> {
     broken: bool,
     /// So long what is still coming is read behind a failed write.
     read_until: Option<Instant>,
-    /// When the machine was found closed.
+    /// When the machine was found closed, and how much is read from then on.
     closed_at: Option<Instant>,
+    drain: usize,
     /// When to look if buffers can be given back, and whether there was traffic since the last look.
     tidy: Option<Instant>,
     traffic: bool,
@@ -87,6 +90,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             broken: false,
             read_until: None,
             closed_at: None,
+            drain: 0,
             tidy: None,
             traffic: false,
             woken: Wakers::default(),
@@ -127,7 +131,12 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             {
                 sleep.as_mut().reset(deadline);
             }
-            let room = if wants_input { self.pool.reserve() } else { 0 };
+            // Who gets no further with his writes may never come to read our last words.
+            let drains = closed && self.drain > 0;
+            if drains {
+                self.pool.buffer().clear();
+            }
+            let room = if wants_input || drains { self.pool.reserve() } else { 0 };
             select! {
                 result = send(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
                     match result {
@@ -143,14 +152,14 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                         Err(error) => self.lose(&error),
                     }
                 }
-                result = self.reader.read_buf(self.pool.buffer()), if wants_input => match result {
+                result = self.reader.read_buf(self.pool.buffer()), if wants_input || drains => match result {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result if drains => self.drain = left_of(self.drain, &result),
                     Ok(0) => self.shared.lock().end(),
                     Ok(n) => {
                         self.moved();
                         self.pool.filled(n, room);
                     }
-                    // Nothing happened, and nobody is to be woken: it is tried again.
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         self.lose(&error);
                         self.shared.lock().end();
@@ -160,40 +169,39 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                 () = self.shared.work.notified() => {}
             }
         }
+        self.end().await;
+        self.shared.lock().closed.clone().unwrap_or(CloseReason::Eof)
+    }
+
+    /// Behind the last words: sees to it that they leave and that the peer can read them, and tells who waits for that.
+    async fn end(&mut self) {
+        let Self { shared, reader, writer, pool, drain, .. } = self;
         // A transport may hold back what it took: that is not said yet, and has what is left of the linger, and a while at
         // least.
         if self.unflushed {
             let lingered = self.closed_at.map(|at| at.elapsed()).unwrap_or_default();
-            let linger = self.shared.lock().conn.limits().linger.saturating_sub(lingered);
-            let _ = timeout(linger.max(DRAIN_TIME), self.writer.flush()).await;
+            let linger = shared.lock().conn.limits().linger.saturating_sub(lingered);
+            let flushed = async {
+                let (flushed, drained) =
+                    (retried(writer, AsyncWrite::poll_flush), throw_away(reader, pool, drain));
+                tokio::pin!(flushed);
+                select! {
+                    () = &mut flushed => {}
+                    () = drained => flushed.await,
+                }
+            };
+            let _ = timeout(linger.max(DRAIN_TIME), flushed).await;
         }
-        let most = {
-            let mut state = self.shared.lock();
+        {
+            let mut state = shared.lock();
             state.said_all = true;
             state.waiters.wake(&mut self.woken);
-            drain_bytes(state.conn.limits(), state.authenticated)
-        };
+        }
         self.woken.wake();
         // Closing a socket with unread input would reset it, and destroy our last words.
-        let _ = timeout(DRAIN_TIME, async {
-            let _ = self.writer.shutdown().await;
-            let mut left = most;
-            while left > 0 {
-                consume_budget().await;
-                // Not an array of its own: it would be part of every driver's future.
-                self.pool.buffer().clear();
-                let room = self.pool.reserve();
-                match self.reader.read_buf(self.pool.buffer()).await {
-                    Ok(n @ 1..) => {
-                        self.pool.filled(n, room);
-                        left = left.saturating_sub(n);
-                    }
-                    _ => break,
-                }
-            }
-        })
-        .await;
-        self.shared.lock().closed.clone().unwrap_or(CloseReason::Eof)
+        let over =
+            async { join!(retried(writer, AsyncWrite::poll_shutdown), throw_away(reader, pool, drain)) };
+        let _ = timeout(DRAIN_TIME, over).await;
     }
 
     /// Lets the machine go on, and says until when and for what to wait; `None` at the end.
@@ -203,6 +211,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         let work;
         let mut state = self.shared.lock();
         if state.collapsed {
+            self.drain = drain_bytes(state.conn.limits(), state.authenticated);
             return None;
         }
         let before = state.authenticated;
@@ -221,8 +230,9 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             state.conn.consume_output(unsent);
             self.output.clear();
         }
-        if state.conn.is_closed() {
-            self.closed_at.get_or_insert_with(Instant::now);
+        if state.closed.is_some() && self.closed_at.is_none() {
+            self.closed_at = Some(Instant::now());
+            self.drain = drain_bytes(state.conn.limits(), state.authenticated);
         }
         let over = state.conn.is_closed() && self.output.is_empty();
         let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
@@ -277,6 +287,48 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
 async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> io::Result<Option<usize>> {
     let (now, _) = output.split_at(output.len().min(MAX_WRITE));
     if now.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(now).await.map(Some) }
+}
+
+/// What is to be drained behind that read; nothing more behind the end.
+fn left_of(drain: usize, read: &io::Result<usize>) -> usize {
+    match read {
+        Ok(n @ 1..) => drain.saturating_sub(*n),
+        _ => 0,
+    }
+}
+
+/// Reads and throws away so much. Cancel-safe.
+async fn throw_away(reader: &mut (impl AsyncRead + Unpin), pool: &mut InputPool, drain: &mut usize) {
+    while *drain > 0 {
+        consume_budget().await;
+        // Not an array of its own: it would be part of every driver's future.
+        pool.buffer().clear();
+        let room = pool.reserve();
+        let read = reader.read_buf(pool.buffer()).await;
+        if let Ok(n) = read {
+            pool.filled(n, room);
+        }
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            continue;
+        }
+        *drain = left_of(*drain, &read);
+    }
+}
+
+/// Does that as often as it is interrupted, whatever comes of it then.
+async fn retried<W>(
+    writer: &mut W,
+    mut poll: impl FnMut(Pin<&mut W>, &mut Context<'_>) -> Poll<io::Result<()>>,
+) where
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        let result = poll_fn(|cx| poll(Pin::new(writer), cx)).await;
+        if !result.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            return;
+        }
+        consume_budget().await;
+    }
 }
 
 /// Ends the connection for its handles when nobody drives it any more.

@@ -1,4 +1,4 @@
-//! Transports whose writing half can be held up, broken or listened to.
+//! Transports that can be held up, broken, interrupted or listened to.
 
 use std::io;
 use std::pin::Pin;
@@ -20,17 +20,26 @@ pub(crate) enum Writes {
     Fail,
 }
 
-/// What becomes of what is written to a transport.
+/// What becomes of what is done to a transport.
 pub(crate) trait Manner: Unpin {
     /// How much of it goes on to the transport now.
-    fn write(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>>;
+    fn write(&mut self, _: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(src.len()))
+    }
 
-    /// Whether a flush goes on to it.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Whether a flush goes on to it; where it does not, that is all that comes of it.
+    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        Poll::Ready(Ok(true))
+    }
 
-    /// Whether a shutdown goes on to it.
+    /// When a shutdown goes on to it.
     fn shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.flush(cx)
+        self.flush(cx).map_ok(|_| ())
+    }
+
+    /// When a read goes on to it.
+    fn read(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     /// It took these.
@@ -71,20 +80,21 @@ impl Manner for Switch {
         self.poll(cx, false).map_ok(|()| src.len())
     }
 
-    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll(cx, true)
+    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.poll(cx, true).map_ok(|()| true)
     }
 }
 
-/// A transport whose writing half has a [`Manner`].
+/// A transport with a [`Manner`].
 pub(crate) struct Gated<T, M = Switch>(pub(crate) T, pub(crate) M);
 
-impl<T: AsyncRead + Unpin, M: Unpin> AsyncRead for Gated<T, M> {
+impl<T: AsyncRead + Unpin, M: Manner> AsyncRead for Gated<T, M> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.1.read(cx))?;
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
@@ -98,8 +108,10 @@ impl<T: AsyncWrite + Unpin, M: Manner> AsyncWrite for Gated<T, M> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.1.flush(cx))?;
-        Pin::new(&mut self.0).poll_flush(cx)
+        match ready!(self.1.flush(cx))? {
+            true => Pin::new(&mut self.0).poll_flush(cx),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

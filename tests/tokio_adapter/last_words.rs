@@ -13,6 +13,7 @@ use ssh_proto::{CloseReason, Side};
 use ssh_tests::puppet::Heard;
 use ssh_tests::{Puppet, null_client, null_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream};
+use tokio::join;
 use tokio::runtime::Builder;
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
@@ -70,13 +71,13 @@ impl Manner for Noting {
         Poll::Ready(Ok(src.len()))
     }
 
-    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
         match &mut self.failing {
             Some(0) => return Poll::Ready(Err(io::ErrorKind::StorageFull.into())),
             Some(left) => *left -= 1,
             None => {}
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(true))
     }
 
     fn shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -99,9 +100,15 @@ async fn failing_over<M: Manner + Send + 'static>(
     linger: Duration,
 ) -> (DuplexStream, Result<Client, Error>) {
     let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
-    theirs.write_all(b"SSH-2.0-x\r\n\xff\xff\xff\xff\xff\xff\xff\xff").await.unwrap();
     let config = null_client().with_limits(|limits| limits.linger = linger).build().unwrap();
-    let result = within(builder().config(config).connect_over("test", 22, Gated(ours, manner))).await;
+    let connecting = within(builder().config(config).connect_over("test", 22, Gated(ours, manner)));
+    let peer = async {
+        theirs.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+        theirs.read_u8().await.unwrap();
+        theirs.write_all(&[0xff; 8]).await.unwrap();
+        theirs
+    };
+    let (result, theirs) = join!(connecting, peer);
     (theirs, result)
 }
 
@@ -179,10 +186,6 @@ impl Manner for Shut {
     fn write(&mut self, cx: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
         self.0.as_mut().poll(cx).map(|()| Ok(src.len()))
     }
-
-    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,8 +250,8 @@ impl Manner for Stuck {
         }
     }
 
-    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.takes == Takes::All { Poll::Ready(Ok(())) } else { Poll::Pending }
+    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.takes == Takes::All { Poll::Ready(Ok(true)) } else { Poll::Pending }
     }
 
     fn shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -287,6 +290,67 @@ async fn words_a_transport_holds_back_have_what_is_left_of_the_linger_and_a_whil
                 (expected..expected + second / 10).contains(&took),
                 "{linger:?}, not {expected:?}: {took:?}"
             );
+        }
+    }
+}
+
+/// Says each other time that it was interrupted, and flushes nothing before its end.
+struct Odd {
+    interrupts: bool,
+    swallows: bool,
+    turn: bool,
+}
+
+impl Odd {
+    fn interrupt(&mut self) -> io::Result<()> {
+        self.turn = !self.turn;
+        if self.interrupts && self.turn { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+}
+
+impl Manner for Odd {
+    fn flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        Poll::Ready(self.interrupt().map(|()| !self.swallows))
+    }
+
+    fn read(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.interrupt())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_writes_all_it_has_before_it_reads_hears_our_last_words() {
+    for case in 0..12 {
+        let (interrupts, how) = (case % 2 == 1, case / 2 % 3);
+        let odd = |swallows| Odd { interrupts, swallows, turn: case / 6 == 1 };
+        // Either way no more than this is on its way.
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let line = Gated(ours, Noting { written: Arc::clone(&written), ..Noting::default() });
+        let peer = async {
+            theirs.write_all(b"SSH-2.0-x\r\n").await.unwrap();
+            theirs.write_all(&[0xff; 50_000]).await.unwrap();
+            let mut said = Vec::new();
+            theirs.read_to_end(&mut said).await.unwrap();
+            said
+        };
+        let began = Instant::now();
+        let connecting = async {
+            let result = match how {
+                0 => builder().connect_over("test", 22, Gated(line, odd(false))).await,
+                buffers => {
+                    let line = Gated(BufStream::new(line), odd(buffers == 2));
+                    builder().connect_over("test", 22, line).await
+                }
+            };
+            (result, written.lock().unwrap().clone())
+        };
+        let ((result, by_then), said) = within(async { join!(connecting, peer) }).await;
+        assert!(matches!(result, Err(Error::Closed(CloseReason::PeerMisbehaved { .. }))), "{result:?}");
+        assert_eq!(began.elapsed(), Duration::ZERO, "{case}");
+        assert_eq!(last(&said).number(), number::DISCONNECT, "{case}");
+        if how < 2 {
+            assert_eq!(last(&by_then).number(), number::DISCONNECT, "{case}");
         }
     }
 }
