@@ -50,7 +50,8 @@ impl<R: AdapterRole> Drop for ChannelCore<R> {
 /// It reads the data stream and writes data; a read gives 0 at the stream's end, also when the peer closed
 /// the channel without saying so first. [`stderr`](Self::stderr) reads, or at a server writes, the other one. It may
 /// be used from many threads at once; clones are handles on the same channel, which closes when the last one
-/// is dropped.
+/// is dropped. `flush` waits until the transport took what was there when it was called, what other handles wrote
+/// among it, and at most the write timeout.
 pub struct ChannelOf<R: AdapterRole> {
     pub(crate) core: Arc<ChannelCore<R>>,
 }
@@ -196,6 +197,38 @@ impl<R: AdapterRole> ChannelOf<R> {
                 }
                 Err(_) => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
             }
+        }
+    }
+
+    /// Waits until the transport took what was there, and what a key exchange holds back of this channel's.
+    pub(crate) fn flush_output(&self) -> Result<(), Error> {
+        let deadline = self.timeouts().write.and_then(after);
+        let core = &*self.core;
+        let _watch = core.shared.watch();
+        let mut guard = core.shared.lock();
+        match deadline {
+            None => guard = core.shared.flush(guard),
+            // Writing could block for longer than this call may.
+            Some(_) => core.shared.poke(&mut guard),
+        }
+        let mut mark = None;
+        loop {
+            let (fresh, progress) = (mark.is_none(), guard.progress());
+            if fresh && guard.channel(core.id).is_none_or(|channel| channel.is_drained()) {
+                mark = Some(progress.1);
+            }
+            let reached = mark.is_some_and(|mark| progress.0 >= mark);
+            // What was to leave may be thrown away by now, so that nothing seems left to send.
+            if guard.is_mute() && (fresh || !reached) {
+                return Err(guard.gone());
+            }
+            if reached {
+                return Ok(());
+            }
+            if guard.is_cut(core.id) {
+                return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+            }
+            guard = core.shared.wait(guard, &core.shared.taken, deadline).map_err(|(_, error)| error)?;
         }
     }
 
@@ -373,6 +406,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         if let Some(news) = self.core.shared.lock().channels.get_mut(self.core.id) {
             news.cut = true;
             news.wake.notify();
+            self.core.shared.taken.notify();
         }
     }
 
@@ -494,8 +528,7 @@ macro_rules! reader {
     };
 }
 
-/// Writes a stream, by value and by reference. What was accepted leaves by itself, and soon: there is nothing
-/// to flush.
+/// Writes a stream, by value and by reference. What was accepted leaves by itself, and soon; a flush waits for it.
 macro_rules! writer {
     ([$($role:tt)*] $type:ty, $stream:expr, $channel:ident) => {
         impl<$($role)*> Write for $type {
@@ -504,7 +537,7 @@ macro_rules! writer {
             }
 
             fn flush(&mut self) -> io::Result<()> {
-                Ok(())
+                (&*self).flush()
             }
         }
 
@@ -514,7 +547,7 @@ macro_rules! writer {
             }
 
             fn flush(&mut self) -> io::Result<()> {
-                Ok(())
+                Ok(self.$channel().flush_output()?)
             }
         }
     };

@@ -84,6 +84,8 @@ pub(crate) struct State<R: AdapterRole> {
     busy: bool,
     writer: Writer,
     spare: BytesMut,
+    /// How many bytes the transport took.
+    sent: u64,
     /// When the writer thread wakes by itself, at the latest. It is to be woken for an earlier deadline.
     alarm: Option<Instant>,
     /// The transport failed. It is the reason of the end unless the machine has a better one.
@@ -111,6 +113,8 @@ pub(crate) struct Shared<R: AdapterRole> {
     wanted: Signal,
     /// For those who wait for the connection as a whole.
     pub(crate) changed: Signal,
+    /// For those who wait for the transport to take bytes.
+    pub(crate) taken: Signal,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
     control: Mutex<Option<Arc<Unblock>>>,
     /// The threads are done with the transport. Set with the state locked, and read without: a server looks at all
@@ -206,6 +210,7 @@ impl<R: AdapterRole> State<R> {
                 self.channels.values().for_each(|news| news.wake.notify());
                 shared.work.notify();
                 shared.changed.notify();
+                shared.taken.notify();
             }
             News::Taken => {
                 (shared.role.look)(&shared.this, &mut self.kept);
@@ -243,19 +248,20 @@ impl<R: AdapterRole> State<R> {
     }
 
     /// Nothing can be written any more. What the peer said before is still read.
-    fn fail(&mut self, error: io::Error) {
-        self.break_off(error);
+    fn fail(&mut self, shared: &Shared<R>, error: io::Error) {
+        self.break_off(shared, error);
         self.discard_output();
     }
 
     /// As [`fail`](Self::fail), without a call of the machine.
-    fn break_off(&mut self, error: io::Error) {
+    fn break_off(&mut self, shared: &Shared<R>, error: io::Error) {
         if self.io_error.is_none() && self.closed.is_none() {
             self.io_error = Some(error);
         }
         self.broken = Some(StdInstant::now() + DRAIN_TIME);
         // Those who wait for room wait in vain.
         self.channels.values().for_each(|news| news.wake.notify());
+        shared.taken.notify();
     }
 
     /// Whether nothing that is written leaves any more. What came before can still be read.
@@ -266,6 +272,11 @@ impl<R: AdapterRole> State<R> {
     /// Whether nobody is to wait for this channel any more.
     pub(crate) fn is_cut(&self, id: ChannelId) -> bool {
         self.channels.get(id).is_some_and(|news| news.cut)
+    }
+
+    /// How many bytes the transport took, and will have taken when all that is there now has left.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        (self.sent, self.sent.saturating_add(self.conn.unsent() as u64))
     }
 
     /// Whether the writer thread has something to do that it does not know of while it waits.
@@ -362,7 +373,7 @@ impl<R: AdapterRole> State<R> {
     /// Ends the connection without the machine.
     fn die(&mut self, shared: &Shared<R>) {
         self.dead = true;
-        self.break_off(io::Error::other("the connection panicked"));
+        self.break_off(shared, io::Error::other("the connection panicked"));
         self.closed.get_or_insert(CloseReason::Local(Disconnect::by_application().code));
         shared.work.notify();
         shared.wanted.notify();
@@ -405,6 +416,7 @@ impl<R: AdapterRole> Shared<R> {
             busy: false,
             writer: Writer::Home(Box::new(writer)),
             spare: BytesMut::new(),
+            sent: 0,
             alarm: None,
             io_error: None,
             broken: None,
@@ -421,6 +433,7 @@ impl<R: AdapterRole> Shared<R> {
             work: Signal::default(),
             wanted: Signal::default(),
             changed: Signal::default(),
+            taken: Signal::default(),
             control: Mutex::new(Some(Arc::new(unblock))),
             finished: AtomicBool::new(false),
             role,

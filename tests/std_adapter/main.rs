@@ -4,6 +4,7 @@ mod answers;
 mod calls;
 mod channels;
 mod ended;
+mod flushes;
 mod forwarded;
 mod handles;
 mod host_keys;

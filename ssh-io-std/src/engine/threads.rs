@@ -97,12 +97,14 @@ impl<R: AdapterRole> Shared<R> {
                         out.advance(n);
                         if !guard.dead {
                             guard.conn.consume_output(n);
+                            guard.sent = guard.sent.saturating_add(n as u64);
+                            self.taken.notify();
                         }
                     }
                     Err(error) if is_timeout(&error) => {}
                     Err(error) => {
                         out.clear();
-                        guard.fail(error);
+                        guard.fail(self, error);
                     }
                 }
                 // Also behind one that made a little way: it may be one of many.
@@ -382,7 +384,7 @@ impl<R: AdapterRole> Drop for LoseWriter<'_, R> {
     fn drop(&mut self) {
         let mut guard = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         guard.writer = Writer::Gone;
-        guard.break_off(io::Error::other("the transport's writer panicked"));
+        guard.break_off(self.0, io::Error::other("the transport's writer panicked"));
         self.0.work.notify();
     }
 }

@@ -1,0 +1,137 @@
+//! A flush of a channel waits for the transport under it, and so do last words that leave over a channel.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ssh_io_std::{Channel, Client, Error, Handler, HostKeys, Question, ServerConnection, Split, Transport};
+use ssh_proto::{AuthRequest, AuthVerdict, ChannelConfig, OpenRequest};
+use ssh_tests::{null_client, null_server};
+
+use crate::pipe::{Hold, Side, pair};
+use crate::support::{
+    PATIENCE, client_config, comes_back, configs, logged_in_as, logged_in_over, server_config,
+};
+
+/// A session over a transport that takes nothing any more, with a write behind it; what keeps both alive.
+fn held_back() -> (Side, Side, Channel, impl Sized) {
+    let (ours, theirs) = pair();
+    let (client, server, _) = logged_in_over(configs(|_| {}), ours.split(), theirs.split());
+    let session = client.open_session().unwrap();
+    session.exec("wait").unwrap();
+    ours.outgoing.hold(Hold::Refuse);
+    session.set_write_timeout(Some(Duration::from_millis(20)));
+    (&session).write_all(b"what is to leave").unwrap();
+    (ours, theirs, session, (client, server))
+}
+
+#[test]
+fn a_flush_waits_until_the_transport_took_what_was_written_and_for_no_longer_than_it_may() {
+    for timeout in [Some(PATIENCE), None] {
+        let (ours, _theirs, session, _kept) = held_back();
+        assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut);
+        session.set_write_timeout(timeout);
+        let flushing = session.clone();
+        let flushed = thread::spawn(move || (&flushing).flush());
+        ours.outgoing.release();
+        comes_back("the flush", move || flushed.join().unwrap()).unwrap();
+        // Nothing is left to wait for.
+        ours.outgoing.hold(Hold::Refuse);
+        comes_back("another flush", move || (&session).flush()).unwrap();
+    }
+}
+
+#[test]
+fn a_flush_ends_with_its_connection_and_with_the_transport_its_channel_is() {
+    let (_ours, theirs, session, _kept) = held_back();
+    session.set_write_timeout(None);
+    let flushing = session.clone();
+    let flushed = thread::spawn(move || (&flushing).flush());
+    (theirs.split().unblock)(Shutdown::Both);
+    assert!(comes_back("the flush", move || flushed.join().unwrap()).is_err());
+    // Not that what was thrown away had left.
+    assert!((&session).flush().is_err());
+
+    let (_ours, _theirs, session, _kept) = held_back();
+    let Split { mut writer, unblock, .. } = Transport::split(session).unwrap();
+    let flushed = thread::spawn(move || writer.flush().unwrap_err().kind());
+    unblock(Shutdown::Both);
+    assert_eq!(comes_back("the flush", move || flushed.join().unwrap()), ErrorKind::BrokenPipe);
+}
+
+/// Refuses to take anything so often, and counts what it took then.
+struct Reluctant<W>(W, Arc<[AtomicUsize; 2]>);
+
+impl<W: Write> Write for Reluctant<W> {
+    fn write(&mut self, src: &[u8]) -> io::Result<usize> {
+        let [refusals, took] = &*self.1;
+        if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let n = self.0.write(src)?;
+        took.fetch_add(n, Ordering::SeqCst);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Lets everybody in; what is opened leads to another server.
+struct Leads(Arc<Mutex<Option<ServerConnection>>>);
+
+/// Is not asked that often.
+struct LetsNobodyIn;
+
+impl Handler for LetsNobodyIn {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        drop(request);
+    }
+}
+
+impl Handler for Leads {
+    fn auth(&mut self, request: Question<AuthRequest>) {
+        request.reply(AuthVerdict::Accept).unwrap();
+    }
+
+    fn open(&mut self, request: Question<OpenRequest>) {
+        let channel = request.accept(ChannelConfig::default()).unwrap();
+        let server = ServerConnection::start(null_server().build().unwrap(), channel, LetsNobodyIn).unwrap();
+        *self.0.lock().unwrap() = Some(server);
+    }
+}
+
+#[test]
+fn who_rejects_a_key_over_a_jump_host_is_told_behind_our_last_words() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let inner = Arc::default();
+    let jump = ServerConnection::start(server_config().0, theirs, Leads(Arc::clone(&inner)));
+    let Split { reader, writer, unblock } = ours.split().unwrap();
+    let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let split = Split { reader, writer: Reluctant(writer, Arc::clone(&counts)), unblock };
+    let outer = logged_in_as(client_config(|_| {}), split);
+    let channel = outer.open_direct_tcpip("inner", 22).unwrap();
+    let (judging, took_before) = (Arc::clone(&counts), Arc::new(AtomicUsize::new(0)));
+    let before = Arc::clone(&took_before);
+    let rejects = HostKeys::ask(move |_| {
+        let [refusals, took] = &*judging;
+        refusals.store(50, Ordering::SeqCst);
+        before.store(took.load(Ordering::SeqCst), Ordering::SeqCst);
+        false
+    });
+    let config = null_client().build().unwrap();
+    let connecting =
+        move || Client::with_config(config).host_keys(rejects).connect_over("inner", 22, channel).map(drop);
+    let (result, took) = comes_back("the rejection", {
+        let counts = Arc::clone(&counts);
+        move || (connecting(), counts[1].load(Ordering::SeqCst))
+    });
+    assert!(matches!(result, Err(Error::HostKeyRefused)), "{result:?}");
+    assert!(took > took_before.load(Ordering::SeqCst), "nothing has left");
+    drop((jump, outer));
+}
