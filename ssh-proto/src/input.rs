@@ -116,9 +116,9 @@ impl InputPool {
     }
 
     /// Makes room for a read and says how many bytes: more while reads fill it, and at least 512, unless the largest
-    /// packet there may be leaves less. What is there is
-    /// moved when its buffer is full, to one with room for half as much again, or for the rest of the largest packet
-    /// there may be. Behind that, where more was appended than [`read_limit`](Self::read_limit), the step is an eighth.
+    /// packet there may be leaves less. What is there is moved when its buffer is full, to one with room for half as
+    /// much again, or for the rest of the largest packet there may be. Behind that, where more was appended than
+    /// [`read_limit`](Self::read_limit), the step is an eighth.
     pub fn reserve(&mut self) -> usize {
         self.current.size = self.current.size();
         let (len, left) = (self.current.bytes.len(), self.left());
@@ -355,6 +355,8 @@ mod tests {
             drop(pool.buffer().split());
         }
         assert_eq!((pool.reserve(), pool.current.size()), (MAX, MAX));
+        // Nor are those before it come back to.
+        assert!(pool.others.iter().all(|other| other.size() == MAX), "{:?}", pool.others);
     }
 
     #[test]

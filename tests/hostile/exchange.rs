@@ -113,16 +113,18 @@ fn kx_08_a_malformed_key_is_refused_however_well_its_signature_fits() {
     scene.say(&reply);
     scene.assert_broken(PeerMisbehaved::BadHostKey, Some(number::KEX_ECDH_REPLY));
     assert!(scene.events.iter().all(|event| !matches!(event, Event::Client(ClientEvent::HostKey(_)))));
-    // And of a client: nobody is asked about it.
-    let mut scene = serviced(Scene::server());
-    scene.forget();
-    let message = signed_data(&scene.puppet.session_id, "user", "ssh-connection", null::NAME, &key);
-    let signature = sign(&message);
-    let method = Method::PublicKey { algorithm: null::NAME, key: &key, signature: Some(&signature) };
-    scene.tell(&UserauthRequest { user: "user", service: "ssh-connection", method });
-    scene.wait(Duration::from_secs(1));
-    assert_eq!(scene.events.len(), 0, "{:?}", scene.events);
-    assert_eq!(scene.heard[0].number(), number::USERAUTH_FAILURE);
+    // And of a client: nobody is asked about it, be it signed for or only asked for.
+    for signed in [true, false] {
+        let mut scene = serviced(Scene::server());
+        scene.forget();
+        let message = signed_data(&scene.puppet.session_id, "user", "ssh-connection", null::NAME, &key);
+        let signature = signed.then(|| sign(&message));
+        let method = Method::PublicKey { algorithm: null::NAME, key: &key, signature: signature.as_deref() };
+        scene.tell(&UserauthRequest { user: "user", service: "ssh-connection", method });
+        scene.wait(Duration::from_secs(1));
+        assert_eq!(scene.events.len(), 0, "{:?}", scene.events);
+        assert_eq!(scene.heard[0].number(), number::USERAUTH_FAILURE);
+    }
 }
 
 #[test]

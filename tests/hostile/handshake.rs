@@ -484,7 +484,9 @@ fn sm_14_a_client_s_own_guess_is_repeated_only_where_the_server_drops_it() {
         // Later exchanges are not guessed: nobody waits for their packets.
         scene.service();
         scene.login();
+        scene.forget();
         scene.rekey();
+        assert_eq!(numbers(&mut scene), [number::KEXINIT], "{case:?}");
         assert!(!KexInit::decode(&scene.puppet.their_init).unwrap().first_kex_packet_follows);
     }
 }

@@ -145,8 +145,8 @@ impl Core {
         core
     }
 
-    /// Says who we are. A server sends its KEXINIT at once; a client waits for the peer's identification, which
-    /// costs no round trip unless it guesses.
+    /// Says who we are. A server sends its KEXINIT at once, and so does a client that guesses; any other waits for the
+    /// peer's identification, which costs no round trip.
     fn start(&mut self) {
         self.out.raw(&self.our_ident);
         self.out.raw(b"\r\n");
