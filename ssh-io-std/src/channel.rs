@@ -1,17 +1,21 @@
 //! A channel as a reader and a writer.
 
+mod halves;
+
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Shutdown;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ssh_proto::adapter::{AdapterRole, Replies};
 use ssh_proto::{
-    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, StderrMode, Stream,
+    ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, StderrMode, Stream,
     TerminalModes, WindowSize, WriteError,
 };
 
+pub use self::halves::{ReadHalfOf, Stderr, StderrOf, WriteHalfOf};
 use crate::engine::{Guard, STREAMS, Shared, Signal};
 use crate::error::Error;
 use crate::os::after;
@@ -140,29 +144,44 @@ impl<R: AdapterRole> ChannelOf<R> {
 
     /// Reads from a stream; 0 at its end.
     pub(crate) fn read_stream(&self, stream: Stream, dst: &mut [u8]) -> Result<usize, Error> {
-        if dst.is_empty() {
-            return Ok(0);
+        match dst.is_empty() {
+            true => Ok(0),
+            false => Ok(self.take(|channel| channel.read_into(stream, dst))?.unwrap_or(0)),
         }
+    }
+
+    fn read_piece(&self, stream: Stream, max: usize) -> Result<Option<Bytes>, Error> {
+        match max {
+            0 => Ok(Some(Bytes::new())),
+            _ => self.take(|channel| channel.read(stream, max)),
+        }
+    }
+
+    /// Takes received data; `None` at the stream's end.
+    fn take<T>(
+        &self,
+        mut take: impl FnMut(&mut ssh_proto::Channel<'_>) -> Result<T, ReadError>,
+    ) -> Result<Option<T>, Error> {
         let shared = &self.core.shared;
         self.wait_for(self.timeouts().read, |guard, id| {
             if guard.is_cut(id) {
-                return Some(Ok(0));
+                return Some(Ok(None));
             }
             let conn = match guard.machine() {
                 Ok(conn) => conn,
                 Err(error) => return Some(Err(error)),
             };
-            let Ok(mut channel) = conn.channel(id) else { return Some(Ok(0)) };
-            match channel.read_into(stream, dst) {
-                Ok(n) => {
+            let Ok(mut channel) = conn.channel(id) else { return Some(Ok(None)) };
+            match take(&mut channel) {
+                Ok(taken) => {
                     // The peer may get its window back; that is for the writer thread.
                     if guard.has_output() {
                         shared.poke(guard);
                     }
-                    Some(Ok(n))
+                    Some(Ok(Some(taken)))
                 }
                 Err(ReadError::Blocked) => None,
-                Err(ReadError::Eof | ReadError::Reset) => Some(Ok(0)),
+                Err(ReadError::Eof | ReadError::Reset) => Some(Ok(None)),
                 Err(_) => Some(Err(guard.gone())),
             }
         })?
@@ -490,6 +509,10 @@ impl<R: AdapterRole> ChannelOf<R> {
     pub fn split(self) -> (ReadHalfOf<R>, WriteHalfOf<R>) {
         (ReadHalfOf { channel: self.clone() }, WriteHalfOf { channel: self })
     }
+
+    fn this(&self) -> &Self {
+        self
+    }
 }
 
 /// Over a channel another connection may run: this one is then its jump host. The channel's timeouts are set anew.
@@ -508,104 +531,5 @@ impl<R: AdapterRole> Transport for ChannelOf<R> {
         });
         let (reader, writer) = Self::split(self);
         Ok(Split { reader, writer, unblock })
-    }
-}
-
-/// Reads a stream, by value and by reference.
-macro_rules! reader {
-    ($type:ident, $stream:expr, $channel:ident) => {
-        impl<R: AdapterRole> Read for $type<R> {
-            fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
-                (&*self).read(dst)
-            }
-        }
-
-        impl<R: AdapterRole> Read for &$type<R> {
-            fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
-                Ok(self.$channel().read_stream($stream, dst)?)
-            }
-        }
-    };
-}
-
-/// Writes a stream, by value and by reference. What was accepted leaves by itself, and soon; a flush waits for it.
-macro_rules! writer {
-    ([$($role:tt)*] $type:ty, $stream:expr, $channel:ident) => {
-        impl<$($role)*> Write for $type {
-            fn write(&mut self, src: &[u8]) -> io::Result<usize> {
-                (&*self).write(src)
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                (&*self).flush()
-            }
-        }
-
-        impl<$($role)*> Write for &$type {
-            fn write(&mut self, src: &[u8]) -> io::Result<usize> {
-                Ok(self.$channel().write_stream($stream, src)?)
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(self.$channel().flush_output()?)
-            }
-        }
-    };
-}
-
-/// A channel's other stream.
-pub struct StderrOf<R: AdapterRole> {
-    channel: ChannelOf<R>,
-}
-
-/// A client's view of a program's error output.
-pub type Stderr = StderrOf<Client>;
-
-/// The reading half of a channel.
-pub struct ReadHalfOf<R: AdapterRole> {
-    channel: ChannelOf<R>,
-}
-
-/// The writing half of a channel. Dropping it ends the input.
-pub struct WriteHalfOf<R: AdapterRole> {
-    channel: ChannelOf<R>,
-}
-
-impl<R: AdapterRole> ChannelOf<R> {
-    fn this(&self) -> &Self {
-        self
-    }
-}
-
-macro_rules! halves {
-    ($($type:ident)+) => {$(
-        impl<R: AdapterRole> $type<R> {
-            /// The channel, for requests and timeouts.
-            pub fn channel(&self) -> &ChannelOf<R> {
-                &self.channel
-            }
-        }
-
-        impl<R: AdapterRole> fmt::Debug for $type<R> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($type)).field(&self.channel.core.id).finish()
-            }
-        }
-    )+};
-}
-
-halves! { StderrOf ReadHalfOf WriteHalfOf }
-
-reader!(ChannelOf, Stream::Data, this);
-reader!(ReadHalfOf, Stream::Data, channel);
-reader!(StderrOf, Stream::Stderr, channel);
-writer!([R: AdapterRole] ChannelOf<R>, Stream::Data, this);
-writer!([R: AdapterRole] WriteHalfOf<R>, Stream::Data, channel);
-// What a client sends on it has no meaning, and servers need not even make room for more.
-writer!([] StderrOf<Server>, Stream::Stderr, channel);
-
-impl<R: AdapterRole> Drop for WriteHalfOf<R> {
-    fn drop(&mut self) {
-        let _ = self.channel.finish_input();
     }
 }

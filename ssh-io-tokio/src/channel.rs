@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use ssh_proto::adapter::{AdapterRole, Asker, Error, Replies};
 use ssh_proto::{
     ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, StderrMode, Stream,
@@ -434,11 +435,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         stream: Stream,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = buf.remaining();
-        if room == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        match self.poll_take(cx, stream, |channel| channel.read(stream, room)) {
+        match self.poll_read_chunk(cx, stream, buf.remaining()) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(bytes)) => {
                 buf.put_slice(&bytes.unwrap_or_default());
@@ -446,6 +443,18 @@ impl<R: AdapterRole> ChannelOf<R> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
         }
+    }
+
+    fn poll_read_chunk(
+        &self,
+        cx: &Context<'_>,
+        stream: Stream,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, Error>> {
+        if max == 0 {
+            return Poll::Ready(Ok(Some(Bytes::new())));
+        }
+        self.poll_take(cx, stream, |channel| channel.read(stream, max))
     }
 
     fn poll_write_stream(&self, cx: &Context<'_>, stream: Stream, src: &[u8]) -> Poll<io::Result<usize>> {

@@ -148,6 +148,34 @@ fn stderr_is_separate_combined_or_discarded() {
 }
 
 #[test]
+fn chunks_are_what_reads_give() {
+    let (client, _closed) = logged_in();
+    let channel = client.open_session().unwrap();
+    channel.set_timeout(Some(PATIENCE));
+    channel.exec("both").unwrap();
+    assert!(channel.wait().is_ok());
+    assert_eq!(channel.read_chunk(0).unwrap().as_deref(), Some(&b""[..]));
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    while let Some(chunk) = channel.read_chunk(5).unwrap() {
+        assert!((1..=5).contains(&chunk.len()));
+        out.extend_from_slice(&chunk);
+    }
+    while let Some(chunk) = channel.stderr().read_chunk(usize::MAX).unwrap() {
+        err.extend_from_slice(&chunk);
+    }
+    assert_eq!((&out[..], &err[..]), (&b"out 0\nout 1\nout 2\n"[..], &b"err 0\nerr 1\nerr 2\n"[..]));
+    let (reader, _writer) = channel.split();
+    assert_eq!(reader.read_chunk(1).unwrap(), None);
+    // Where nothing comes it waits as a read does.
+    let quiet = client.open_session().unwrap();
+    quiet.exec("wait").unwrap();
+    quiet.set_read_timeout(Some(Duration::from_millis(20)));
+    assert!(matches!(quiet.read_chunk(1), Err(Error::TimedOut)));
+    client.close();
+    assert!(matches!(quiet.read_chunk(1), Err(Error::Closed(_))));
+}
+
+#[test]
 fn refusals_are_errors_and_cost_only_their_request() {
     let (client, _closed) = connect();
     match client.auth_password("me", "wrong") {

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use ssh_io_tokio::{Channel, Client};
+use ssh_io_tokio::{Channel, Client, Error};
 use ssh_proto::{
     ChannelEvent, ChannelId, ChannelRequestKind, CloseReason, Server, ServerEvent, StderrMode, Stream,
     WriteError,
@@ -15,7 +15,9 @@ use ssh_proto::{
 use ssh_tests::{End, null_client, null_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::rig::{PASSWORD, Rig, at_once, check, connected, doorman, logged_in, newest, start, talk, within};
+use crate::rig::{
+    PASSWORD, Rig, at_once, check, connected, doorman, logged_in, newest, poll_once, start, talk, within,
+};
 
 #[tokio::test(start_paused = true)]
 async fn two_readers_of_one_stderr_are_both_woken() {
@@ -305,4 +307,30 @@ async fn stderr_combined_late_wakes_who_reads_data_and_lets_the_peer_go_on() {
         at_once(reader.read_exact(&mut got)).await.unwrap();
         assert_eq!(&got, b"on");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_are_what_reads_give() {
+    let rig = logged_in(talk).await;
+    let mut channel = rig.client.open_session().await.unwrap();
+    channel.exec("talk").await.unwrap();
+    assert_eq!(channel.read_chunk(0).await.unwrap().as_deref(), Some(&b""[..]));
+    for expected in [&b"ou"[..], b"t"] {
+        assert_eq!(at_once(channel.read_chunk(2)).await.unwrap().as_deref(), Some(expected));
+    }
+    let mut stderr = channel.stderr();
+    assert_eq!(at_once(stderr.read_chunk(usize::MAX)).await.unwrap().as_deref(), Some(&b"err"[..]));
+    assert_eq!(at_once(stderr.read_chunk(1)).await.unwrap(), None);
+    let (mut reader, _writer) = channel.split();
+    assert_eq!(at_once(reader.read_chunk(1)).await.unwrap(), None);
+    // Whoever waits in vain is told why, and one that is dropped has taken nothing.
+    let mut quiet = at_once(rig.client.open_session()).await.unwrap();
+    let id = newest(&rig.remote).await;
+    assert!(poll_once(pin!(quiet.read_chunk(9))).await.is_none());
+    rig.remote.with(|end| end.conn.channel(id).unwrap().write(Stream::Data, b"late").unwrap());
+    assert_eq!(at_once(quiet.read_chunk(9)).await.unwrap().as_deref(), Some(&b"late"[..]));
+    let waiting = tokio::spawn(async move { quiet.read_chunk(9).await });
+    tokio::task::yield_now().await;
+    rig.client.close();
+    assert!(matches!(at_once(waiting).await.unwrap(), Err(Error::Closed(_))));
 }

@@ -1,11 +1,13 @@
 //! The parts of a channel that can be handed out apart, and what reads and writes them.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ssh_proto::adapter::AdapterRole;
+use bytes::Bytes;
+use ssh_proto::adapter::{AdapterRole, Error};
 use ssh_proto::{Client, Server, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -54,6 +56,23 @@ halves! { StderrOf ReadHalfOf WriteHalfOf }
 
 macro_rules! reader {
     ($type:ident, $stream:expr, $channel:ident) => {
+        impl<R: AdapterRole> $type<R> {
+            /// Reads what is there, at most `max` bytes of it, without copying it; `None` at the stream's end, where an
+            /// ordinary read gives 0.
+            ///
+            /// The piece keeps the input buffer alive that it arrived in, which may have 256 KiB: whoever keeps pieces for
+            /// long copies them.
+            ///
+            /// Cancel-safe: what was not given was not read.
+            ///
+            /// # Errors
+            /// [`Error::Closed`] and [`Error::Io`] for a lost connection, behind what was received before.
+            pub async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, Error> {
+                let channel = self.$channel();
+                poll_fn(|cx| poll_in_turn(cx, |cx| channel.poll_read_chunk(cx, $stream, max))).await
+            }
+        }
+
         impl<R: AdapterRole> AsyncRead for $type<R> {
             fn poll_read(
                 mut self: Pin<&mut Self>,
