@@ -24,8 +24,8 @@
 //!
 //! All have the same cipher, 2 MiB of window, data packets of 32 KiB, no rekey, and `TCP_NODELAY`, as far as they let
 //! it be set. russh gets the cheapest of its ways: owned bytes to send, and its handler's callback to receive bulk
-//! data; beside it stands what it costs a program that waits at the channel, as it does here for an echo. Keys are
-//! Ed25519.
+//! data; beside it stands what it costs a program that waits at the channel, as it does here for an echo. Ours copy what
+//! is sent, and give what is received in pieces that are not copied (`read_chunk`), but for an echo. Keys are Ed25519.
 //!
 //! A **handshake** is everything from the first byte to the end of both sides: key exchange, login by key, close. russh
 //! asks first whether a key would do; ours signs at once. At OpenSSH it is a whole `ssh HOST true`. An **exec** is

@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-use ssh_io_std::{Client, Handler, HostKeys, Question, ServerChannel, ServerConnection};
+use ssh_io_std::{ChannelOf, Client, Handler, HostKeys, Question, ServerChannel, ServerConnection};
+use ssh_proto::adapter::AdapterRole;
 use ssh_proto::{
     AuthRequest, AuthVerdict, ChannelConfig, ChannelId, ChannelKind, ChannelRequest, ChannelRequestKind,
     ExitStatus, OpenRequest,
@@ -44,7 +45,7 @@ impl Handler for Mover {
 fn run(mut channel: ServerChannel, direction: Direction, bytes: u64) -> Result<(), Failure> {
     match direction {
         Direction::Down => write(&mut channel, bytes)?,
-        Direction::Up => read(&mut channel, bytes)?,
+        Direction::Up => take(&channel, bytes)?,
     }
     channel.exit(ExitStatus::Code(0))?;
     channel.close();
@@ -76,6 +77,16 @@ pub(crate) fn read(from: &mut impl Read, bytes: u64) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Reads so many bytes where they are.
+fn take<R: AdapterRole>(from: &ChannelOf<R>, bytes: u64) -> Result<(), Failure> {
+    let mut left = bytes;
+    while left > 0 {
+        let chunk = from.read_chunk(CHUNK)?.ok_or("an early end")?;
+        left = left.checked_sub(chunk.len() as u64).ok_or("too much data")?;
+    }
+    Ok(())
+}
+
 /// Serves one client of a listener.
 pub(crate) fn serve_one(cipher: Cipher, listener: &TcpListener) -> Result<(), Failure> {
     let configs = Configs::new(Library::AwsLc, cipher, Kex::Curve25519, 1)?;
@@ -94,7 +105,7 @@ pub(crate) fn transfer(cipher: Cipher, direction: Direction, port: u16, bytes: u
     let mut channel = client.open(&ChannelKind::Session, ChannelConfig::default().with_window(WINDOW))?;
     channel.exec(Command::Move(direction, bytes).line())?;
     match direction {
-        Direction::Down => read(&mut channel, bytes)?,
+        Direction::Down => take(&channel, bytes)?,
         Direction::Up => write(&mut channel, bytes)?,
     }
     if channel.wait()? != Some(ExitStatus::Code(0)) {

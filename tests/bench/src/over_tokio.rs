@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ssh_io_tokio::{Asked, Channel, Client, HostKeys, ServerChannel, ServerConnection};
+use ssh_io_tokio::{Asked, Channel, ChannelOf, Client, HostKeys, ServerChannel, ServerConnection};
+use ssh_proto::adapter::AdapterRole;
 use ssh_proto::{
     AuthVerdict, ChannelConfig, ChannelId, ChannelKind, ChannelRequestKind, CloseReason, ExitStatus,
 };
@@ -86,14 +87,11 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: u64) -> Result<(), Fai
     Ok(())
 }
 
-async fn read(from: &mut (impl AsyncRead + Unpin), bytes: u64, meter: &AtomicU64) -> Result<(), Failure> {
-    let mut buffer = vec![0; CHUNK];
+/// Reads so many bytes where they are.
+async fn read<R: AdapterRole>(from: &mut ChannelOf<R>, bytes: u64, meter: &AtomicU64) -> Result<(), Failure> {
     let mut left = bytes;
     while left > 0 {
-        let n = from.read(&mut buffer).await? as u64;
-        if n == 0 {
-            return Err("an early end".into());
-        }
+        let n = from.read_chunk(CHUNK).await?.ok_or("an early end")?.len() as u64;
         meter.fetch_add(n, Ordering::Relaxed);
         left = left.checked_sub(n).ok_or("too much data")?;
     }
