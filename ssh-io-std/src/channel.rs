@@ -255,7 +255,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// [`request`](Self::request) waits for it.
     ///
     /// # Errors
-    /// [`Error::Request`], [`Error::TimedOut`], [`Error::Closed`].
+    /// [`Error::Request`], [`Error::TimedOut`], [`Error::Closed`], [`Error::Io`].
     pub fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
         let unseen = |replies: &mut Replies| {
             if want_reply {
@@ -395,7 +395,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Says that no more input follows; everything written leaves before. Saying it again does nothing.
     ///
     /// # Errors
-    /// [`Error::Closed`] for a lost connection.
+    /// [`Error::Closed`] for a lost connection, [`Error::Io`] where its transport failed.
     pub fn finish_input(&self) -> Result<(), Error> {
         let mut guard = self.core.shared.lock();
         if guard.is_mute() {
@@ -434,7 +434,8 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// the channel open: [`wait_exit`](Self::wait_exit) does not wait for that.
     ///
     /// # Errors
-    /// [`Error::TimedOut`], [`Error::Closed`] for a connection lost before either was said.
+    /// [`Error::TimedOut`], [`Error::Closed`] for a connection lost before either was said, [`Error::Io`] where its
+    /// transport failed.
     pub fn wait(&self) -> Result<Option<ExitStatus>, Error> {
         self.wait_for(self.timeouts().read, |guard, id| {
             let news = guard.channels.get(id)?;

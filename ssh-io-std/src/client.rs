@@ -244,7 +244,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
-    /// [`Error::Closed`], [`Error::TimedOut`].
+    /// [`Error::Closed`], [`Error::Io`], [`Error::TimedOut`].
     pub fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
         // A signer may ask an agent or a person: it is called from here.
         let (with, signer) = match with {
@@ -349,7 +349,7 @@ impl Client {
     /// Opens a session, for one program.
     ///
     /// # Errors
-    /// [`Error::Open`], [`Error::OpenFailed`], [`Error::Closed`], [`Error::TimedOut`].
+    /// [`Error::Open`], [`Error::OpenFailed`], [`Error::Closed`], [`Error::Io`], [`Error::TimedOut`].
     pub fn open_session(&self) -> Result<Channel, Error> {
         self.open(&ChannelKind::Session, ChannelConfig::default())
     }

@@ -572,8 +572,8 @@ impl<R: AdapterRole> Shared<R> {
     fn unblock(&self, how: Shutdown) {
         let unblock = self.control.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(unblock) = unblock {
-            // It is the embedder's, and the threads have more to do.
-            let _ = catch_unwind(AssertUnwindSafe(|| unblock(how)));
+            // It is the embedder's, its last handle may be this one, and the threads have more to do.
+            let _ = catch_unwind(AssertUnwindSafe(move || unblock(how)));
         }
         if how == Shutdown::Both {
             self.lock().unblocked = true;

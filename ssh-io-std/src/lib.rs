@@ -57,7 +57,8 @@
 //! | [`Client::close`] waits for the end | it does not, `closed` does |
 //! | [`ServerConnection::join`] waits for at most so long, [`is_finished`](ServerConnection::is_finished) does not wait | a timeout around `closed` |
 //! | [`Server::serve`] borrows its listener, so that who called it closes it | it takes it, and closes it |
-//! | [`Server::shutdown`] waits for the transports; `serve` and the last calls of handlers may take longer | it waits for `serve` and for who answers as well |
+//! | `serve` returns as soon as it accepts nobody any more, and clients go on | it returns when all are over, which it ends when its listener fails |
+//! | [`Server::shutdown`] waits for the transports; the last calls of handlers, and a `serve` whose listener cannot be reached, may take longer | it waits for `serve` and for who answers as well |
 //! | a [`HostKeyQuestion`] borrows | it is owned, so that it can be sent |
 //! | a user key's signer is called on the thread that logs in | on a thread for what blocks |
 #![forbid(unsafe_code)]

@@ -228,7 +228,7 @@ impl ServerConnection {
     ///
     /// # Errors
     /// [`Error::Misuse`] when the client is logged in and beyond [`Limits::banners`](ssh_proto::Limits) and
-    /// `banner_bytes`, [`Error::Closed`].
+    /// `banner_bytes`, [`Error::Closed`], [`Error::Io`].
     pub fn banner(&self, text: &str) -> Result<(), Error> {
         let _watch = self.shared.watch();
         let mut guard = self.shared.lock();
@@ -365,7 +365,7 @@ impl ServerChannel {
     /// Tells the client how its program ended.
     ///
     /// # Errors
-    /// [`Error::Request`], [`Error::Closed`].
+    /// [`Error::Request`], [`Error::TimedOut`], [`Error::Closed`], [`Error::Io`].
     pub fn exit(&self, status: ExitStatus) -> Result<(), Error> {
         self.send_request(&ChannelRequestKind::Exit(status), false)
     }

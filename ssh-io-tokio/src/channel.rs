@@ -141,7 +141,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// and its answer goes by unseen.
     ///
     /// # Errors
-    /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`].
+    /// [`Error::Request`], [`Error::RequestRefused`], [`Error::Closed`], [`Error::Io`].
     pub async fn request(&self, kind: &ChannelRequestKind) -> Result<(), Error> {
         let core = &*self.core;
         let asker = self.ask(kind, true, Replies::expect).await?;
@@ -158,7 +158,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Cancel-safe: dropped before it is ready, nothing was sent. When it is ready, the request is on its way.
     ///
     /// # Errors
-    /// [`Error::Request`], [`Error::Closed`].
+    /// [`Error::Request`], [`Error::Closed`], [`Error::Io`].
     pub async fn send_request(&self, kind: &ChannelRequestKind, want_reply: bool) -> Result<(), Error> {
         self.ask(kind, want_reply, |replies| {
             if want_reply {
@@ -291,7 +291,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Says that no more input follows; everything written leaves before. Saying it again does nothing.
     ///
     /// # Errors
-    /// [`Error::Closed`] for a lost connection.
+    /// [`Error::Closed`] for a lost connection, [`Error::Io`] where its transport failed.
     pub fn finish_input(&self) -> Result<(), Error> {
         let shared = &self.core.shared;
         let mut said = false;
@@ -356,7 +356,8 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// Cancel-safe: it takes nothing away, and can be called again.
     ///
     /// # Errors
-    /// [`Error::Closed`] for a connection lost before either was said.
+    /// [`Error::Closed`] for a connection lost before either was said, [`Error::Io`] where its
+    /// transport failed.
     pub async fn wait(&self) -> Result<Option<ExitStatus>, Error> {
         let ended = |state: &mut State<R>| {
             let news = state.channels.get(self.core.id)?;
@@ -539,7 +540,7 @@ impl ServerChannel {
     /// Cancel-safe as [`send_request`](Self::send_request).
     ///
     /// # Errors
-    /// [`Error::Request`], [`Error::Closed`].
+    /// [`Error::Request`], [`Error::Closed`], [`Error::Io`].
     pub async fn exit(&self, status: ExitStatus) -> Result<(), Error> {
         self.send_request(&ChannelRequestKind::Exit(status), false).await
     }

@@ -119,7 +119,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], [`Error::Io`].
     pub async fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
         let (with, signer) = match with {
             Credential::PublicKey { key, probe } => {
@@ -253,7 +253,7 @@ impl Client {
     /// Cancel-safe: dropped, the channel closes by itself.
     ///
     /// # Errors
-    /// [`Error::Open`], [`Error::OpenFailed`], [`Error::Closed`].
+    /// [`Error::Open`], [`Error::OpenFailed`], [`Error::Closed`], [`Error::Io`].
     pub async fn open_session(&self) -> Result<Channel, Error> {
         self.open(&ChannelKind::Session, ChannelConfig::default()).await
     }

@@ -348,5 +348,11 @@ impl<R: AdapterRole> Drop for EndOnDrop<R> {
         }
         state.finished = true;
         state.waiters.wake(&mut woken);
+        if !state.collapsed {
+            // Nobody takes it any more, and a handle may be kept for long.
+            let unsent = state.conn.unsent();
+            state.conn.consume_output(unsent);
+            state.conn.swap_output(&mut BytesMut::new());
+        }
     }
 }

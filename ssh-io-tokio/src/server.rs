@@ -153,7 +153,7 @@ impl ServerConnection {
     ///
     /// # Errors
     /// [`Error::Misuse`] when the client is logged in and beyond [`Limits::banners`](ssh_proto::Limits) and
-    /// `banner_bytes`, [`Error::Closed`].
+    /// `banner_bytes`, [`Error::Closed`], [`Error::Io`].
     pub fn banner(&self, text: &str) -> Result<(), Error> {
         let shared = self.shared();
         let mut state = shared.lock();
@@ -248,7 +248,8 @@ impl Server {
 
     /// Accepts clients until [`shutdown`](Self::shutdown), and has `serve` answer what each asks, on a task of
     /// its own. A client's connection ends when its future does, also by a panic, and by one of `serve` itself, which
-    /// is called again for the next client. The client reads that it ends, and the others stay.
+    /// is called again for the next client. The client reads that it ends, and the others stay. When this is ready, all
+    /// connections are over.
     ///
     /// A failure to accept one client, for want of descriptors, is waited out.
     ///
@@ -257,7 +258,7 @@ impl Server {
     /// [`shutdown`](Self::shutdown).
     ///
     /// # Errors
-    /// [`io::Error`] when the listener itself fails.
+    /// [`io::Error`] when the listener itself fails. Connections are ended before, and clients read that they are.
     pub async fn serve<F>(
         &self,
         listener: TcpListener,
@@ -268,11 +269,11 @@ impl Server {
     {
         let mut stop = self.stop.subscribe();
         let mut connections = Connections::default();
-        loop {
+        let result = loop {
             select! {
                 // Behind a shutdown nobody is accepted, also not who waits already.
                 biased;
-                () = stopped(&mut stop) => break,
+                () = stopped(&mut stop) => break Ok(()),
                 Some(_) = connections.tasks.join_next() => connections.tidy(),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
@@ -290,14 +291,14 @@ impl Server {
                             answering.await;
                         });
                     }
-                    Err(error) if is_listener_fault(&error) => return Err(error),
+                    Err(error) if is_listener_fault(&error) => break Err(error),
                     Err(_) => sleep(BACK_OFF).await,
                 },
             }
-        }
+        };
         drop(listener);
         connections.end(stop, self.end_limit()).await;
-        Ok(())
+        result
     }
 
     /// How long drivers may take to end.

@@ -186,6 +186,60 @@ fn ad_12_a_panic_of_a_host_keys_signer_ends_the_connection_with_a_disconnect() {
     assert!(server.is_finished());
 }
 
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a part of a transport panics, as the test asks it to");
+    }
+}
+
+/// A half of a transport with what is dropped along with it.
+struct With<T> {
+    half: T,
+    _part: Option<Bomb>,
+}
+
+impl<T: Read> Read for With<T> {
+    fn read(&mut self, dst: &mut [u8]) -> std::io::Result<usize> {
+        self.half.read(dst)
+    }
+}
+
+impl<T: Write> Write for With<T> {
+    fn write(&mut self, src: &[u8]) -> std::io::Result<usize> {
+        self.half.write(src)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.half.flush()
+    }
+}
+
+#[test]
+fn ad_12_a_part_of_the_transport_that_panics_when_it_is_dropped_keeps_nobody_from_the_end() {
+    for part in 0..3 {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let Split { reader, writer, unblock } = ours.split().unwrap();
+        let bomb = |at| (part == at).then(|| Bomb);
+        let held = bomb(2);
+        let split = Split {
+            reader: With { half: reader, _part: bomb(0) },
+            writer: With { half: writer, _part: bomb(1) },
+            unblock: Box::new(move |how| {
+                let _held = &held;
+                unblock(how);
+            }),
+        };
+        let (client, _server, _closed) = logged_in_over(configs(|_| {}), split, theirs);
+        let other = client.clone();
+        comes_back("the close", move || client.close());
+        let reason = comes_back("the end", move || other.closed());
+        assert_eq!(reason, CloseReason::Local(DisconnectCode::BY_APPLICATION), "{part}");
+    }
+}
+
 /// A half of a transport that panics once it is told to, and what counts the parts that are left.
 struct PanicsOnce<T> {
     half: T,

@@ -1,8 +1,9 @@
 //! How a server that listens comes to its end.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
@@ -51,6 +52,23 @@ fn a_shutdown_at_any_moment_of_its_start_ends_a_server() {
         server.shutdown(Duration::ZERO);
         comes_back("serve", move || serving.join().unwrap());
     }
+}
+
+#[test]
+fn clients_of_a_listener_that_fails_go_on_until_the_shutdown() {
+    let server = Server::new(server_config().0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The same socket under a name by which it can be shut down.
+    let breaks = TcpStream::from(OwnedFd::from(listener.try_clone().unwrap()));
+    let (at, serves) = (listener.local_addr().unwrap(), server.clone());
+    let serving = thread::spawn(move || serves.serve(&listener, echoes));
+    let client = client_of(at);
+    breaks.shutdown(Shutdown::Both).unwrap();
+    let failed = comes_back("serve", move || serving.join().unwrap()).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::InvalidInput);
+    assert_eq!(client.exec("both").unwrap().status, Some(ExitStatus::Code(0)));
+    comes_back("the shutdown", move || server.shutdown(Duration::ZERO));
+    assert!(matches!(client.closed(), CloseReason::PeerDisconnected { .. }));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The server of `ssh-io-tokio`, with its own client, over loopback sockets.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ssh_io_tokio::{
@@ -95,11 +97,18 @@ async fn running_as<F: Future<Output = ()> + Send + 'static>(
     startups: Startups,
     begin: impl FnMut(ServerConnection, SocketAddr) -> F + Send + 'static,
 ) -> Running {
+    running_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), startups, begin)
+}
+
+fn running_on<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    startups: Startups,
+    begin: impl FnMut(ServerConnection, SocketAddr) -> F + Send + 'static,
+) -> Running {
     let key = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
     let fingerprint = key.public.fingerprint();
     let config = ServerConfig::builder(&PROVIDER).host_key(key).build().unwrap();
     let server = Server::new(config).startups(startups);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let for_task = server.clone();
     let serving = tokio::spawn(async move { for_task.serve(listener, begin).await });
@@ -180,6 +189,26 @@ async fn a_jump_host_is_a_connection_over_a_channel() {
     );
 }
 
+/// That the server ended the connection.
+fn told(reason: &CloseReason) -> bool {
+    matches!(reason, CloseReason::PeerDisconnected { code, .. } if *code == DisconnectCode::BY_APPLICATION)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_fails_takes_its_clients_along_and_tells_them() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // The same socket under a name by which it can be shut down.
+    let breaks = std::net::TcpStream::from(OwnedFd::from(listener.try_clone().unwrap()));
+    listener.set_nonblocking(true).unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let running = running_on(listener, Startups::default(), |connection, _| answer(connection));
+    let client = running.client().await;
+    breaks.shutdown(Shutdown::Both).unwrap();
+    assert_eq!(running.serving.await.unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
+    let reason = timeout(PATIENCE, client.closed()).await.unwrap();
+    assert!(told(&reason), "{reason:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_waits_for_clients_and_then_tells_them() {
     let running = running().await;
@@ -189,7 +218,6 @@ async fn shutdown_waits_for_clients_and_then_tells_them() {
     running.server.shutdown(Duration::ZERO).await;
     running.serving.await.unwrap().unwrap();
     let error = channel.wait().await.unwrap_err();
-    let told = |reason: &CloseReason| matches!(reason, CloseReason::PeerDisconnected { code, .. } if *code == DisconnectCode::BY_APPLICATION);
     assert!(matches!(&error, Error::Closed(reason) if told(reason)), "{error:?}");
     assert!(TcpStream::connect(running.address).await.is_err(), "nobody listens any more");
 }

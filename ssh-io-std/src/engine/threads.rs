@@ -280,7 +280,9 @@ pub(super) struct Finished<'a, R: AdapterRole>(pub(super) &'a Shared<R>);
 
 impl<R: AdapterRole> Drop for Finished<'_, R> {
     fn drop(&mut self) {
-        *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let unblock = self.0.control.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It is the embedder's, as the writer.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(unblock)));
         let mut guard = self.0.lock();
         (self.0.role.let_go)(&mut guard.kept);
         // A handle may be kept for long.

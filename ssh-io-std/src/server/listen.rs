@@ -55,8 +55,11 @@ impl Server {
     ///
     /// A failure to accept one client, for want of descriptors or threads, is waited out.
     ///
+    /// It returns as soon as no more clients are accepted. Those there are go on until [`shutdown`](Self::shutdown)
+    /// returns: that is what to wait for before the process ends.
+    ///
     /// # Errors
-    /// [`io::Error`] when the listener itself fails.
+    /// [`io::Error`] when the listener itself fails. Here, too, clients there are go on.
     pub fn serve<H: Handler>(
         &self,
         listener: &TcpListener,

@@ -35,6 +35,9 @@ impl ClientBuilder {
     }
 
     /// Sets which host keys are accepted. Without it, none is.
+    ///
+    /// While a key is judged, nothing more is read: a server that goes away meanwhile is noticed only when it is
+    /// accepted, by the first call that waits for it.
     pub fn host_keys(mut self, host_keys: HostKeys) -> Self {
         self.host_keys = host_keys;
         self
