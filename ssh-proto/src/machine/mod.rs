@@ -49,7 +49,8 @@ pub struct MemoryUsage {
     pub events: usize,
     /// Channels in use; a number, not bytes.
     pub channels: usize,
-    /// Parked slices that keep input buffers alive, not read yet; a number, not bytes.
+    /// Input buffers that data not read yet keeps alive, at most, as [`Limits::max_borrowed`](crate::Limits::max_borrowed)
+    /// counts them; a number, not bytes.
     pub borrowed: usize,
 }
 
@@ -302,6 +303,9 @@ impl Core {
     pub(crate) fn handle_input(&mut self, now: Instant, buf: &mut BytesMut) {
         self.begin(now);
         self.starved = false;
+        if let Some(mux) = &mut self.mux {
+            mux.next_input();
+        }
         while self.takes_input() {
             match self.read_one(buf) {
                 Ok(true) => {

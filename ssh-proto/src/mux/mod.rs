@@ -174,7 +174,7 @@ impl Mux {
             },
             outbox: Outbox::new(limits.outbox_bytes, limits.outbox_messages),
             ledger: Ledger::new(limits.recv_budget, limits.max_channels, limits.min_window),
-            borrow: BorrowBudget(limits.max_borrowed),
+            borrow: BorrowBudget::new(limits.max_borrowed),
             max_borrowed: limits.max_borrowed,
             asked: BTreeSet::new(),
             control: VecDeque::new(),
@@ -565,8 +565,13 @@ impl Mux {
         self.in_use
     }
 
+    /// From now on data comes with other input of the embedder.
+    pub(crate) fn next_input(&mut self) {
+        self.borrow.next_input();
+    }
+
     pub(crate) fn borrowed(&self) -> usize {
-        self.max_borrowed.saturating_sub(self.borrow.0)
+        self.max_borrowed.saturating_sub(self.borrow.left())
     }
 }
 

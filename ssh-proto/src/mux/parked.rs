@@ -7,13 +7,8 @@ use alloc::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::InputPool;
-
 /// The smallest slice that shares the charge of the one before: less would be copied for less than it takes to hold it.
 const MIN_SHARING: usize = 4 * 1024;
-
-/// Slices share a charge within so many bytes of memory: what an input buffer has.
-const RUN: usize = InputPool::MAX;
 
 /// So much room for chunks is kept when none is left.
 const KEPT_CHUNKS: usize = 32;
@@ -28,9 +23,9 @@ enum Chunk {
 #[derive(Debug)]
 struct Borrowed {
     bytes: Bytes,
-    /// Where the first of the slices was that share a charge.
-    run: usize,
-    /// That charge is held by one before it.
+    /// The input it came with.
+    input: u64,
+    /// The charge for that is held by one before it.
     shares: bool,
 }
 
@@ -52,11 +47,28 @@ impl Chunk {
 
 /// How many input buffers a connection may still keep alive for parked data.
 ///
-/// Whether two slices are of one buffer can only be told by where they are in memory. Slices of a stream that follow
-/// each other there count once as long as they are within the size of one buffer: of two that happen to lie side by side
-/// both may be kept alive by that.
+/// What comes with one call of the embedder is in one buffer: slices of a stream that follow each other there count
+/// once. The next call may bring another buffer.
 #[derive(Debug)]
-pub(crate) struct BorrowBudget(pub(crate) usize);
+pub(crate) struct BorrowBudget {
+    left: usize,
+    input: u64,
+}
+
+impl BorrowBudget {
+    pub(crate) fn new(left: usize) -> Self {
+        Self { left, input: 0 }
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// From now on slices are of other input.
+    pub(crate) fn next_input(&mut self) {
+        self.input = self.input.wrapping_add(1);
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
@@ -79,26 +91,17 @@ impl Parked {
 
     pub(crate) fn push(&mut self, data: Bytes, budget: &mut BorrowBudget) {
         self.len = self.len.saturating_add(data.len());
-        let shared = self.shared_run(&data);
-        if let Some(run) = shared {
-            self.chunks.push_back(Chunk::Borrowed(Borrowed { bytes: data, run, shares: true }));
-        } else if let Some(rest) = budget.0.checked_sub(1) {
-            budget.0 = rest;
-            let run = data.as_ptr().addr();
-            self.chunks.push_back(Chunk::Borrowed(Borrowed { bytes: data, run, shares: false }));
-        } else {
-            self.copy(&data);
+        let input = budget.input;
+        // The one before it keeps its buffer alive anyway.
+        let shares = data.len() >= MIN_SHARING
+            && matches!(self.chunks.back(), Some(Chunk::Borrowed(last)) if last.input == input);
+        if !shares {
+            match budget.left.checked_sub(1) {
+                Some(rest) => budget.left = rest,
+                None => return self.copy(&data),
+            }
         }
-    }
-
-    /// Where the slices begin that keep this one's buffer alive anyway.
-    fn shared_run(&self, data: &Bytes) -> Option<usize> {
-        let Some(Chunk::Borrowed(last)) = self.chunks.back() else { return None };
-        let (at, behind) =
-            (data.as_ptr().addr(), last.bytes.as_ptr().addr().saturating_add(last.bytes.len()));
-        let end = at.saturating_add(data.len());
-        let follows = at >= behind && end.saturating_sub(last.run) <= RUN;
-        (follows && data.len() >= MIN_SHARING).then_some(last.run)
+        self.chunks.push_back(Chunk::Borrowed(Borrowed { bytes: data, input, shares }));
     }
 
     /// Moves all of `other` behind what is here.
@@ -111,6 +114,7 @@ impl Parked {
                 Chunk::Owned(bytes) => self.copy(&bytes),
             }
         }
+        other.chunks.shrink_to(KEPT_CHUNKS);
     }
 
     fn copy(&mut self, mut rest: &[u8]) {
@@ -184,7 +188,7 @@ impl Parked {
         if let Some(Chunk::Borrowed(Borrowed { shares: false, .. })) = self.chunks.pop_front() {
             match self.chunks.front_mut() {
                 Some(Chunk::Borrowed(next)) if next.shares => next.shares = false,
-                _ => budget.0 = budget.0.saturating_add(1),
+                _ => budget.left = budget.left.saturating_add(1),
             }
         }
         if self.chunks.is_empty() {
@@ -201,62 +205,59 @@ mod tests {
 
     use super::*;
 
-    /// How many charges the slices hold, each for no more memory than a buffer has.
+    /// How many charges the slices hold, each for slices of one input.
     fn charges(parked: &Parked) -> usize {
         let (mut charges, mut before) = (0, None);
         for chunk in &parked.chunks {
-            let Chunk::Borrowed(slice) = chunk else {
-                before = None;
-                continue;
+            before = match chunk {
+                Chunk::Borrowed(slice) => {
+                    match slice.shares {
+                        true => assert_eq!(before, Some(slice.input)),
+                        false => charges += 1,
+                    }
+                    Some(slice.input)
+                }
+                Chunk::Owned(_) => None,
             };
-            if !slice.shares {
-                charges += 1;
-            } else {
-                assert_eq!(before, Some(slice.run));
-            }
-            let at = slice.bytes.as_ptr().addr();
-            assert!(slice.run <= at && at + slice.bytes.len() <= slice.run + RUN.max(slice.bytes.len()));
-            before = Some(slice.run);
         }
         charges
     }
 
     proptest! {
         #[test]
-        fn slices_of_one_buffer_are_charged_together_and_given_back(
-            pushes in proptest::collection::vec((0usize..3, 0usize..200, 1usize..40_000, any::<bool>()), 1..100),
+        fn slices_of_one_input_are_charged_together_and_given_back(
+            pushes in proptest::collection::vec((any::<bool>(), 1usize..20_000, any::<bool>()), 1..100),
             reads in proptest::collection::vec(0usize..60_000, 100), budget in 0usize..6,
         ) {
-            let mut buffers = [(); 3].map(|()| BytesMut::zeroed(1 << 20));
-            let mut borrow = BorrowBudget(budget);
+            let mut borrow = BorrowBudget::new(budget);
             let (mut parked, mut other) = (Parked::default(), Parked::default());
-            for ((buffer, gap, len, aside), read) in pushes.into_iter().zip(reads) {
-                let buffer = &mut buffers[buffer];
-                if buffer.len() < gap + len {
-                    *buffer = BytesMut::zeroed(1 << 20);
+            for ((next, len, aside), read) in pushes.into_iter().zip(reads) {
+                if next {
+                    borrow.next_input();
                 }
-                drop(buffer.split_to(gap));
                 let to = if aside { &mut other } else { &mut parked };
-                to.push(buffer.split_to(len).freeze(), &mut borrow);
-                prop_assert_eq!(charges(&parked) + charges(&other), budget - borrow.0);
+                to.push(Bytes::from(alloc::vec![7; len]), &mut borrow);
+                prop_assert_eq!(charges(&parked) + charges(&other), budget - borrow.left);
                 match read % 7 {
                     0 => parked.append(&mut other),
                     _ => drop(parked.consume(read, &mut borrow)),
                 }
-                prop_assert_eq!(charges(&parked) + charges(&other), budget - borrow.0);
+                prop_assert_eq!(charges(&parked) + charges(&other), budget - borrow.left);
+                for empty in [&parked, &other].into_iter().filter(|parked| parked.is_empty()) {
+                    prop_assert!(empty.chunks.capacity() <= 2 * KEPT_CHUNKS);
+                }
             }
             for mut parked in [parked, other] {
                 parked.consume(usize::MAX, &mut borrow);
-                prop_assert!(parked.chunks.capacity() <= 2 * KEPT_CHUNKS);
             }
-            prop_assert_eq!(borrow.0, budget);
+            prop_assert_eq!(borrow.left, budget);
         }
 
         #[test]
         fn what_is_pushed_comes_out_in_order_and_the_budget_comes_back(
             pushes: Vec<Vec<u8>>, reads in proptest::collection::vec((0u8..3, 1usize..40), 0..200), budget in 0usize..4
         ) {
-            let mut borrow = BorrowBudget(budget);
+            let mut borrow = BorrowBudget::new(budget);
             let mut parked = Parked::default();
             let (mut sent, mut got) = (Vec::new(), Vec::new());
             let mut reads = reads.into_iter();
@@ -291,45 +292,50 @@ mod tests {
                 got.extend_from_slice(&parked.read(7, &mut borrow));
             }
             prop_assert_eq!(got, sent);
-            prop_assert_eq!(borrow.0, budget);
+            prop_assert_eq!(borrow.left, budget);
         }
     }
 
     #[test]
-    fn a_buffer_is_charged_once_for_large_slices_and_for_each_small_one() {
+    fn an_input_is_charged_once_for_large_slices_and_for_each_small_one() {
         for (len, charged) in [(MIN_SHARING, 1), (MIN_SHARING - 1, 8)] {
-            let mut budget = BorrowBudget(8);
+            let mut budget = BorrowBudget::new(8);
             let mut parked = Parked::default();
-            let mut buffer = BytesMut::zeroed(RUN);
             for _ in 0..8 {
-                parked.push(buffer.split_to(len).freeze(), &mut budget);
+                parked.push(Bytes::from(alloc::vec![7; len]), &mut budget);
             }
-            assert_eq!(8 - budget.0, charged);
+            assert_eq!(8 - budget.left, charged);
             // The charge is that of what is left.
             parked.consume(7 * len, &mut budget);
-            assert_eq!(budget.0, 7);
-            parked.consume(len, &mut budget);
-            assert_eq!(budget.0, 8);
+            assert_eq!(budget.left, 7);
+            budget.next_input();
+            parked.push(Bytes::from(alloc::vec![7; len]), &mut budget);
+            assert_eq!(budget.left, 6, "of another buffer, perhaps");
+            parked.consume(2 * len, &mut budget);
+            assert_eq!(budget.left, 8);
         }
     }
 
     #[test]
-    fn a_larger_buffer_than_there_should_be_is_charged_for_each_part_of_it() {
-        let mut budget = BorrowBudget(8);
-        let mut parked = Parked::default();
-        let mut buffer = BytesMut::zeroed(4 * RUN);
-        while !buffer.is_empty() {
-            parked.push(buffer.split_to(RUN / 8).freeze(), &mut budget);
+    fn room_for_many_slices_is_given_back_with_the_last() {
+        for moved in [false, true] {
+            let mut budget = BorrowBudget::new(1);
+            let (mut parked, mut other) = (Parked::default(), Parked::default());
+            for _ in 0..1000 {
+                parked.push(Bytes::from_static(&[7; MIN_SHARING]), &mut budget);
+            }
+            assert!(parked.chunks.capacity() >= 1000);
+            match moved {
+                true => other.append(&mut parked),
+                false => drop(parked.consume(usize::MAX, &mut budget)),
+            }
+            assert!(parked.is_empty() && parked.chunks.capacity() <= 2 * KEPT_CHUNKS);
         }
-        assert_eq!(budget.0, 4);
-        let late = BytesMut::zeroed(RUN / 8).freeze();
-        parked.push(late, &mut budget);
-        assert_eq!(budget.0, 3, "behind, but elsewhere");
     }
 
     #[test]
     fn ch_03_tiny_packets_are_copied_together() {
-        let mut budget = BorrowBudget(0);
+        let mut budget = BorrowBudget::new(0);
         let mut parked = Parked::default();
         for _ in 0..100_000 {
             parked.push(Bytes::from_static(b"x"), &mut budget);
