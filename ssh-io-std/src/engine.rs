@@ -576,7 +576,8 @@ impl<R: AdapterRole> Shared<R> {
             let _ = catch_unwind(AssertUnwindSafe(move || unblock(how)));
         }
         if how == Shutdown::Both {
-            self.lock().unblocked = true;
+            let mut guard = self.lock();
+            guard.unblocked = true;
             self.wanted.notify();
         }
     }
@@ -616,7 +617,7 @@ struct WakeOnPanic<'a, R: AdapterRole>(&'a Shared<R>);
 impl<R: AdapterRole> Drop for WakeOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.work.notify();
+            self.0.work.notify_anyhow();
         }
     }
 }

@@ -4,23 +4,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, LockResult, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What threads wait on. To notify it while nobody waits, as for most packets, costs no system call, and neither does
-/// to notify it again before those who wait had their turn.
-///
-/// Whoever notifies has changed what is waited for with the lock held on which it is waited, so that who is not seen
-/// to wait sees the change.
+/// What threads wait on that hold one lock. To notify it while nobody waits, as for most packets, costs no system call,
+/// and neither does to notify it again before those who wait had their turn.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     condvar: Condvar,
-    /// Written with that lock held by who waits. A wait that ended by its limit may leave it behind.
+    /// Written with that lock held. A wait that ended by its limit may leave it behind.
     waited_on: AtomicBool,
 }
 
 impl Signal {
+    /// Wakes all who wait. To be called with the lock held: else it could come between the mark of who is about to wait
+    /// and the wait itself, and would take the mark away, so that nobody woke him any more.
     pub(crate) fn notify(&self) {
         if self.waited_on.swap(false, Ordering::SeqCst) {
             self.condvar.notify_all();
         }
+    }
+
+    /// The same for who may hold the lock or not. It takes no mark away, and does not spare the system call.
+    pub(crate) fn notify_anyhow(&self) {
+        self.condvar.notify_all();
     }
 
     /// Waits at most so long, and now and then for nothing.
@@ -65,7 +69,6 @@ mod tests {
                             guard = signal.wait(guard, limit).unwrap();
                         }
                         *guard += 1;
-                        drop(guard);
                         signal.notify();
                     }
                 });
