@@ -54,8 +54,9 @@ impl<R: AdapterRole> Drop for ChannelCore<R> {
 /// It reads the data stream and writes data; a read gives 0 at the stream's end, also when the peer closed
 /// the channel without saying so first. [`stderr`](Self::stderr) reads, or at a server writes, the other one. It may
 /// be used from many threads at once; clones are handles on the same channel, which closes when the last one
-/// is dropped. `flush` waits until the transport took what was there when it was called, what other handles wrote
-/// among it, and at most the write timeout.
+/// is dropped. `flush` waits until the transport took what was written, asked and said before, by whatever handle on the
+/// channel, and at most the write timeout. Requests that wait for the end of a key exchange, or for room, are waited for
+/// first: what other handles go on asking meanwhile, without a pause, holds up a flush for as long.
 pub struct ChannelOf<R: AdapterRole> {
     pub(crate) core: Arc<ChannelCore<R>>,
 }
@@ -102,7 +103,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner).read = timeout;
     }
 
-    /// Sets how long a write may wait, and a request: for room, and together with that for its answer.
+    /// Sets how long a write may wait, a flush, and a request: for room, and together with that for its answer.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.core.timeouts.lock().unwrap_or_else(PoisonError::into_inner).write = timeout;
     }
@@ -201,6 +202,9 @@ impl<R: AdapterRole> ChannelOf<R> {
                 Ok(mut channel) => channel.write(stream, src),
                 Err(_) => Err(WriteError::Closed),
             };
+            if result.is_ok() {
+                guard.count_said(core.id);
+            }
             match result {
                 Ok(n) if deadline.is_none() => {
                     guard = core.shared.flush(guard);
@@ -219,7 +223,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
     }
 
-    /// Waits until the transport took what was there, and what a key exchange holds back of this channel's.
+    /// Waits until the transport took what was said on the channel.
     pub(crate) fn flush_output(&self) -> Result<(), Error> {
         let deadline = self.timeouts().write.and_then(after);
         let core = &*self.core;
@@ -232,11 +236,10 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
         let mut mark = None;
         loop {
-            let (fresh, progress) = (mark.is_none(), guard.progress());
-            if fresh && guard.channel(core.id).is_none_or(|channel| channel.is_drained()) {
-                mark = Some(progress.1);
-            }
-            let reached = mark.is_some_and(|mark| progress.0 >= mark);
+            let fresh = mark.is_none();
+            let (sent, all) = guard.progress(core.id);
+            mark = mark.or(all);
+            let reached = mark.is_some_and(|mark| sent >= mark);
             // What was to leave may be thrown away by now, so that nothing seems left to send.
             if guard.is_mute() && (fresh || !reached) {
                 return Err(guard.gone());
@@ -290,6 +293,9 @@ impl<R: AdapterRole> ChannelOf<R> {
                     None => Err(RequestError::Closed.into()),
                 },
             };
+            if asked.is_ok() {
+                guard.count_said(id);
+            }
             shared.poke(guard);
             Some(asked)
         })?
@@ -405,6 +411,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             if let Some(mut channel) = state.channel(self.core.id) {
                 let _ = channel.eof();
             }
+            state.count_said(self.core.id);
         });
         Ok(())
     }
@@ -416,6 +423,7 @@ impl<R: AdapterRole> ChannelOf<R> {
             if let Some(mut channel) = state.channel(self.core.id) {
                 channel.close();
             }
+            state.count_said(self.core.id);
         });
     }
 

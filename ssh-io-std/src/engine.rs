@@ -41,6 +41,10 @@ pub(crate) struct ChannelNews {
     pub(crate) closed: bool,
     /// It carried a connection that is over: nobody is to wait for it any more.
     pub(crate) cut: bool,
+    /// How often handles had something to say: what they wrote, asked, and said of the end.
+    said: u64,
+    /// What a flush behind that waits for.
+    mark: Option<Mark>,
     pub(crate) wake: Arc<Signal>,
 }
 
@@ -56,6 +60,15 @@ impl ChannelNews {
             ChannelEvent::Request(request) => drop(request),
         }
     }
+}
+
+/// What a flush waits for. Kept, so that one that is called again after it took too long waits for no more than that.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    /// So many bytes the transport must have taken,
+    sent: u64,
+    /// which cover what had been said so often.
+    said: u64,
 }
 
 /// Where the writing half of the transport is.
@@ -274,9 +287,28 @@ impl<R: AdapterRole> State<R> {
         self.channels.get(id).is_some_and(|news| news.cut)
     }
 
-    /// How many bytes the transport took, and will have taken when all that is there now has left.
-    pub(crate) fn progress(&self) -> (u64, u64) {
-        (self.sent, self.sent.saturating_add(self.conn.unsent() as u64))
+    /// A handle had something to say on a channel.
+    pub(crate) fn count_said(&mut self, id: ChannelId) {
+        if let Some(news) = self.channels.get_mut(id) {
+            news.said = news.said.wrapping_add(1);
+        }
+    }
+
+    /// How many bytes the transport took, and how many it will have taken when all has left that was said on the
+    /// channel; none while a key exchange holds back some of that.
+    pub(crate) fn progress(&mut self, id: ChannelId) -> (u64, Option<u64>) {
+        let covers = |news: &ChannelNews| news.mark.filter(|mark| mark.said == news.said);
+        if let Some(mark) = self.channels.get(id).and_then(covers) {
+            return (self.sent, Some(mark.sent));
+        }
+        if self.channel(id).is_some_and(|channel| !channel.is_drained()) {
+            return (self.sent, None);
+        }
+        let sent = self.sent.saturating_add(self.conn.unsent() as u64);
+        if let Some(news) = self.channels.get_mut(id) {
+            news.mark = Some(Mark { sent, said: news.said });
+        }
+        (self.sent, Some(sent))
     }
 
     /// Whether the writer thread has something to do that it does not know of while it waits.

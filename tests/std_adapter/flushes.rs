@@ -17,16 +17,39 @@ use crate::support::{
     PATIENCE, client_config, comes_back, configs, logged_in_as, logged_in_over, server_config,
 };
 
-/// A session over a transport that takes nothing any more, with a write behind it; what keeps both alive.
+/// A session over a transport that takes nothing any more, with a write behind it; what keeps both sides alive.
 fn held_back() -> (Side, Side, Channel, impl Sized) {
+    let (ours, theirs, session, _, kept) = both_held_back();
+    (ours, theirs, session, kept)
+}
+
+/// The same with another session.
+fn both_held_back() -> (Side, Side, Channel, Channel, impl Sized) {
     let (ours, theirs) = pair();
     let (client, server, _) = logged_in_over(configs(|_| {}), ours.split(), theirs.split());
-    let session = client.open_session().unwrap();
+    let [session, other] = [(); 2].map(|()| client.open_session().unwrap());
     session.exec("wait").unwrap();
+    other.exec("wait").unwrap();
     ours.outgoing.hold(Hold::Refuse);
     session.set_write_timeout(Some(Duration::from_millis(20)));
     (&session).write_all(b"what is to leave").unwrap();
-    (ours, theirs, session, (client, server))
+    (ours, theirs, session, other, (client, server))
+}
+
+#[test]
+fn a_flush_that_is_tried_again_waits_for_no_more_than_the_first_one_did() {
+    let (ours, _theirs, session, other, _kept) = both_held_back();
+    assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut);
+    // At a byte each 5 ms, this would take longer than a test has.
+    other.set_write_timeout(Some(Duration::from_millis(20)));
+    (&other).write_all(&[7; 50_000]).unwrap();
+    ours.outgoing.hold(Hold::Trickle);
+    comes_back("the flush", move || {
+        while let Err(error) = (&session).flush() {
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+        }
+    });
+    ours.outgoing.release();
 }
 
 #[test]
