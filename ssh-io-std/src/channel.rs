@@ -76,9 +76,6 @@ impl<R: AdapterRole> fmt::Debug for ChannelOf<R> {
     }
 }
 
-/// How often, a write timeout each, the end of a connection over a channel waits for the transport beneath.
-const FLUSH_TRIES: u32 = 2;
-
 /// Waits for the answer to an open.
 pub(crate) fn wait_opened(channel: Channel, timeout: Option<Duration>) -> Result<Channel, Error> {
     channel
@@ -519,7 +516,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     /// The two directions as handles of their own. The channel closes when both are dropped; dropping the
     /// writing half ends the input.
     pub fn split(self) -> (ReadHalfOf<R>, WriteHalfOf<R>) {
-        (ReadHalfOf { channel: self.clone() }, WriteHalfOf { channel: self, eager: false })
+        (ReadHalfOf { channel: self.clone() }, WriteHalfOf { channel: self })
     }
 
     fn this(&self) -> &Self {
@@ -527,8 +524,7 @@ impl<R: AdapterRole> ChannelOf<R> {
     }
 }
 
-/// Over a channel another connection may run: this one is then its jump host. The channel's timeouts are set anew. A flush
-/// of the writer waits for nothing, but its end does.
+/// Over a channel another connection may run: this one is then its jump host. The channel's timeouts are set anew.
 impl<R: AdapterRole> Transport for ChannelOf<R> {
     type Reader = ReadHalfOf<R>;
     type Writer = WriteHalfOf<R>;
@@ -539,19 +535,10 @@ impl<R: AdapterRole> Transport for ChannelOf<R> {
         let control = self.clone();
         let unblock = Box::new(move |how| match how {
             Shutdown::Both => control.cut(),
-            Shutdown::Write => {
-                let _ = control.finish_input();
-                // What was said last leaves the transport beneath as well, if that lets it.
-                for _ in 0..FLUSH_TRIES {
-                    if !matches!(control.flush_output(), Err(Error::TimedOut)) {
-                        break;
-                    }
-                }
-            }
+            Shutdown::Write => drop(control.finish_input()),
             Shutdown::Read => {}
         });
-        let (reader, mut writer) = Self::split(self);
-        writer.eager = true;
+        let (reader, writer) = Self::split(self);
         Ok(Split { reader, writer, unblock })
     }
 }

@@ -107,8 +107,6 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) broken: Option<StdInstant>,
     reader_waits: bool,
     reader_done: bool,
-    /// The last words have left, and the peer was told that nothing follows.
-    said_all: bool,
     /// The transport was ended both ways. A reader that times out by itself may not see it.
     unblocked: bool,
     /// Somebody sees to it that a closed connection ends.
@@ -339,12 +337,6 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    /// The last words have left.
-    fn tell_all_said(&mut self, shared: &Shared<R>) {
-        self.said_all = true;
-        shared.changed.notify();
-    }
-
     /// Whether nothing is left to write and nobody is at it.
     fn is_written_out(&self) -> bool {
         !self.has_output() && !matches!(self.writer, Writer::Away)
@@ -462,7 +454,6 @@ impl<R: AdapterRole> Shared<R> {
             broken: None,
             reader_waits: false,
             reader_done: false,
-            said_all: false,
             unblocked: false,
             watched: false,
             panicked: false,
@@ -575,7 +566,7 @@ impl<R: AdapterRole> Shared<R> {
     pub(crate) fn say_all<'a>(&'a self, mut guard: Guard<'a, R>, limit: Option<StdInstant>) -> Guard<'a, R> {
         self.poke(&mut guard);
         let deadline = after(guard.time_to_end()).into_iter().chain(limit).min();
-        while !guard.said_all && guard.broken.is_none() && !self.is_finished() {
+        while !guard.is_written_out() && guard.broken.is_none() {
             guard = match self.wait(guard, &self.changed, deadline) {
                 Ok(guard) => guard,
                 Err((guard, _)) => return guard,

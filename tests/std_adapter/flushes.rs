@@ -80,8 +80,8 @@ fn a_flush_ends_with_its_connection_and_with_the_transport_its_channel_is() {
     assert!((&session).flush().is_err());
 
     let (_ours, _theirs, session, _kept) = held_back();
-    let Split { writer, unblock, .. } = Transport::split(session).unwrap();
-    let flushed = thread::spawn(move || writer.channel().flush().unwrap_err().kind());
+    let Split { mut writer, unblock, .. } = Transport::split(session).unwrap();
+    let flushed = thread::spawn(move || writer.flush().unwrap_err().kind());
     unblock(Shutdown::Both);
     assert_eq!(comes_back("the flush", move || flushed.join().unwrap()), ErrorKind::BrokenPipe);
 }

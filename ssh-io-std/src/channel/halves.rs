@@ -26,8 +26,6 @@ pub struct ReadHalfOf<R: AdapterRole> {
 /// The writing half of a channel. Dropping it ends the input.
 pub struct WriteHalfOf<R: AdapterRole> {
     pub(super) channel: ChannelOf<R>,
-    /// It is a connection's, to which what was accepted is written: that waits for the transport beneath only at its end.
-    pub(super) eager: bool,
 }
 
 macro_rules! halves {
@@ -81,18 +79,6 @@ macro_rules! reader {
     };
 }
 
-impl<R: AdapterRole> WriteHalfOf<R> {
-    fn flush_output(&self) -> Result<(), Error> {
-        if self.eager { Ok(()) } else { self.channel.flush_output() }
-    }
-}
-
-impl StderrOf<Server> {
-    fn flush_output(&self) -> Result<(), Error> {
-        self.channel.flush_output()
-    }
-}
-
 /// Writes a stream, by value and by reference. What was accepted leaves by itself, and soon; a flush waits for it.
 macro_rules! writer {
     ([$($role:tt)*] $type:ty, $stream:expr, $channel:ident) => {
@@ -112,7 +98,7 @@ macro_rules! writer {
             }
 
             fn flush(&mut self) -> io::Result<()> {
-                Ok(self.flush_output()?)
+                Ok(self.$channel().flush_output()?)
             }
         }
     };
