@@ -37,6 +37,8 @@ pub(crate) type Work = Box<dyn FnOnce() + Send>;
 struct Turn {
     deadline: Option<Instant>,
     wants_input: bool,
+    /// Somebody waits for what was written to be flushed.
+    flushes: bool,
     /// Only the last words are still to leave.
     closed: bool,
 }
@@ -120,7 +122,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             consume_budget().await;
             let turn = self.turn();
             let any = self.woken.wake();
-            let Some(Turn { deadline, wants_input, closed }) = turn else { break };
+            let Some(Turn { deadline, wants_input, flushes, closed }) = turn else { break };
             if any && !closed {
                 // They go first: what they write leaves together, and what comes meanwhile is taken in at once. But who
                 // hears of the end may end the runtime, before our last words have left.
@@ -137,16 +139,21 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                 self.pool.buffer().clear();
             }
             let room = if wants_input || drains { self.pool.reserve() } else { 0 };
+            // What others write meanwhile, without a pause, is not waited for.
+            let now = if flushes && self.unflushed { &[] } else { &self.output[..] };
             select! {
-                result = send(&mut self.writer, &self.output), if self.unflushed || !self.output.is_empty() => {
+                result = send(&mut self.writer, now), if self.unflushed || !self.output.is_empty() => {
                     match result {
                         Ok(Some(n @ 1..)) => {
                             self.moved();
                             self.output.advance(n);
                             self.unflushed = true;
-                            self.shared.lock().took(n, &mut self.woken);
+                            self.shared.lock().took(n);
                         }
-                        Ok(None) => self.unflushed = false,
+                        Ok(None) => {
+                            self.unflushed = false;
+                            self.shared.lock().flushed(&mut self.woken);
+                        }
                         Ok(Some(_)) => self.lose(&io::ErrorKind::WriteZero.into()),
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                         Err(error) => self.lose(&error),
@@ -238,10 +245,11 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
         let deadline = [due, self.read_until, self.tidy].into_iter().flatten().min();
         let (wants_input, closed) = (state.conn.wants_input(), state.closed.is_some());
+        let flushes = !state.flushers.is_empty();
         drop(state);
         // Also what becomes of it where there is no thread for it: dropped, it locks the state.
         drop(work.map(spawn_blocking));
-        (!over).then_some(Turn { deadline, wants_input, closed })
+        (!over).then_some(Turn { deadline, wants_input, flushes, closed })
     }
 
     fn on_deadline(&mut self) {

@@ -47,8 +47,10 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) finished: bool,
     /// Somebody's code panicked in the middle of the machine, which is not called any more.
     pub(crate) collapsed: bool,
-    /// How many bytes the transport took.
+    /// How many bytes the transport took, and how many of them it was flushed behind: it may be a channel of another
+    /// connection, or hold back what it took.
     sent: u64,
+    flushed: u64,
     /// The transport failed: nothing can be sent any more, and what the machine will say is only `Eof`.
     io_error: Option<(io::ErrorKind, String)>,
     pub(crate) waiters: Waiters,
@@ -70,6 +72,7 @@ impl<R: AdapterRole> State<R> {
             finished: false,
             collapsed: false,
             sent: 0,
+            flushed: 0,
             io_error: None,
             waiters: Waiters::default(),
             flushers: Waiters::default(),
@@ -161,20 +164,25 @@ impl<R: AdapterRole> State<R> {
     }
 
     /// The transport took so many bytes.
-    pub(crate) fn took(&mut self, n: usize, woken: &mut Wakers) {
+    pub(crate) fn took(&mut self, n: usize) {
         if self.collapsed {
             return;
         }
         self.conn.consume_output(n);
         self.sent += n as u64;
+    }
+
+    /// The transport handed on all that it took.
+    pub(crate) fn flushed(&mut self, woken: &mut Wakers) {
+        self.flushed = self.sent;
         if !self.flushers.is_empty() {
             self.flushers.wake(woken);
         }
     }
 
-    /// How many bytes the transport took, and will have taken when all that is there now has left.
+    /// How many bytes the transport handed on, and will have handed on when all that is there now has left.
     pub(crate) fn progress(&self) -> (u64, u64) {
-        (self.sent, self.sent + self.conn.unsent() as u64)
+        (self.flushed, self.sent + self.conn.unsent() as u64)
     }
 
     /// A handle had something to say on a channel. A flush that was given up before does not cover it.

@@ -13,9 +13,7 @@ use ssh_proto::{AuthRequest, AuthVerdict, ChannelConfig, OpenRequest};
 use ssh_tests::{null_client, null_server};
 
 use crate::pipe::{Hold, Side, pair};
-use crate::support::{
-    PATIENCE, client_config, comes_back, configs, logged_in_as, logged_in_over, server_config,
-};
+use crate::support::{PATIENCE, comes_back, configs, logged_in_as, logged_in_over};
 
 /// A session over a transport that takes nothing any more, with a write behind it; what keeps both sides alive.
 fn held_back() -> (Side, Side, Channel, impl Sized) {
@@ -105,56 +103,61 @@ impl<W: Write> Write for Reluctant<W> {
     }
 }
 
-/// Lets everybody in; what is opened leads to another server.
-struct Leads(Arc<Mutex<Option<ServerConnection>>>);
-
-/// Is not asked that often.
-struct LetsNobodyIn;
-
-impl Handler for LetsNobodyIn {
-    fn auth(&mut self, request: Question<AuthRequest>) {
-        drop(request);
-    }
+/// Lets everybody in; what is opened leads to another server, and so on to the last, which lets nobody in.
+struct Leads {
+    further: usize,
+    servers: Arc<Mutex<Vec<ServerConnection>>>,
 }
 
 impl Handler for Leads {
     fn auth(&mut self, request: Question<AuthRequest>) {
-        request.reply(AuthVerdict::Accept).unwrap();
+        if self.further > 0 {
+            request.reply(AuthVerdict::Accept).unwrap();
+        }
     }
 
     fn open(&mut self, request: Question<OpenRequest>) {
         let channel = request.accept(ChannelConfig::default()).unwrap();
-        let server = ServerConnection::start(null_server().build().unwrap(), channel, LetsNobodyIn).unwrap();
-        *self.0.lock().unwrap() = Some(server);
+        let next = Self { further: self.further - 1, servers: Arc::clone(&self.servers) };
+        let server = ServerConnection::start(null_server().build().unwrap(), channel, next).unwrap();
+        self.servers.lock().unwrap().push(server);
     }
 }
 
 #[test]
-fn who_rejects_a_key_over_a_jump_host_is_told_behind_our_last_words() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let inner = Arc::default();
-    let jump = ServerConnection::start(server_config().0, theirs, Leads(Arc::clone(&inner)));
-    let Split { reader, writer, unblock } = ours.split().unwrap();
-    let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-    let split = Split { reader, writer: Reluctant(writer, Arc::clone(&counts)), unblock };
-    let outer = logged_in_as(client_config(|_| {}), split);
-    let channel = outer.open_direct_tcpip("inner", 22).unwrap();
-    let (judging, took_before) = (Arc::clone(&counts), Arc::new(AtomicUsize::new(0)));
-    let before = Arc::clone(&took_before);
-    let rejects = HostKeys::ask(move |_| {
-        let [refusals, took] = &*judging;
-        refusals.store(50, Ordering::SeqCst);
-        before.store(took.load(Ordering::SeqCst), Ordering::SeqCst);
-        false
-    });
-    let config = null_client().build().unwrap();
-    let connecting =
-        move || Client::with_config(config).host_keys(rejects).connect_over("inner", 22, channel).map(drop);
-    let (result, took) = comes_back("the rejection", {
-        let counts = Arc::clone(&counts);
-        move || (connecting(), counts[1].load(Ordering::SeqCst))
-    });
-    assert!(matches!(result, Err(Error::HostKeyRefused)), "{result:?}");
-    assert!(took > took_before.load(Ordering::SeqCst), "nothing has left");
-    drop((jump, outer));
+fn who_rejects_a_key_over_jump_hosts_is_told_behind_our_last_words() {
+    for hops in 1..=3 {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let servers = Arc::default();
+        let first = Leads { further: hops, servers: Arc::clone(&servers) };
+        let first = ServerConnection::start(null_server().build().unwrap(), theirs, first).unwrap();
+        let Split { reader, writer, unblock } = ours.split().unwrap();
+        let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let split = Split { reader, writer: Reluctant(writer, Arc::clone(&counts)), unblock };
+        let config = null_client().build().unwrap();
+        let mut jumps = vec![logged_in_as(Arc::clone(&config), split)];
+        for _ in 1..hops {
+            let channel = jumps[jumps.len() - 1].open_direct_tcpip("further", 22).unwrap();
+            jumps.push(logged_in_as(Arc::clone(&config), channel));
+        }
+        let channel = jumps[hops - 1].open_direct_tcpip("last", 22).unwrap();
+        let (judging, took_before) = (Arc::clone(&counts), Arc::new(AtomicUsize::new(0)));
+        let before = Arc::clone(&took_before);
+        let rejects = HostKeys::ask(move |_| {
+            let [refusals, took] = &*judging;
+            refusals.store(50, Ordering::SeqCst);
+            before.store(took.load(Ordering::SeqCst), Ordering::SeqCst);
+            false
+        });
+        let connecting = move || {
+            Client::with_config(config).host_keys(rejects).connect_over("last", 22, channel).map(drop)
+        };
+        let (result, took) = comes_back("the rejection", {
+            let counts = Arc::clone(&counts);
+            move || (connecting(), counts[1].load(Ordering::SeqCst))
+        });
+        assert!(matches!(result, Err(Error::HostKeyRefused)), "{result:?}");
+        assert!(took > took_before.load(Ordering::SeqCst), "{hops} hops: nothing has left");
+        drop((first, jumps));
+    }
 }

@@ -62,12 +62,13 @@ impl Switch {
         match state.0 {
             Writes::Pass => Poll::Ready(Ok(())),
             Writes::Keep if !flush => Poll::Ready(Ok(())),
-            Writes::StallAfterOne if !flush => {
+            Writes::StallAfterOne if flush => Poll::Ready(Ok(())),
+            Writes::StallAfterOne => {
                 state.0 = Writes::Stall;
                 Poll::Ready(Ok(()))
             }
             Writes::Fail => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Writes::Keep | Writes::Stall | Writes::StallAfterOne => {
+            Writes::Keep | Writes::Stall => {
                 state.1 = Some(cx.waker().clone());
                 Poll::Pending
             }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 
-use ssh_io_tokio::{Client, ClientBuilder, Error, HostKeys, ServerConnection};
+use ssh_io_tokio::{Asked, Client, ClientBuilder, Error, HostKeys, ServerConnection};
 use ssh_proto::raw::number;
-use ssh_proto::{CloseReason, Side};
+use ssh_proto::{AuthVerdict, ChannelConfig, CloseReason, Side};
 use ssh_tests::puppet::Heard;
 use ssh_tests::{Puppet, null_client, null_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, DuplexStream};
@@ -17,7 +17,7 @@ use tokio::join;
 use tokio::runtime::Builder;
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
-use crate::gate::{Gated, Manner};
+use crate::gate::{Gated, Manner, Switch, Writes};
 use crate::rig::{PATIENCE, within};
 
 /// A server that says something behind the client's share, or behind its KEXINIT, and gives what it heard last.
@@ -352,6 +352,60 @@ async fn a_peer_that_writes_all_it_has_before_it_reads_hears_our_last_words() {
         if how < 2 {
             assert_eq!(last(&by_then).number(), number::DISCONNECT, "{case}");
         }
+    }
+}
+
+/// Lets everybody in; what is opened leads to another server.
+fn lead(server: ServerConnection) {
+    tokio::spawn(async move {
+        while let Some(asked) = server.asked().await {
+            match asked {
+                Asked::Auth(request) => request.reply(AuthVerdict::Accept).unwrap(),
+                Asked::Open(request) => {
+                    let channel = request.accept(ChannelConfig::default()).unwrap();
+                    let (next, driver) = ServerConnection::start(null_server().build().unwrap(), channel);
+                    tokio::spawn(driver.run());
+                    lead(next);
+                }
+                _ => {}
+            }
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_rejects_a_key_over_jump_hosts_is_told_behind_our_last_words() {
+    let shut = Duration::from_millis(300);
+    for hops in 1..=3 {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (server, driver) = ServerConnection::start(null_server().build().unwrap(), theirs);
+        tokio::spawn(driver.run());
+        lead(server);
+        let switch = Switch::default();
+        let any = || builder().host_keys(HostKeys::DangerousAcceptAny);
+        let mut jumps = vec![any().connect_over("jump", 22, Gated(ours, switch.clone())).await.unwrap()];
+        loop {
+            let last = &jumps[jumps.len() - 1];
+            last.auth_password("me", "x").await.unwrap();
+            if jumps.len() == hops {
+                break;
+            }
+            let channel = last.open_direct_tcpip("further", 22).await.unwrap();
+            jumps.push(any().connect_over("further", 22, channel).await.unwrap());
+        }
+        let channel = jumps[hops - 1].open_direct_tcpip("last", 22).await.unwrap();
+        let rejects = HostKeys::ask(async move |_| {
+            switch.set(Writes::Stall);
+            tokio::spawn(async move {
+                sleep(shut).await;
+                switch.set(Writes::Pass);
+            });
+            false
+        });
+        let began = Instant::now();
+        let result = within(builder().host_keys(rejects).connect_over("last", 22, channel)).await;
+        assert!(matches!(result, Err(Error::HostKeyRefused)), "{result:?}");
+        assert_eq!(began.elapsed(), shut, "{hops} hops");
     }
 }
 
