@@ -97,7 +97,7 @@ pub(crate) struct State<R: AdapterRole> {
     busy: bool,
     writer: Writer,
     spare: BytesMut,
-    /// How many bytes the transport took.
+    /// How many bytes the transport took, and handed on.
     sent: u64,
     /// When the writer thread wakes by itself, at the latest. It is to be woken for an earlier deadline.
     alarm: Option<Instant>,
@@ -566,7 +566,7 @@ impl<R: AdapterRole> Shared<R> {
     pub(crate) fn say_all<'a>(&'a self, mut guard: Guard<'a, R>, limit: Option<StdInstant>) -> Guard<'a, R> {
         self.poke(&mut guard);
         let deadline = after(guard.time_to_end()).into_iter().chain(limit).min();
-        while !guard.is_written_out() && guard.broken.is_none() {
+        while !guard.is_written_out() && guard.broken.is_none() && !self.is_finished() {
             guard = match self.wait(guard, &self.changed, deadline) {
                 Ok(guard) => guard,
                 Err((guard, _)) => return guard,

@@ -62,7 +62,7 @@ fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&Context<'_>) -> Poll
 /// same channel, which closes when the last one is dropped: what was written leaves first.
 ///
 /// Reads and writes are cancel-safe: what was not reported as read or written was not. That goes for each single
-/// one, not for calls made of several, such as `read_exact` and `write_all`. `flush` waits until the transport took
+/// one, not for calls made of several, such as `read_exact` and `write_all`. `flush` waits until the transport took and flushed
 /// what was written, asked and said before, by whatever handle on the channel; `shutdown` says that no more input
 /// follows, and flushes. Both are cancel-safe: they can be called again, and the end of the input is said at the first
 /// poll. Requests that wait for the end of a key exchange, or for room, are waited for first. A call cannot be told from
@@ -82,7 +82,7 @@ pub struct ChannelOf<R: AdapterRole> {
 /// What a flush waits for.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
-    /// So many bytes the transport must have taken,
+    /// So many bytes the transport must have taken and flushed,
     sent: u64,
     /// which cover what had been said on the channel so often. Behind that there may be a later call, and it is not
     /// known if there is.
@@ -488,7 +488,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         }
     }
 
-    /// Waits until the transport took what was there at the first call, and what was said on the channel since.
+    /// Waits until the transport took and flushed what was there at the first call, and what was said on the channel since.
     fn poll_flush_output(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         // Dropped behind the guard, as it is declared before it.
         let _stale;

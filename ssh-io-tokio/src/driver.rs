@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use ssh_proto::adapter::{AdapterRole, MAX_WRITE, drain_bytes};
 use ssh_proto::{Client, CloseReason, InputPool};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::task::{consume_budget, spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio::{join, select};
@@ -139,10 +139,9 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                 self.pool.buffer().clear();
             }
             let room = if wants_input || drains { self.pool.reserve() } else { 0 };
-            // What others write meanwhile, without a pause, is not waited for.
-            let now = if flushes && self.unflushed { &[] } else { &self.output[..] };
+            let flushes = flushes && self.unflushed;
             select! {
-                result = send(&mut self.writer, now), if self.unflushed || !self.output.is_empty() => {
+                result = send(&mut self.writer, &self.output, flushes), if self.unflushed || !self.output.is_empty() => {
                     match result {
                         Ok(Some(n @ 1..)) => {
                             self.moved();
@@ -291,10 +290,25 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
     }
 }
 
-/// Writes once, or flushes when there is nothing left to write (`None`). Cancel-safe, as either is.
-async fn send(writer: &mut (impl AsyncWrite + Unpin), output: &[u8]) -> io::Result<Option<usize>> {
+/// Writes once, or flushes (`None`) when there is nothing left to write. Where somebody waits for it, it flushes before:
+/// what others write, without a pause, is not waited for, and what does not flush holds nobody up. Cancel-safe, as
+/// either is.
+async fn send(
+    writer: &mut (impl AsyncWrite + Unpin),
+    output: &[u8],
+    flushes: bool,
+) -> io::Result<Option<usize>> {
     let (now, _) = output.split_at(output.len().min(MAX_WRITE));
-    if now.is_empty() { writer.flush().await.map(|()| None) } else { writer.write(now).await.map(Some) }
+    poll_fn(|cx| {
+        if flushes || now.is_empty() {
+            let flushed = Pin::new(&mut *writer).poll_flush(cx);
+            if flushed.is_ready() || now.is_empty() {
+                return flushed.map_ok(|()| None);
+            }
+        }
+        Pin::new(&mut *writer).poll_write(cx, now).map_ok(Some)
+    })
+    .await
 }
 
 /// What is to be drained behind that read; nothing more behind the end.

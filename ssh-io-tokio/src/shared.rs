@@ -54,7 +54,7 @@ pub(crate) struct State<R: AdapterRole> {
     /// The transport failed: nothing can be sent any more, and what the machine will say is only `Eof`.
     io_error: Option<(io::ErrorKind, String)>,
     pub(crate) waiters: Waiters,
-    /// Who waits for the transport to take bytes.
+    /// Who waits for the transport to take bytes, and to hand them on.
     pub(crate) flushers: Waiters,
 }
 
@@ -182,7 +182,9 @@ impl<R: AdapterRole> State<R> {
 
     /// How many bytes the transport handed on, and will have handed on when all that is there now has left.
     pub(crate) fn progress(&self) -> (u64, u64) {
-        (self.flushed, self.sent + self.conn.unsent() as u64)
+        // The peer may say goodbye upon what it was sent before the driver sees that it was handed on.
+        let ended = self.closed.is_some() && self.io_error.is_none();
+        (if ended { self.sent } else { self.flushed }, self.sent + self.conn.unsent() as u64)
     }
 
     /// A handle had something to say on a channel. A flush that was given up before does not cover it.

@@ -165,6 +165,24 @@ async fn what_the_peer_said_last_is_read_behind_a_failed_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flush_that_takes_its_time_holds_up_nobody_who_writes() {
+    let Rig { client, switch, .. } = logged_in(doorman).await;
+    let mut flushes = client.open_session().await.unwrap();
+    let mut writes = client.open_session().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    switch.set(Writes::Keep);
+    flushes.write_all(b"a").await.unwrap();
+    assert!(poll_once(pin!(flushes.flush())).await.is_none());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(poll_once(pin!(flushes.flush())).await.is_none(), "taken, and not flushed");
+    writes.write_all(b"b").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(client.memory_usage().output, 0);
+    switch.set(Writes::Pass);
+    at_once(flushes.flush()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_of_what_never_left_fails() {
     let Rig { client, switch, .. } = logged_in(doorman).await;
     let mut channel = client.open_session().await.unwrap();

@@ -84,8 +84,8 @@ impl<R: AdapterRole> Shared<R> {
             let (mut unflushed, mut refused) = (0, 0);
             while !out.is_empty() {
                 drop(guard);
-                let (now, later) = out.split_at(out.len().min(MAX_WRITE));
-                let result = write_some(&mut *writer, now, later.is_empty(), &mut unflushed);
+                let (now, _) = out.split_at(out.len().min(MAX_WRITE));
+                let result = write_some(&mut *writer, now, &mut unflushed);
                 refused = if result.as_ref().is_err_and(is_timeout) { refused + 1 } else { 0 };
                 if refused > HASTY_TRIES {
                     refused = HASTY_TRIES;
@@ -346,22 +346,16 @@ fn append(pool: &mut InputPool, mut bytes: &[u8]) {
     }
 }
 
-/// Writes once, something, and hands it on if it is all there is: how much. What was written and could not be handed
-/// on yet is not written again.
-fn write_some(
-    writer: &mut (impl Write + ?Sized),
-    bytes: &[u8],
-    all: bool,
-    unflushed: &mut usize,
-) -> io::Result<usize> {
+/// Writes once, something, and hands it on: how much. What was written and could not be handed on yet is not
+/// written again.
+fn write_some(writer: &mut (impl Write + ?Sized), bytes: &[u8], unflushed: &mut usize) -> io::Result<usize> {
     let result = match *unflushed {
         0 => writer.write(bytes),
         n => Ok(n),
     };
     let result = result.and_then(|n| {
         *unflushed = n;
-        // A flush may take as long as a transport beneath, which is better at work.
-        if all && n == bytes.len() { writer.flush() } else { Ok(()) }
+        writer.flush()
     });
     match result {
         Ok(()) if *unflushed == 0 => Err(io::ErrorKind::WriteZero.into()),
