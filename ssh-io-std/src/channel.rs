@@ -54,9 +54,9 @@ impl<R: AdapterRole> Drop for ChannelCore<R> {
 /// It reads the data stream and writes data; a read gives 0 at the stream's end, also when the peer closed
 /// the channel without saying so first. [`stderr`](Self::stderr) reads, or at a server writes, the other one. It may
 /// be used from many threads at once; clones are handles on the same channel, which closes when the last one
-/// is dropped. `flush` waits until the transport took and flushed what was written, asked and said before, by whatever handle on the
-/// channel, and at most the write timeout. Requests that wait for the end of a key exchange, or for room, are waited for
-/// first: what other handles go on asking meanwhile, without a pause, holds up a flush for as long.
+/// is dropped. `flush` waits until the transport took and flushed what was written, asked and said before, by whatever
+/// handle on the channel, and at most the write timeout. Requests that wait for the end of a key exchange, or for room,
+/// are waited for first: what other handles go on asking meanwhile, without a pause, holds up a flush for as long.
 pub struct ChannelOf<R: AdapterRole> {
     pub(crate) core: Arc<ChannelCore<R>>,
 }
