@@ -93,13 +93,16 @@ impl<R: Peer> Solo<R> {
             self.look(polls);
             self.end.turn(NOW);
         }
-        let known = self.known();
+        let mut known = self.known();
+        let opened = self.channels.len();
         let burst = if self.end.authenticated { 4 } else { 0 };
         for at in self.next_op..self.ops.len().min(self.next_op + burst) {
             perform(&mut self.end, &self.ops[at], &mut self.channels);
             self.look(polls);
         }
         self.next_op += burst;
+        // One may be opened and released in one flight.
+        known.extend(&self.channels[opened..]);
         self.end.turn(NOW);
         let released: Vec<_> = known.difference(&self.known()).map(|id| format!("{id:?}")).collect();
         let output = self.end.conn.output().to_vec();
