@@ -56,7 +56,8 @@ impl<R: AdapterRole> Drop for ChannelCore<R> {
 /// be used from many threads at once; clones are handles on the same channel, which closes when the last one
 /// is dropped. `flush` waits until the transport took and flushed what was written, asked and said before, by whatever
 /// handle on the channel, and at most the write timeout. Requests that wait for the end of a key exchange, or for room,
-/// are waited for first: what other handles go on asking meanwhile, without a pause, holds up a flush for as long.
+/// are waited for first: what other handles go on asking meanwhile, without a pause, holds up a flush for as long. One
+/// that is first called behind the end of the connection fails: what has left by then is not known.
 pub struct ChannelOf<R: AdapterRole> {
     pub(crate) core: Arc<ChannelCore<R>>,
 }
@@ -229,23 +230,21 @@ impl<R: AdapterRole> ChannelOf<R> {
         let core = &*self.core;
         let _watch = core.shared.watch();
         let mut guard = core.shared.lock();
+        // Known before this thread writes: the peer may say goodbye upon that.
+        let mut mark = guard.progress(core.id).1;
         match deadline {
             None => guard = core.shared.flush(guard),
             // Writing could block for longer than this call may.
             Some(_) => core.shared.poke(&mut guard),
         }
-        let mut mark = None;
         loop {
-            let fresh = mark.is_none();
             let (sent, all) = guard.progress(core.id);
             mark = mark.or(all);
-            let reached = mark.is_some_and(|mark| sent >= mark);
-            // What was to leave may be thrown away by now, so that nothing seems left to send.
-            if guard.is_mute() && (fresh || !reached) {
-                return Err(guard.gone());
-            }
-            if reached {
+            if mark.is_some_and(|mark| sent >= mark) {
                 return Ok(());
+            }
+            if guard.is_mute() && !(mark.is_some() && guard.may_be_leaving()) {
+                return Err(guard.gone());
             }
             if guard.is_cut(core.id) {
                 return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());

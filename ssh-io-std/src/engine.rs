@@ -295,13 +295,14 @@ impl<R: AdapterRole> State<R> {
     }
 
     /// How many bytes the transport took, and how many it will have taken when all has left that was said on the
-    /// channel; none while a key exchange holds back some of that.
+    /// channel; none while a key exchange holds back some of that, and none where it is asked for the first time when
+    /// what was to leave may have been thrown away.
     pub(crate) fn progress(&mut self, id: ChannelId) -> (u64, Option<u64>) {
         let covers = |news: &ChannelNews| news.mark.filter(|mark| mark.said == news.said);
         if let Some(mark) = self.channels.get(id).and_then(covers) {
             return (self.sent, Some(mark.sent));
         }
-        if self.channel(id).is_some_and(|channel| !channel.is_drained()) {
+        if self.is_mute() || self.channel(id).is_some_and(|channel| !channel.is_drained()) {
             return (self.sent, None);
         }
         let sent = self.sent.saturating_add(self.conn.unsent() as u64);
@@ -309,6 +310,13 @@ impl<R: AdapterRole> State<R> {
             news.mark = Some(Mark { sent, said: news.said });
         }
         (self.sent, Some(sent))
+    }
+
+    /// Whether what the peer said goodbye upon may be with a thread that is not back from its write yet to count it.
+    pub(crate) fn may_be_leaving(&self) -> bool {
+        let by_peer = matches!(self.closed, Some(CloseReason::PeerDisconnected { .. } | CloseReason::Eof));
+        let failed = self.broken.is_some() || self.io_error.is_some() || self.unblocked;
+        by_peer && !failed && matches!(self.writer, Writer::Away)
     }
 
     /// Whether the writer thread has something to do that it does not know of while it waits.
@@ -611,6 +619,7 @@ impl<R: AdapterRole> Shared<R> {
             let mut guard = self.lock();
             guard.unblocked = true;
             self.wanted.notify();
+            self.taken.notify();
         }
     }
 

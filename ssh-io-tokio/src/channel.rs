@@ -67,7 +67,8 @@ fn poll_in_turn<T>(cx: &mut Context<'_>, poll: impl FnOnce(&Context<'_>) -> Poll
 /// follows, and flushes. Both are cancel-safe: they can be called again, and the end of the input is said at the first
 /// poll. Requests that wait for the end of a key exchange, or for room, are waited for first. A call cannot be told from
 /// one that was given up and called again: what other handles go on writing and asking meanwhile, without a pause, holds
-/// up a flush for as long.
+/// up a flush for as long. One that is first called behind the end of the connection fails: what has left by then is
+/// not known.
 ///
 /// Several tasks may wait on handles of their own. Each has its place, and a byte goes to whoever reads first.
 pub struct ChannelOf<R: AdapterRole> {

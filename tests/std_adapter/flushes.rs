@@ -1,10 +1,10 @@
 //! A flush of a channel waits for the transport under it, and so do last words that leave over a channel.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -82,6 +82,113 @@ fn a_flush_ends_with_its_connection_and_with_the_transport_its_channel_is() {
     let flushed = thread::spawn(move || writer.flush().unwrap_err().kind());
     unblock(Shutdown::Both);
     assert_eq!(comes_back("the flush", move || flushed.join().unwrap()), ErrorKind::BrokenPipe);
+}
+
+/// Hands on what it is given, and comes back later while it is told to.
+struct Late<W>(W, Arc<(Mutex<Pace>, Condvar)>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Normal,
+    /// The next write is late,
+    Late,
+    /// and is so now.
+    Away,
+}
+
+impl<W: Write> Write for Late<W> {
+    fn write(&mut self, src: &[u8]) -> io::Result<usize> {
+        let n = self.0.write(src)?;
+        let (pace, changed) = &*self.1;
+        let mut pace = pace.lock().unwrap();
+        if *pace == Pace::Late {
+            *pace = Pace::Away;
+            changed.notify_all();
+            drop(changed.wait_while(pace, |pace| *pace == Pace::Away).unwrap());
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn a_flush_of_what_the_peer_said_goodbye_upon_waits_for_the_thread_that_wrote_it() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Split { reader, writer, unblock } = ours.split().unwrap();
+    let late = Arc::new((Mutex::new(Pace::Normal), Condvar::new()));
+    let split = Split { reader, writer: Late(writer, Arc::clone(&late)), unblock };
+    let (client, server, _) = logged_in_over(configs(|_| {}), split, theirs);
+    let session = client.open_session().unwrap();
+    session.exec("wait").unwrap();
+    session.set_write_timeout(Some(Duration::from_millis(20)));
+    let (pace, changed) = &*late;
+    *pace.lock().unwrap() = Pace::Late;
+    (&session).write_all(b"the last that was missing").unwrap();
+    let waited = changed.wait_timeout_while(pace.lock().unwrap(), PATIENCE, |pace| *pace != Pace::Away);
+    assert!(!waited.unwrap().1.timed_out(), "nobody writes");
+    assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut);
+    server.close();
+    let mut reads = session.clone();
+    assert!(comes_back("the goodbye", move || reads.read(&mut [0])).is_err());
+    assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut, "it may have left");
+    *pace.lock().unwrap() = Pace::Normal;
+    changed.notify_all();
+    session.set_write_timeout(Some(PATIENCE));
+    comes_back("the flush", move || (&session).flush()).unwrap();
+}
+
+/// Takes so many writes, and counts what of them was not flushed yet, and those it refused.
+struct Sparing<W>(W, Arc<[AtomicUsize; 3]>);
+
+impl<W: Write> Write for Sparing<W> {
+    fn write(&mut self, src: &[u8]) -> io::Result<usize> {
+        let [permits, unflushed, refused] = &*self.1;
+        if permits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+            refused.fetch_add(1, Ordering::SeqCst);
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let n = self.0.write(src)?;
+        unflushed.fetch_add(n, Ordering::SeqCst);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.1[1].store(0, Ordering::SeqCst);
+        self.0.flush()
+    }
+}
+
+#[test]
+fn a_flush_does_not_wait_for_what_others_wrote_behind() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Split { reader, writer, unblock } = ours.split().unwrap();
+    let counts = Arc::new([usize::MAX, 0, 0].map(AtomicUsize::new));
+    let split = Split { reader, writer: Sparing(writer, Arc::clone(&counts)), unblock };
+    let (client, _server, _) = logged_in_over(configs(|_| {}), split, theirs);
+    let [session, other] = [(); 2].map(|()| client.open_session().unwrap());
+    let [permits, unflushed, refused] = &*counts;
+    permits.store(0, Ordering::SeqCst);
+    for session in [&session, &other] {
+        session.set_write_timeout(Some(Duration::from_millis(20)));
+    }
+    // Once the writer thread has this in hand, all that follows goes in one output.
+    (&session).write_all(b"first").unwrap();
+    while refused.load(Ordering::SeqCst) == 0 {
+        thread::yield_now();
+    }
+    (&session).write_all(b"words").unwrap();
+    assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut);
+    (&other).write_all(&[7; 200_000]).unwrap();
+    session.set_write_timeout(Some(PATIENCE));
+    permits.store(2, Ordering::SeqCst);
+    let flushed = comes_back("the flush", move || (&session).flush());
+    flushed.unwrap();
+    assert_eq!(unflushed.load(Ordering::SeqCst), 0, "it was handed on");
+    assert!(permits.load(Ordering::SeqCst) == 0 && client.memory_usage().output > 100_000);
+    permits.store(usize::MAX, Ordering::SeqCst);
 }
 
 /// Refuses to take anything so often, and counts what it took then.

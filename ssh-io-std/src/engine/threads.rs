@@ -119,6 +119,7 @@ impl<R: AdapterRole> Shared<R> {
         guard.writer = Writer::Home(writer);
         if guard.closed.is_some() {
             self.changed.notify();
+            self.taken.notify();
         }
         guard
     }
