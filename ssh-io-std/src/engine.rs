@@ -584,16 +584,20 @@ impl<R: AdapterRole> Shared<R> {
     }
 
     /// Ends the connection, and makes sure that the transport ends too. Says how long that takes at most.
-    pub(crate) fn close(self: &Arc<Self>) -> Duration {
+    pub(crate) fn close(&self) -> Duration {
         let mut guard = self.lock();
         guard.end(self);
         self.wake_writer(&guard);
+        self.watch_end(guard)
+    }
+
+    /// Behind the close: while a write does not come back nobody keeps time, so that somebody is to. Says how long the
+    /// end takes at most.
+    fn watch_end(&self, mut guard: Guard<'_, R>) -> Duration {
         let limit = guard.time_to_end();
-        // While a write does not come back, nobody keeps time.
         let watch = matches!(guard.writer, Writer::Away) && !mem::replace(&mut guard.watched, true);
         drop(guard);
-        if watch {
-            let shared = Arc::clone(self);
+        if watch && let Some(shared) = self.this.upgrade() {
             let _ = thread::Builder::new().name("ssh-end".into()).spawn(move || shared.end_within(limit));
         }
         limit

@@ -505,12 +505,12 @@ impl<R: AdapterRole> ChannelOf<R> {
             _stale = state.flushers.add(&self.waiter, cx);
             return Poll::Pending;
         }
-        let (sent, unsent) = state.progress();
+        let (flushed, unsent) = state.progress();
         // What was to leave may be thrown away by now, so that nothing seems left to send.
         let fresh = self.mark.is_none();
-        let reached = sent >= self.mark.get_or_insert(Mark { sent: unsent, said }).sent;
-        let mute = state.is_mute();
-        if mute && (fresh || !reached) {
+        let mark = self.mark.get_or_insert(Mark { sent: unsent, said }).sent;
+        let reached = flushed >= mark;
+        if state.is_mute() && (fresh || !(reached || state.may_be_leaving(mark))) {
             self.mark = None;
             return Poll::Ready(Err(state.gone().into()));
         }
@@ -519,6 +519,10 @@ impl<R: AdapterRole> ChannelOf<R> {
             return Poll::Ready(Ok(()));
         }
         _stale = state.flushers.add(&self.waiter, cx);
+        if state.await_flush(mark) {
+            drop(state);
+            self.core.shared.work.notify_one();
+        }
         Poll::Pending
     }
 

@@ -37,7 +37,7 @@ pub(crate) type Work = Box<dyn FnOnce() + Send>;
 struct Turn {
     deadline: Option<Instant>,
     wants_input: bool,
-    /// Somebody waits for what was written to be flushed.
+    /// Somebody waits for nothing but that what was written is flushed.
     flushes: bool,
     /// Only the last words are still to leave.
     closed: bool,
@@ -192,17 +192,15 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                     (retried(writer, AsyncWrite::poll_flush), throw_away(reader, pool, drain));
                 tokio::pin!(flushed);
                 select! {
-                    () = &mut flushed => {}
+                    result = &mut flushed => result,
                     () = drained => flushed.await,
                 }
             };
-            let _ = timeout(linger.max(DRAIN_TIME), flushed).await;
+            if let Ok(Ok(())) = timeout(linger.max(DRAIN_TIME), flushed).await {
+                shared.lock().flushed(&mut self.woken);
+            }
         }
-        {
-            let mut state = shared.lock();
-            state.said_all = true;
-            state.waiters.wake(&mut self.woken);
-        }
+        shared.lock().said_all(&mut self.woken);
         self.woken.wake();
         // Closing a socket with unread input would reset it, and destroy our last words.
         let over =
@@ -244,7 +242,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         let due = state.conn.poll_timeout().and_then(|at| state.clock.at(at));
         let deadline = [due, self.read_until, self.tidy].into_iter().flatten().min();
         let (wants_input, closed) = (state.conn.wants_input(), state.closed.is_some());
-        let flushes = !state.flushers.is_empty();
+        let flushes = state.wants_flush();
         drop(state);
         // Also what becomes of it where there is no thread for it: dropped, it locks the state.
         drop(work.map(spawn_blocking));
@@ -290,8 +288,8 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
     }
 }
 
-/// Writes once, or flushes (`None`) when there is nothing left to write. Where somebody waits for it, it flushes before:
-/// what others write, without a pause, is not waited for, and what does not flush holds nobody up. Cancel-safe, as
+/// Writes once, or flushes (`None`) when there is nothing left to write. Where somebody waits for nothing else, it flushes
+/// before: what others write, without a pause, is not waited for, and what does not flush holds nobody up. Cancel-safe, as
 /// either is.
 async fn send(
     writer: &mut (impl AsyncWrite + Unpin),
@@ -337,17 +335,18 @@ async fn throw_away(reader: &mut (impl AsyncRead + Unpin), pool: &mut InputPool,
     }
 }
 
-/// Does that as often as it is interrupted, whatever comes of it then.
+/// Does that as often as it is interrupted.
 async fn retried<W>(
     writer: &mut W,
     mut poll: impl FnMut(Pin<&mut W>, &mut Context<'_>) -> Poll<io::Result<()>>,
-) where
+) -> io::Result<()>
+where
     W: AsyncWrite + Unpin,
 {
     loop {
         let result = poll_fn(|cx| poll(Pin::new(writer), cx)).await;
-        if !result.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
-            return;
+        if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            return result;
         }
         consume_budget().await;
     }
@@ -368,8 +367,7 @@ impl<R: AdapterRole> Drop for EndOnDrop<R> {
         if panicking() {
             state.collapse(&mut woken);
         }
-        state.finished = true;
-        state.waiters.wake(&mut woken);
+        state.finish(&mut woken);
         if !state.collapsed {
             // Nobody takes it any more, and a handle may be kept for long.
             let unsent = state.conn.unsent();

@@ -42,7 +42,7 @@ pub(crate) struct State<R: AdapterRole> {
     pub(crate) closed: Option<CloseReason>,
     pub(crate) authenticated: bool,
     /// The last words have left, or had their time.
-    pub(crate) said_all: bool,
+    said_all: bool,
     /// The driver is gone: nothing happens any more.
     pub(crate) finished: bool,
     /// Somebody's code panicked in the middle of the machine, which is not called any more.
@@ -51,6 +51,8 @@ pub(crate) struct State<R: AdapterRole> {
     /// connection, or hold back what it took.
     sent: u64,
     flushed: u64,
+    /// When the transport has taken so many, there is a flush that waits for nothing else but that it hands them on.
+    flush_at: u64,
     /// The transport failed: nothing can be sent any more, and what the machine will say is only `Eof`.
     io_error: Option<(io::ErrorKind, String)>,
     pub(crate) waiters: Waiters,
@@ -73,6 +75,7 @@ impl<R: AdapterRole> State<R> {
             collapsed: false,
             sent: 0,
             flushed: 0,
+            flush_at: u64::MAX,
             io_error: None,
             waiters: Waiters::default(),
             flushers: Waiters::default(),
@@ -126,6 +129,20 @@ impl<R: AdapterRole> State<R> {
         self.waiters.wake(woken);
     }
 
+    /// The last words have left, or had their time.
+    pub(crate) fn said_all(&mut self, woken: &mut Wakers) {
+        self.said_all = true;
+        self.flushers.wake(woken);
+        self.waiters.wake(woken);
+    }
+
+    /// Nobody drives the connection any more.
+    pub(crate) fn finish(&mut self, woken: &mut Wakers) {
+        self.finished = true;
+        self.flushers.wake(woken);
+        self.waiters.wake(woken);
+    }
+
     /// Ends the connection for all who wait, without the machine: a panic may have left it anyhow, and a second
     /// panic on the way out of a first one would end the process.
     pub(crate) fn collapse(&mut self, woken: &mut Wakers) {
@@ -175,6 +192,7 @@ impl<R: AdapterRole> State<R> {
     /// The transport handed on all that it took.
     pub(crate) fn flushed(&mut self, woken: &mut Wakers) {
         self.flushed = self.sent;
+        self.flush_at = u64::MAX;
         if !self.flushers.is_empty() {
             self.flushers.wake(woken);
         }
@@ -182,9 +200,25 @@ impl<R: AdapterRole> State<R> {
 
     /// How many bytes the transport handed on, and will have handed on when all that is there now has left.
     pub(crate) fn progress(&self) -> (u64, u64) {
-        // The peer may say goodbye upon what it was sent before the driver sees that it was handed on.
-        let ended = self.closed.is_some() && self.io_error.is_none();
-        (if ended { self.sent } else { self.flushed }, self.sent + self.conn.unsent() as u64)
+        (self.flushed, self.sent + self.conn.unsent() as u64)
+    }
+
+    /// Somebody waits until so many bytes are handed on. Says whether the transport has them, so that a flush is due.
+    pub(crate) fn await_flush(&mut self, mark: u64) -> bool {
+        self.flush_at = self.flush_at.min(mark);
+        mark <= self.sent
+    }
+
+    /// Whether a flush of the transport would end somebody's wait.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.flush_at <= self.sent
+    }
+
+    /// Whether so many bytes, which the peer may have said goodbye upon, are still being handed on, or not yet counted.
+    pub(crate) fn may_be_leaving(&self, mark: u64) -> bool {
+        let by_peer = matches!(self.closed, Some(CloseReason::PeerDisconnected { .. } | CloseReason::Eof));
+        let ended = self.said_all || self.finished || self.collapsed || self.io_error.is_some();
+        by_peer && !ended && mark <= self.sent
     }
 
     /// A handle had something to say on a channel. A flush that was given up before does not cover it.

@@ -114,30 +114,87 @@ impl<W: Write> Write for Late<W> {
     }
 }
 
+/// A session whose words the peer has, and whose write is not back yet, and may not come back at all. The server never
+/// ends its transport by itself.
+struct Lagging {
+    session: Channel,
+    late: Arc<(Mutex<Pace>, Condvar)>,
+    server: ServerConnection,
+    theirs: UnixStream,
+    _client: Client,
+}
+
+impl Lagging {
+    fn new(linger: Duration) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let Split { reader, writer, unblock } = ours.split().unwrap();
+        let late = Arc::new((Mutex::new(Pace::Normal), Condvar::new()));
+        let ours = Split { reader, writer: Late(writer, Arc::clone(&late)), unblock };
+        let kept = Split { unblock: Box::new(|_| {}), ..theirs.try_clone().unwrap().split().unwrap() };
+        let (client, server, _) = logged_in_over(configs(|limits| limits.linger = linger), ours, kept);
+        let session = client.open_session().unwrap();
+        session.exec("wait").unwrap();
+        session.set_write_timeout(Some(Duration::from_millis(20)));
+        let (pace, changed) = &*late;
+        *pace.lock().unwrap() = Pace::Late;
+        (&session).write_all(b"the last that was missing").unwrap();
+        let waited = changed.wait_timeout_while(pace.lock().unwrap(), PATIENCE, |pace| *pace != Pace::Away);
+        assert!(!waited.unwrap().1.timed_out(), "nobody writes");
+        assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut);
+        Self { session, late, server, theirs, _client: client }
+    }
+
+    fn write_comes_back(&self) {
+        *self.late.0.lock().unwrap() = Pace::Normal;
+        self.late.1.notify_all();
+    }
+}
+
 #[test]
 fn a_flush_of_what_the_peer_said_goodbye_upon_waits_for_the_thread_that_wrote_it() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let Split { reader, writer, unblock } = ours.split().unwrap();
-    let late = Arc::new((Mutex::new(Pace::Normal), Condvar::new()));
-    let split = Split { reader, writer: Late(writer, Arc::clone(&late)), unblock };
-    let (client, server, _) = logged_in_over(configs(|_| {}), split, theirs);
+    for says_why in [true, false] {
+        let lagging = Lagging::new(PATIENCE);
+        match says_why {
+            true => lagging.server.close(),
+            false => lagging.theirs.shutdown(Shutdown::Write).unwrap(),
+        }
+        let session = lagging.session.clone();
+        let mut reads = session.clone();
+        let end = comes_back("the goodbye", move || reads.read(&mut [0])).unwrap_err();
+        assert_eq!(end.to_string().contains("disconnected"), says_why, "{end}");
+        assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut, "it may have left");
+        lagging.write_comes_back();
+        session.set_write_timeout(Some(PATIENCE));
+        comes_back("the flush", move || (&session).flush()).unwrap();
+    }
+}
+
+#[test]
+fn a_flush_ends_with_the_linger_behind_a_goodbye_though_a_write_does_not_come_back() {
+    let lagging = Lagging::new(Duration::from_millis(50));
+    let session = lagging.session.clone();
+    session.set_write_timeout(None);
+    let flushed = thread::spawn(move || (&session).flush());
+    lagging.server.close();
+    assert!(comes_back("the flush", move || flushed.join().unwrap()).is_err());
+    lagging.write_comes_back();
+}
+
+#[test]
+fn a_flush_ends_with_the_linger_behind_a_goodbye_though_the_transport_takes_nothing() {
+    let (ours, theirs) = pair();
+    let short = configs(|limits| limits.linger = Duration::from_millis(50));
+    let (client, server, _) = logged_in_over(short, ours.split(), theirs.split());
     let session = client.open_session().unwrap();
     session.exec("wait").unwrap();
+    ours.outgoing.hold(Hold::Refuse);
     session.set_write_timeout(Some(Duration::from_millis(20)));
-    let (pace, changed) = &*late;
-    *pace.lock().unwrap() = Pace::Late;
-    (&session).write_all(b"the last that was missing").unwrap();
-    let waited = changed.wait_timeout_while(pace.lock().unwrap(), PATIENCE, |pace| *pace != Pace::Away);
-    assert!(!waited.unwrap().1.timed_out(), "nobody writes");
+    (&session).write_all(b"what is to leave").unwrap();
     assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut);
+    session.set_write_timeout(None);
+    let flushed = thread::spawn(move || (&session).flush());
     server.close();
-    let mut reads = session.clone();
-    assert!(comes_back("the goodbye", move || reads.read(&mut [0])).is_err());
-    assert_eq!((&session).flush().unwrap_err().kind(), ErrorKind::TimedOut, "it may have left");
-    *pace.lock().unwrap() = Pace::Normal;
-    changed.notify_all();
-    session.set_write_timeout(Some(PATIENCE));
-    comes_back("the flush", move || (&session).flush()).unwrap();
+    assert!(comes_back("the flush", move || flushed.join().unwrap()).is_err());
 }
 
 /// Takes so many writes, and counts what of them was not flushed yet, and those it refused.

@@ -15,8 +15,10 @@ pub(crate) enum Writes {
     /// Are taken, and never flushed.
     Keep,
     Stall,
-    /// The next one passes, and those behind it stall.
+    /// The next one passes, and behind it [`StallWrites`](Self::StallWrites).
     StallAfterOne,
+    /// Writes stall, and what passed before is flushed.
+    StallWrites,
     Fail,
 }
 
@@ -48,7 +50,7 @@ pub(crate) trait Manner: Unpin {
 
 /// Sets what becomes of writes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Switch(Arc<Mutex<(Writes, Option<Waker>)>>);
+pub(crate) struct Switch(Arc<Mutex<(Writes, Option<Waker>, usize)>>);
 
 impl Switch {
     pub(crate) fn set(&self, writes: Writes) {
@@ -57,18 +59,24 @@ impl Switch {
         state.1.take().into_iter().for_each(Waker::wake);
     }
 
+    /// How often a flush was looked at.
+    pub(crate) fn flushes(&self) -> usize {
+        self.0.lock().unwrap().2
+    }
+
     fn poll(&self, cx: &Context<'_>, flush: bool) -> Poll<io::Result<()>> {
         let mut state = self.0.lock().unwrap();
+        state.2 += usize::from(flush);
         match state.0 {
             Writes::Pass => Poll::Ready(Ok(())),
             Writes::Keep if !flush => Poll::Ready(Ok(())),
-            Writes::StallAfterOne if flush => Poll::Ready(Ok(())),
+            Writes::StallAfterOne | Writes::StallWrites if flush => Poll::Ready(Ok(())),
             Writes::StallAfterOne => {
-                state.0 = Writes::Stall;
+                state.0 = Writes::StallWrites;
                 Poll::Ready(Ok(()))
             }
             Writes::Fail => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Writes::Keep | Writes::Stall => {
+            Writes::Keep | Writes::Stall | Writes::StallWrites => {
                 state.1 = Some(cx.waker().clone());
                 Poll::Pending
             }

@@ -5,6 +5,7 @@ mod bursts;
 mod dropped;
 mod ended;
 mod ending;
+mod flushes;
 mod gate;
 mod host_keys;
 mod judged;

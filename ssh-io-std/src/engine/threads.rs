@@ -252,6 +252,9 @@ impl<R: AdapterRole> Shared<R> {
                     guard.process(self);
                     // Input moves deadlines too: a refusal of the machine's own leaves behind a delay.
                     self.wake_writer(&guard);
+                    if guard.closed.is_some() {
+                        self.watch_end(guard);
+                    }
                 }
                 end => break self.read_end(self.lock(), end.err()),
             }
