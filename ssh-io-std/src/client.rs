@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
 pub use ssh_proto::adapter::Output;
-use ssh_proto::adapter::{ClientKept, LoginStep, read_private_key};
+use ssh_proto::adapter::{ClientKept, LoginStep, read_private_key, sign};
 use ssh_proto::{
     AnswerError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Connection,
     Credential, KeyPair, MemoryUsage, Negotiated, PeerText, PublicKey, Secret, SessionId, SignRefused,
@@ -237,24 +237,21 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called on this thread, with nothing locked, and the [timeout](Self::set_timeout) begins anew
-    /// behind it. After [`Error::TimedOut`] the attempt goes on
+    /// A [quick](ssh_proto::Signer::is_quick) signer is called by the connection. Any other is on this thread, with nothing
+    /// locked, and the [timeout](Self::set_timeout) begins anew behind it. After [`Error::TimedOut`] the attempt goes on
     /// unseen; the next call waits for its end, and is told [`AuthError::Done`](ssh_proto::AuthError) if that
     /// was a success.
     ///
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
     /// [`Error::Closed`], [`Error::Io`], [`Error::TimedOut`].
-    pub fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
+    pub fn authenticate(&self, user: &str, mut with: Credential) -> Result<(), Error> {
         // A signer may ask an agent or a person: it is called from here.
-        let (with, signer) = match with {
-            Credential::PublicKey { key, probe } => {
-                let public = KeyPair::external(key.public);
-                (Credential::PublicKey { key: public, probe }, key.signer)
-            }
-            other => (other, None),
+        let signer = match &mut with {
+            Credential::PublicKey { key, .. } => key.take_slow_signer(),
+            _ => None,
         };
-        self.log_in(user, with, |what| signer.ok_or(SignRefused)?.sign(&what, &mut OsEntropy))
+        self.log_in(user, with, |what| sign(&*signer.ok_or(SignRefused)?, &what, &mut OsEntropy))
     }
 
     fn log_in(

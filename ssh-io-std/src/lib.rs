@@ -60,7 +60,7 @@
 //! | `serve` returns as soon as it accepts nobody any more, and clients go on | it returns when all are over, which it ends when its listener fails |
 //! | [`Server::shutdown`] waits for the transports; the last calls of handlers, and a `serve` whose listener cannot be reached, may take longer | it waits for `serve` and for who answers as well |
 //! | a [`HostKeyQuestion`] borrows | it is owned, so that it can be sent |
-//! | a user key's signer is called on the thread that logs in | on a thread for what blocks |
+//! | a user key's signer that is not quick is called on the thread that logs in | on a thread for what blocks |
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
-use ssh_proto::adapter::{Answering, HostSigners, ServerKept, Startup};
+use ssh_proto::adapter::{Answering, HostSigners, ServerKept, Startup, sign};
 use ssh_proto::{
     AnswerError, AuthIdentity, AuthRequest, ChannelConfig, ChannelId, ChannelRequest, ChannelRequestKind,
     CloseReason, Connection, ExitStatus, GlobalRequest, KeyProbe, MemoryUsage, Negotiated, OpenRequest,
@@ -138,8 +138,8 @@ impl fmt::Debug for ServerConnection {
 }
 
 impl ServerConnection {
-    /// Serves one client over any transport, on threads of its own. A host key's signer is called on one that
-    /// lives for this, with nothing locked.
+    /// Serves one client over any transport, on threads of its own. A host key's signer that is not
+    /// [quick](ssh_proto::Signer::is_quick) is called on one that lives for this, with nothing locked.
     ///
     /// # Errors
     /// [`Error::Io`] when the transport cannot be split or a thread not be started.
@@ -319,7 +319,7 @@ fn signing(signers: &HostSigners, place: Weak<Place>) -> Look<ServerRole> {
         let sign = move || {
             let _place = place;
             if let Some(Asked::Sign(question)) = Asked::new(event, &Back(shared)) {
-                let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
+                let signature = sign(&*signer, &question.to_sign(), &mut OsEntropy);
                 // It may be gone with the connection.
                 let _ = question.reply(signature);
             }

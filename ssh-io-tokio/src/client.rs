@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 
-use ssh_proto::adapter::{Error, LoginStep, Output, read_private_key};
+use ssh_proto::adapter::{Error, LoginStep, Output, read_private_key, sign};
 use ssh_proto::{
     AuthError, ChannelConfig, ChannelKind, Client as ClientRole, ClientConfig, CloseReason, Credential,
     KeyPair, MemoryUsage, Negotiated, OpenError, PeerText, PublicKey, Secret, SessionId, SignRefused,
@@ -108,7 +108,8 @@ impl Client {
 
     /// Tries to log in. How long the server may take is [`Limits::login_timeout`](ssh_proto::Limits).
     ///
-    /// A signer is called on a thread of the driver's runtime for what blocks, with nothing locked: it may wait for a token
+    /// A [quick](ssh_proto::Signer::is_quick) signer is called by the driver. Any other is on a thread of the driver's
+    /// runtime for what blocks, with nothing locked: it may wait for a token
     /// to be touched. The end of the runtime waits for it, unless that is by
     /// [`shutdown_background`](tokio::runtime::Runtime::shutdown_background). For signatures that are awaited there is
     /// [`auth_key_with`](Self::auth_key_with).
@@ -120,20 +121,17 @@ impl Client {
     /// # Errors
     /// [`Error::AuthFailed`], which also says if this was one step of several; [`Error::Auth`],
     /// [`Error::Closed`], [`Error::Io`].
-    pub async fn authenticate(&self, user: &str, with: Credential) -> Result<(), Error> {
-        let (with, signer) = match with {
-            Credential::PublicKey { key, probe } => {
-                let public = KeyPair::external(key.public);
-                (Credential::PublicKey { key: public, probe }, key.signer)
-            }
-            other => (other, None),
+    pub async fn authenticate(&self, user: &str, mut with: Credential) -> Result<(), Error> {
+        let signer = match &mut with {
+            Credential::PublicKey { key, .. } => key.take_slow_signer(),
+            _ => None,
         };
         let sign = async move |lent: Lent| {
             let Some(signer) = signer else { return Some((lent, Err(SignRefused))) };
             let runtime = lent.shared.runtime();
             let signing = blocking(runtime, move || {
                 let signature =
-                    lent.to_sign().map_or(Err(SignRefused), |what| signer.sign(&what, &mut OsEntropy));
+                    lent.to_sign().map_or(Err(SignRefused), |what| sign(&*signer, &what, &mut OsEntropy));
                 (lent, signature)
             });
             signing.await.ok()

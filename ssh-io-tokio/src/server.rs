@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ssh_proto::adapter::{Answering, Error, HostSigners, Startup, Startups};
+use ssh_proto::adapter::{Answering, Error, HostSigners, Startup, Startups, sign};
 use ssh_proto::{
     AnswerError, ChannelConfig, CloseReason, Connection, MemoryUsage, Negotiated, OpenRequest, PeerText,
     Server as ServerRole, ServerConfig, SessionId,
@@ -103,8 +103,8 @@ impl fmt::Debug for ServerConnection {
 impl ServerConnection {
     /// Begins with a client over any transport: gives the driver to spawn, for which the transport is to be `Send`.
     ///
-    /// A host key's signer is called on a thread of the runtime for what blocks, with nothing locked. The end of the runtime
-    /// waits for it, unless that is by [`shutdown_background`](tokio::runtime::Runtime::shutdown_background).
+    /// A host key's signer that is not [quick](ssh_proto::Signer::is_quick) is called on a thread of the runtime for what
+    /// blocks, with nothing locked. The end of the runtime waits for it, unless that is by [`shutdown_background`](tokio::runtime::Runtime::shutdown_background).
     pub fn start<T: AsyncRead + AsyncWrite>(
         config: Arc<ServerConfig>,
         transport: T,
@@ -338,7 +338,7 @@ fn signing(signers: HostSigners, place: Weak<FreeOnDrop>) -> Look<ServerRole> {
         let Some(Asked::Sign(question)) = Asked::new(event, &back) else { return None };
         Some(Box::new(move || {
             let _place = place;
-            let signature = signer.sign(&question.to_sign(), &mut OsEntropy);
+            let signature = sign(&*signer, &question.to_sign(), &mut OsEntropy);
             // It may be gone with the connection.
             let _ = question.reply(signature);
         }))

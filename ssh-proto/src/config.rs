@@ -471,12 +471,14 @@ impl ServerConfig {
         &self.host_keys
     }
 
-    /// This configuration with host keys that sign by ticket, so that whoever drives the connection calls their
-    /// signers, when and where it suits.
+    /// This configuration with host keys that sign by ticket unless their signer is
+    /// [quick](crate::Signer::is_quick), so that whoever drives the connection calls the others, when and where it suits.
     #[must_use]
-    pub fn without_signers(&self) -> Self {
+    pub fn without_slow_signers(&self) -> Self {
         let mut config = self.clone();
-        config.host_keys.iter_mut().for_each(|key| key.signer = None);
+        for key in &mut config.host_keys {
+            key.take_slow_signer();
+        }
         config
     }
 }

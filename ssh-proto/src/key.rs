@@ -111,16 +111,18 @@ impl core::error::Error for KeyError {}
 /// On the wire it is `string algorithm, string bytes` ([RFC 4253 §6.6]).
 ///
 /// [RFC 4253 §6.6]: https://www.rfc-editor.org/rfc/rfc4253#section-6.6
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Signature {
     algorithm: String,
     bytes: Vec<u8>,
+    /// Who made it needs no check.
+    pub(crate) sound: bool,
 }
 
 impl Signature {
     /// A signature by `algorithm`, such as `rsa-sha2-512`, over which `bytes` are the inner blob.
     pub fn new(algorithm: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
-        Self { algorithm: algorithm.into(), bytes: bytes.into() }
+        Self { algorithm: algorithm.into(), bytes: bytes.into(), sound: false }
     }
 
     /// The signature algorithm's name.
@@ -133,6 +135,14 @@ impl Signature {
         &self.bytes
     }
 }
+
+impl PartialEq for Signature {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.algorithm, &self.bytes) == (&other.algorithm, &other.bytes)
+    }
+}
+
+impl Eq for Signature {}
 
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -203,6 +213,26 @@ pub trait Signer {
     fn needs_check(&self) -> bool {
         true
     }
+
+    /// Whether it computes in this process and takes microseconds. The adapters have such a signer called by the
+    /// connection, and any other on a thread for it, with nothing locked: it may wait for a token or a person.
+    fn is_quick(&self) -> bool {
+        false
+    }
+}
+
+/// Has a signer sign. The connection verifies what comes of it only where [that is needed](Signer::needs_check), also
+/// when it comes by ticket.
+///
+/// # Errors
+/// As [`Signer::sign`].
+pub fn sign(
+    signer: &dyn Signer,
+    what: &ToSign<'_>,
+    entropy: &mut dyn Entropy,
+) -> Result<Signature, SignRefused> {
+    let sound = !signer.needs_check();
+    signer.sign(what, entropy).map(|signature| Signature { sound, ..signature })
 }
 
 /// A signer did not sign.
@@ -237,6 +267,11 @@ impl KeyPair {
     /// A public key whose signatures come by ticket.
     pub fn external(public: PublicKey) -> Self {
         Self { public, signer: None }
+    }
+
+    /// Takes out a signer that is not [quick](Signer::is_quick), so that the signature comes by ticket.
+    pub fn take_slow_signer(&mut self) -> Option<Arc<dyn Signer + Send + Sync>> {
+        self.signer.take_if(|signer| !signer.is_quick())
     }
 }
 

@@ -25,6 +25,7 @@ pub mod pair;
 pub mod puppet;
 pub mod record;
 pub mod scene;
+pub mod verifying;
 pub mod wire;
 
 pub use adapter::Adapter;

@@ -15,10 +15,13 @@ use ssh_proto::crypto::rustcrypto::Ed25519Signer;
 use ssh_proto::keys::HostKeyRejection;
 use ssh_proto::{
     AuthMethods, AuthProof, AuthRequest, AuthVerdict, CloseReason, DisconnectCode, Entropy, KeyPair,
-    KeyProbe, PeerMisbehaved, PublicKey, SignRefused, Signature, Signer, ToSign,
+    KeyProbe, PeerMisbehaved, PublicKey, ServerConfig, SignRefused, Signature, Signer, ToSign,
 };
+use ssh_tests::verifying;
 
-use crate::support::{Echo, PASSWORD, PATIENCE, comes_back, connect, server_config};
+use crate::support::{
+    Echo, PASSWORD, PATIENCE, client_config, comes_back, connect, connected, server_config,
+};
 
 #[test]
 fn two_threads_that_log_in_at_once_both_get_an_answer() {
@@ -34,7 +37,9 @@ fn two_threads_that_log_in_at_once_both_get_an_answer() {
 }
 
 /// Signs with zeros.
-struct Forger;
+struct Forger {
+    quick: bool,
+}
 
 impl Signer for Forger {
     fn sign(&self, what: &ToSign<'_>, _: &mut dyn Entropy) -> Result<Signature, SignRefused> {
@@ -44,17 +49,28 @@ impl Signer for Forger {
     fn needs_check(&self) -> bool {
         false
     }
+
+    fn is_quick(&self) -> bool {
+        self.quick
+    }
 }
 
 #[test]
 fn a_refusal_that_no_handler_makes_leaves_when_its_delay_is_over() {
-    let (client, _closed) = connect();
-    let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
-    let forged = KeyPair::new(key.public, Arc::new(Forger));
-    // Nothing but the delay's end brings the server's writer thread to send it: without that the login's own
-    // time limit ends the connection.
-    let refused = comes_back("the login", move || client.auth_key("me", forged));
-    assert!(matches!(refused, Err(Error::AuthFailed { .. })), "{refused:?}");
+    for quick in [true, false] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
+        let config = ServerConfig::builder(&verifying::PROVIDER).host_key(key.clone()).build().unwrap();
+        let handler = Echo { channels: Vec::new(), closed: channel().0 };
+        let _server = ServerConnection::start(config, theirs, handler).unwrap();
+        let client = connected(client_config(|_| {}), ours);
+        let forged = KeyPair::new(key.public, Arc::new(Forger { quick }));
+        // Nothing but the delay's end brings the server's writer thread to send it: without that the login's own
+        // time limit ends the connection.
+        let refused = comes_back("the login", move || client.auth_key("me", forged));
+        assert!(matches!(refused, Err(Error::AuthFailed { .. })), "{refused:?}");
+        assert_eq!(verifying::verifications(), 1, "the server refused");
+    }
 }
 
 /// A directory of this test's own, removed at the end.

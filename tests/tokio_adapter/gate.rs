@@ -15,10 +15,10 @@ pub(crate) enum Writes {
     /// Are taken, and never flushed.
     Keep,
     Stall,
-    /// The next one passes, and behind it [`StallWrites`](Self::StallWrites).
+    /// The next one passes, and behind it [`FlushAlone`](Self::FlushAlone).
     StallAfterOne,
-    /// Writes stall, and what passed before is flushed.
-    StallWrites,
+    /// What passed is flushed, and nothing more passes.
+    FlushAlone,
     Fail,
 }
 
@@ -70,13 +70,13 @@ impl Switch {
         match state.0 {
             Writes::Pass => Poll::Ready(Ok(())),
             Writes::Keep if !flush => Poll::Ready(Ok(())),
-            Writes::StallAfterOne | Writes::StallWrites if flush => Poll::Ready(Ok(())),
+            Writes::StallAfterOne | Writes::FlushAlone if flush => Poll::Ready(Ok(())),
             Writes::StallAfterOne => {
-                state.0 = Writes::StallWrites;
+                state.0 = Writes::FlushAlone;
                 Poll::Ready(Ok(()))
             }
             Writes::Fail => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            Writes::Keep | Writes::Stall | Writes::StallWrites => {
+            Writes::Keep | Writes::Stall | Writes::FlushAlone => {
                 state.1 = Some(cx.waker().clone());
                 Poll::Pending
             }

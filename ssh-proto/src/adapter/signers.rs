@@ -9,8 +9,8 @@ use crate::config::ServerConfig;
 use crate::event::ServerEvent;
 use crate::key::{KeyPair, Signer};
 
-/// A server's configuration, and apart from it the keys it signs with: a signer may take its time, and must not
-/// be called while the connection is locked, nor where it holds up others.
+/// A server's configuration, and apart from it the keys it signs with whose signers may take their time: those must
+/// not be called while the connection is locked, nor where it holds up others.
 #[derive(Clone)]
 pub struct HostSigners {
     external: Arc<ServerConfig>,
@@ -24,13 +24,14 @@ impl fmt::Debug for HostSigners {
 }
 
 impl HostSigners {
-    /// Takes the signers out of a configuration.
+    /// Takes the signers out of a configuration that are not quick.
     pub fn new(config: &ServerConfig) -> Self {
-        let keys = config.host_keys().iter().filter(|key| key.signer.is_some()).cloned();
-        Self { external: Arc::new(config.without_signers()), keys: keys.collect::<Vec<_>>().into() }
+        let slow = |key: &&KeyPair| key.signer.as_ref().is_some_and(|signer| !signer.is_quick());
+        let keys = config.host_keys().iter().filter(slow).cloned();
+        Self { external: Arc::new(config.without_slow_signers()), keys: keys.collect::<Vec<_>>().into() }
     }
 
-    /// The configuration, of host keys that sign by ticket.
+    /// The configuration, of host keys that sign at once or by ticket.
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.external
     }

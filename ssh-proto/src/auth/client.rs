@@ -18,7 +18,7 @@ use super::{AuthContext, Authenticated, CONNECTION, USERAUTH, acceptable_user};
 use crate::error::{AnswerError, AuthError, CloseReason, PeerMisbehaved};
 use crate::event::CoreEvent;
 use crate::kex::exchange::encode_signature;
-use crate::key::{KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
+use crate::key::{self, KeyPair, MAX_KEY_BLOB, SignPurpose, Signature, ToSign};
 use crate::msg::auth::{
     Method, UserauthBanner, UserauthFailure, UserauthPasswdChangereq, UserauthPkOk, UserauthRequest,
     UserauthSuccess, signed_data,
@@ -266,10 +266,9 @@ impl ClientAuth {
             Some(signer) => {
                 let purpose = SignPurpose::UserAuth { user };
                 let to_sign = ToSign { purpose, key: &key.public, algorithm, message: &message };
-                let signature = signer.sign(&to_sign, &mut cx.out.random).ok();
-                let check = signer.needs_check();
+                let signature = key::sign(&**signer, &to_sign, &mut cx.out.random).ok();
                 // Who gave it hears of it by the attempt's failure.
-                let _ = self.send_signed(cx, attempt, signature, check);
+                let _ = self.send_signed(cx, attempt, signature);
             }
             None => {
                 let (pending, ticket) = Pending::new(cx.identity);
@@ -290,7 +289,6 @@ impl ClientAuth {
         cx: &mut AuthContext<'_>,
         attempt: KeyAttempt,
         signature: Option<Signature>,
-        check: bool,
     ) -> Result<(), AnswerError> {
         let signature = signature.filter(|signature| signature.algorithm() == attempt.algorithm);
         let Some(signature) = signature else {
@@ -298,7 +296,7 @@ impl ClientAuth {
             return Ok(());
         };
         // A wrong RSA signature can give the key away.
-        if check && !verifies(cx, &attempt, &signature) {
+        if !signature.sound && !verifies(cx, &attempt, &signature) {
             self.failed(cx);
             return Err(AnswerError::Refused);
         }
@@ -320,7 +318,7 @@ impl ClientAuth {
             return None;
         }
         match mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Signing { attempt, .. } => Some(self.send_signed(cx, attempt, signature, true)),
+            Phase::Signing { attempt, .. } => Some(self.send_signed(cx, attempt, signature)),
             _ => None,
         }
     }

@@ -24,7 +24,7 @@ use crate::config::{AnyConfig, Common};
 use crate::crypto::{ClientExchange, Digest, KexError, OpenPacket};
 use crate::error::{CloseReason, PeerIncompatible, PeerMisbehaved};
 use crate::event::{CoreEvent, EventQueue};
-use crate::key::{PublicKey, Signature};
+use crate::key::{self, PublicKey, Signature};
 use crate::msg::Message;
 use crate::msg::gate::{KexStep, State};
 use crate::msg::kex::{EcdhInit, EcdhReply, KexInit, MAX_KEXINIT};
@@ -348,8 +348,8 @@ impl Kex {
         let reply = ServerReply { finished, share: server.share, key: pair.public, algorithm };
         match pair.signer {
             Some(signer) => {
-                let signature = signer.sign(&reply.to_sign(), &mut cx.out.random);
-                self.send_reply(cx, reply, signature.ok(), signer.needs_check())
+                let signature = key::sign(&*signer, &reply.to_sign(), &mut cx.out.random);
+                self.send_reply(cx, reply, signature.ok())
             }
             None => {
                 let (pending, ticket) = Pending::new(cx.identity);
@@ -377,7 +377,7 @@ impl Kex {
             return None;
         }
         match mem::replace(&mut self.phase, Phase::Failed) {
-            Phase::Signing { reply, .. } => Some(self.send_reply(cx, *reply, signature, true)),
+            Phase::Signing { reply, .. } => Some(self.send_reply(cx, *reply, signature)),
             _ => None,
         }
     }
@@ -387,12 +387,11 @@ impl Kex {
         cx: &mut KexContext<'_>,
         reply: ServerReply,
         signature: Option<Signature>,
-        check: bool,
     ) -> Result<Progress, CloseReason> {
         let signature = signature
             .filter(|signature| signature.algorithm() == reply.algorithm.name())
             .ok_or(CloseReason::SignatureRefused)?;
-        if check && !reply.is_signed_by(&signature) {
+        if !signature.sound && !reply.is_signed_by(&signature) {
             return Err(CloseReason::SignatureInvalid);
         }
         let signature = exchange::encode_signature(&signature);

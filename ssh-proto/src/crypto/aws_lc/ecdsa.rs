@@ -96,4 +96,8 @@ impl Signer for EcdsaP256Signer {
         // would only cost each handshake.
         false
     }
+
+    fn is_quick(&self) -> bool {
+        true
+    }
 }

@@ -140,6 +140,10 @@ impl Signer for EcdsaP256Signer {
         // would only cost each handshake.
         false
     }
+
+    fn is_quick(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

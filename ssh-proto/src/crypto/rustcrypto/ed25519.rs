@@ -150,6 +150,10 @@ impl Signer for Ed25519Signer {
         // would only cost each handshake.
         false
     }
+
+    fn is_quick(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
