@@ -173,11 +173,12 @@ impl<R: AdapterRole> ChannelOf<R> {
                 Ok(conn) => conn,
                 Err(error) => return Some(Err(error)),
             };
+            let before = conn.unsent();
             let Ok(mut channel) = conn.channel(id) else { return Some(Ok(None)) };
             match take(&mut channel) {
                 Ok(taken) => {
-                    // The peer may get its window back; that is for the writer thread.
-                    if guard.has_output() {
+                    // The peer gets its window back; that is for the writer thread.
+                    if conn.unsent() > before {
                         shared.poke(guard);
                     }
                     Some(Ok(Some(taken)))

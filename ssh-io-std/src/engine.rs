@@ -126,6 +126,8 @@ pub(crate) struct Shared<R: AdapterRole> {
     wanted: Signal,
     /// For those who wait for the connection as a whole.
     pub(crate) changed: Signal,
+    /// For those who wait for the end of its threads alone.
+    ended: Signal,
     /// For those who wait for the transport to take bytes.
     pub(crate) taken: Signal,
     /// Gone when the threads are done with the transport, so that handles do not keep it open.
@@ -473,6 +475,7 @@ impl<R: AdapterRole> Shared<R> {
             work: Signal::default(),
             wanted: Signal::default(),
             changed: Signal::default(),
+            ended: Signal::default(),
             taken: Signal::default(),
             control: Mutex::new(Some(Arc::new(unblock))),
             finished: AtomicBool::new(false),
@@ -643,12 +646,12 @@ impl<R: AdapterRole> Shared<R> {
         self.wait_until(limit, |_| self.is_finished());
     }
 
-    /// Waits for a change of the connection as a whole, at most so long.
+    /// Waits until the threads are that far, at most so long.
     fn wait_until(&self, limit: Duration, done: impl Fn(&State<R>) -> bool) {
         let deadline = after(limit);
         let mut guard = self.lock();
         while !done(&guard) {
-            match self.wait(guard, &self.changed, deadline) {
+            match self.wait(guard, &self.ended, deadline) {
                 Ok(next) => guard = next,
                 Err(_) => return,
             }

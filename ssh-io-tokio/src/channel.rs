@@ -406,12 +406,13 @@ impl<R: AdapterRole> ChannelOf<R> {
         if state.collapsed {
             return Poll::Ready(Err(state.gone()));
         }
+        let before = state.conn.unsent();
         let Ok(mut channel) = state.conn.channel(*id) else { return Poll::Ready(Ok(None)) };
         match take(&mut channel) {
             Ok(taken) => {
-                let owed = !state.conn.output().is_empty();
+                let owed = state.conn.unsent() > before;
                 drop(state);
-                // The peer may get its window back.
+                // The peer gets its window back.
                 if owed {
                     shared.work.notify_one();
                 }

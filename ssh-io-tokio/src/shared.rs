@@ -55,7 +55,10 @@ pub(crate) struct State<R: AdapterRole> {
     flush_at: u64,
     /// The transport failed: nothing can be sent any more, and what the machine will say is only `Eof`.
     io_error: Option<(io::ErrorKind, String)>,
+    /// Who waits for the connection as a whole.
     pub(crate) waiters: Waiters,
+    /// Who waits for its end alone: whatever happens before is nothing to them.
+    pub(crate) enders: Waiters,
     /// Who waits for the transport to take bytes, and to hand them on.
     pub(crate) flushers: Waiters,
 }
@@ -78,6 +81,7 @@ impl<R: AdapterRole> State<R> {
             flush_at: u64::MAX,
             io_error: None,
             waiters: Waiters::default(),
+            enders: Waiters::default(),
             flushers: Waiters::default(),
         }
     }
@@ -133,7 +137,7 @@ impl<R: AdapterRole> State<R> {
     pub(crate) fn said_all(&mut self, woken: &mut Wakers) {
         self.said_all = true;
         self.flushers.wake(woken);
-        self.waiters.wake(woken);
+        self.enders.wake(woken);
     }
 
     /// Nobody drives the connection any more.
@@ -141,6 +145,7 @@ impl<R: AdapterRole> State<R> {
         self.finished = true;
         self.flushers.wake(woken);
         self.waiters.wake(woken);
+        self.enders.wake(woken);
     }
 
     /// Ends the connection for all who wait, without the machine: a panic may have left it anyhow, and a second
@@ -180,13 +185,14 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    /// The transport took so many bytes.
-    pub(crate) fn took(&mut self, n: usize) {
+    /// The transport took so many bytes. Says whether the machine has more.
+    pub(crate) fn took(&mut self, n: usize) -> bool {
         if self.collapsed {
-            return;
+            return false;
         }
         self.conn.consume_output(n);
         self.sent += n as u64;
+        !self.conn.output().is_empty()
     }
 
     /// The transport handed on all that it took.
@@ -390,15 +396,29 @@ impl<R: AdapterRole> Shared<R> {
 
     /// Waits until the driver is done, and tells why the connection ended.
     pub(crate) async fn finished(self: &Arc<Self>) -> CloseReason {
-        let ended = |state: &mut State<R>| state.finished.then(|| state.closed.clone());
-        self.wait_past_the_end(None, ended, |_| false).await.ok().flatten().unwrap_or(CloseReason::Eof)
+        self.wait_for_end(|state| state.finished).await;
+        self.lock().closed.clone().unwrap_or(CloseReason::Eof)
     }
 
     /// Waits for the end, and until the last words left or had their time. Who hears of the end, and has nothing else to
     /// wait for, may end the runtime or the process.
     pub(crate) async fn said_all(self: &Arc<Self>) {
-        let said = |state: &mut State<R>| (state.said_all || state.finished).then_some(());
-        let _ = self.wait_past_the_end(None, said, |_| false).await;
+        self.wait_for_end(|state| state.said_all || state.finished).await;
+    }
+
+    async fn wait_for_end(self: &Arc<Self>, is_over: impl Fn(&State<R>) -> bool) {
+        let waiter = Waiter::new(self, None);
+        poll_fn(|cx| {
+            // Dropped behind the guard, as it is declared before it.
+            let _stale;
+            let mut state = self.lock();
+            if is_over(&state) {
+                return Poll::Ready(());
+            }
+            _stale = state.enders.add(&waiter, cx);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// A number nobody else who waits has.
@@ -427,16 +447,7 @@ impl<R: AdapterRole> Shared<R> {
     async fn wait<T>(
         self: &Arc<Self>,
         channel: Option<ChannelId>,
-        take: impl FnMut(&mut State<R>) -> Option<T>,
-    ) -> Result<T, Error> {
-        self.wait_past_the_end(channel, take, |state| state.closed.is_some()).await
-    }
-
-    async fn wait_past_the_end<T>(
-        self: &Arc<Self>,
-        channel: Option<ChannelId>,
         mut take: impl FnMut(&mut State<R>) -> Option<T>,
-        is_over: impl Fn(&State<R>) -> bool,
     ) -> Result<T, Error> {
         let waiter = Waiter::new(self, channel);
         poll_fn(|cx| {
@@ -446,7 +457,7 @@ impl<R: AdapterRole> Shared<R> {
             if let Some(found) = take(&mut state) {
                 return Poll::Ready(Ok(found));
             }
-            if is_over(&state) {
+            if state.closed.is_some() {
                 return Poll::Ready(Err(state.gone()));
             }
             let state = &mut *state;

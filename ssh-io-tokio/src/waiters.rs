@@ -112,7 +112,7 @@ impl<R: AdapterRole> Waiter<R> {
 impl<R: AdapterRole> Drop for Waiter<R> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let flusher = state.flushers.remove(self.id);
+        let others = [state.flushers.remove(self.id), state.enders.remove(self.id)];
         let left = match self.channel {
             None => [state.waiters.remove(self.id), None, None, None],
             Some(channel) => match state.channels.get_mut(channel) {
@@ -121,6 +121,6 @@ impl<R: AdapterRole> Drop for Waiter<R> {
             },
         };
         drop(state);
-        drop((left, flusher));
+        drop((left, others));
     }
 }

@@ -276,12 +276,24 @@ pub(crate) enum Queued {
     Flag(ChannelId, Flag),
 }
 
+impl Queued {
+    /// The channel that it is told of for as long as it is not released.
+    fn channel(&self) -> Option<ChannelId> {
+        match self {
+            Self::Flag(id, _) | Self::Event(CoreEvent::Channel(id, _) | CoreEvent::Opened(id)) => Some(*id),
+            Self::Event(_) => None,
+        }
+    }
+}
+
 /// The waiting events, in the order they happened. The close comes last whatever it is queued behind.
 #[derive(Debug, Default)]
 pub(crate) struct EventQueue {
     queue: VecDeque<Queued>,
     events: usize,
     bytes: usize,
+    /// How many entries there are of the channel in each slot, up to the last that had any.
+    of_slot: Vec<u32>,
     closed: Option<CloseReason>,
     /// `Closed` was returned.
     over: bool,
@@ -294,25 +306,41 @@ impl EventQueue {
     pub(crate) fn push(&mut self, event: CoreEvent) {
         self.events = self.events.saturating_add(1);
         self.bytes = self.bytes.saturating_add(event.weight());
-        self.queue.push_back(Queued::Event(event));
+        self.append(Queued::Event(event));
     }
 
     pub(crate) fn push_flag(&mut self, id: ChannelId, flag: Flag) {
-        self.queue.push_back(Queued::Flag(id, flag));
+        self.append(Queued::Flag(id, flag));
+    }
+
+    fn append(&mut self, queued: Queued) {
+        if let Some(ChannelId { slot, .. }) = queued.channel() {
+            let slot = slot as usize;
+            if self.of_slot.len() <= slot {
+                self.of_slot.resize(slot.saturating_add(1), 0);
+            }
+            if let Some(n) = self.of_slot.get_mut(slot) {
+                *n = n.saturating_add(1);
+            }
+        }
+        self.queue.push_back(queued);
     }
 
     /// A channel was released: nothing of it is told any more.
     pub(crate) fn forget(&mut self, id: ChannelId) {
-        let Self { queue, events, bytes, .. } = self;
-        queue.retain(|queued| match queued {
-            Queued::Event(event @ (CoreEvent::Channel(of, _) | CoreEvent::Opened(of))) if *of == id => {
+        let Self { queue, events, bytes, of_slot, .. } = self;
+        // Mostly all of it was: nobody looks through what there is of others then.
+        let Some(n @ 1..) = of_slot.get_mut(id.slot as usize) else { return };
+        queue.retain(|queued| {
+            if queued.channel() != Some(id) {
+                return true;
+            }
+            if let Queued::Event(event) = queued {
                 *events = events.saturating_sub(1);
                 *bytes = bytes.saturating_sub(event.weight());
-                false
             }
-            // Its channel would not know it any more; kept, one after another would be there until the next poll.
-            Queued::Flag(of, _) => *of != id,
-            Queued::Event(_) => true,
+            *n = n.saturating_sub(1);
+            false
         });
     }
 
@@ -325,6 +353,11 @@ impl EventQueue {
 
     pub(crate) fn pop(&mut self) -> Option<Queued> {
         if let Some(queued) = self.queue.pop_front() {
+            if let Some(id) = queued.channel()
+                && let Some(n) = self.of_slot.get_mut(id.slot as usize)
+            {
+                *n = n.saturating_sub(1);
+            }
             if let Queued::Event(event) = &queued {
                 self.events = self.events.saturating_sub(1);
                 self.bytes = self.bytes.saturating_sub(event.weight());
@@ -367,5 +400,20 @@ mod tests {
         assert_eq!((events.queue.len(), events.events, events.bytes), (4, 3, 3 * 64));
         events.forget(kept);
         assert_eq!((events.queue.len(), events.events, events.bytes), (1, 1, 64));
+        assert_eq!(events.of_slot, [0, 0]);
+    }
+
+    #[test]
+    fn what_there_is_of_a_slot_is_counted_whoever_had_it() {
+        let [before, after] = [0, 1].map(|generation| ChannelId { slot: 3, generation });
+        let mut events = EventQueue::default();
+        events.push_flag(before, Flag::Data);
+        events.push(CoreEvent::Opened(after));
+        assert_eq!(events.of_slot, [0, 0, 0, 2]);
+        events.forget(after);
+        assert_eq!(events.of_slot, [0, 0, 0, 1]);
+        assert!(matches!(events.pop(), Some(Queued::Flag(id, Flag::Data)) if id == before));
+        assert_eq!(events.of_slot, [0, 0, 0, 0]);
+        events.forget(before);
     }
 }

@@ -171,9 +171,9 @@ impl InputPool {
     pub fn idle(&mut self) {
         self.others.clear();
         self.size = IDLE;
+        let len = self.current.bytes.len();
         // However little is left of it, it may be large.
-        if self.current.bytes.len() < MIN {
-            let len = self.current.bytes.len();
+        if self.current.size() / 2 >= len {
             let mut small = Held::new(if len == 0 { 0 } else { len.saturating_add(IDLE) });
             small.bytes.extend_from_slice(&self.current.bytes);
             self.current = small;
@@ -220,6 +220,17 @@ mod tests {
         assert!(pool.capacity() < 2 * IDLE, "{}", pool.capacity());
         pool.reserve();
         assert!((IDLE..2 * IDLE).contains(&pool.capacity()), "{}", pool.capacity());
+    }
+
+    #[test]
+    fn a_packet_that_never_gets_whole_keeps_no_more_than_about_itself() {
+        for left in [MIN - 1, MIN, 5 * MIN, MAX / 2, MAX] {
+            let mut pool = grown(left.min(4 * MIN));
+            pool.buffer().resize(left, 1);
+            pool.idle();
+            assert_eq!(pool.buffer().len(), left);
+            assert!(pool.capacity() <= 2 * left + IDLE, "{left}: {}", pool.capacity());
+        }
     }
 
     /// Appends `n` bytes as an adapter does that reads into a buffer of its own; how many are moved for it.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
@@ -15,8 +15,10 @@ use ssh_proto::{
 use ssh_tests::{End, null_client, null_server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::gate::Writes;
 use crate::rig::{
-    PASSWORD, Rig, at_once, check, connected, doorman, logged_in, newest, poll_once, start, talk, within,
+    PASSWORD, Rig, Start, at_once, check, connected, doorman, logged_in, newest, poll_once, start, talk,
+    within,
 };
 
 #[tokio::test(start_paused = true)]
@@ -333,4 +335,57 @@ async fn chunks_are_what_reads_give() {
     tokio::task::yield_now().await;
     rig.client.close();
     assert!(matches!(at_once(waiting).await.unwrap(), Err(Error::Closed(_))));
+}
+
+/// A waker that counts.
+#[derive(Default)]
+struct Counts(AtomicUsize);
+
+impl Wake for Counts {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_end_is_woken_by_that_alone() {
+    let Rig { client, driver, .. } = logged_in(talk).await;
+    let woken = Arc::new(Counts::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut closed = pin!(client.closed());
+    assert!(closed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    for _ in 0..10 {
+        check(&client).await;
+    }
+    assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+    client.close();
+    let reason = within(driver).await.unwrap();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert_eq!(at_once(closed).await, reason);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_what_is_there_does_not_wake_the_driver_though_output_waits() {
+    let Start { connecting, driver, remote, switch } = start(null_client(), null_server(), doorman);
+    let (mut driver, polls) = (Box::pin(driver.run()), Arc::new(Counts::default()));
+    let count = Arc::clone(&polls);
+    tokio::spawn(std::future::poll_fn(move |cx| {
+        count.0.fetch_add(1, Ordering::SeqCst);
+        driver.as_mut().poll(cx)
+    }));
+    let client = at_once(connecting.finish()).await.unwrap();
+    at_once(client.auth_password("me", PASSWORD)).await.unwrap();
+    let mut channel = client.open_session().await.unwrap();
+    let id = newest(&remote).await;
+    remote.with(|end| end.conn.channel(id).unwrap().write(Stream::Data, &[7; 1000])).unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    switch.set(Writes::Stall);
+    channel.write_all(b"output").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let before = polls.0.load(Ordering::SeqCst);
+    for _ in 0..1000 {
+        assert_eq!(channel.read_u8().await.unwrap(), 7);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(polls.0.load(Ordering::SeqCst), before);
 }

@@ -143,7 +143,7 @@ impl<R: AdapterRole> Shared<R> {
         // Its half of the transport is gone by now.
         let mut guard = self.lock();
         guard.reader_done = true;
-        self.changed.notify();
+        self.ended.notify();
         // A write that does not come back keeps the writer thread, which would end the transport.
         if matches!(guard.writer, Writer::Away) {
             let limit = guard.time_to_end();
@@ -296,6 +296,7 @@ impl<R: AdapterRole> Drop for Finished<'_, R> {
         }
         self.0.finished.store(true, Ordering::SeqCst);
         self.0.changed.notify();
+        self.0.ended.notify();
     }
 }
 

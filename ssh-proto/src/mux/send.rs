@@ -26,15 +26,20 @@ impl Mux {
             }
         }
         self.globals.sweep(cx);
-        for id in core::mem::take(&mut self.asked) {
-            let Some(channel) = self.find(id) else { continue };
+        // Which of those that were asked something was dropped, only they know.
+        let mut asked = core::mem::take(&mut self.asked);
+        asked.retain(|&id| {
+            let Some(channel) = self.find(id) else { return false };
+            let before = channel.owed.undecided();
             channel.owed.sweep(cx.owed);
-            channel.forget_refused_program();
-            if channel.owed.undecided() > 0 {
-                self.asked.insert(id);
+            let left = channel.owed.undecided();
+            if left < before {
+                channel.forget_refused_program();
+                self.touch(id);
             }
-            self.touch(id);
-        }
+            left > 0
+        });
+        self.asked = asked;
     }
 
     /// Sends what may be sent: global replies, flags of channels, the outbox. Then tells writers of the room.
