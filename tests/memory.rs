@@ -187,7 +187,7 @@ const BEHIND: [Behind; 5] =
     [Behind::Unread(0), Behind::Unread(1), Behind::Unread(8), Behind::Held(1), Behind::Held(8)];
 
 #[test]
-fn a_data_packet_allocates_nothing_however_far_behind_its_reader_is() {
+fn a_data_packet_allocates_nothing_also_with_a_reader_up_to_eight_packets_behind() {
     let _turn = turn();
     for real in Real::both() {
         for cipher in real.ciphers() {

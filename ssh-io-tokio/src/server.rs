@@ -101,7 +101,8 @@ impl fmt::Debug for ServerConnection {
 }
 
 impl ServerConnection {
-    /// Begins with a client over any transport: gives the driver to spawn, for which the transport is to be `Send`.
+    /// Begins with a client over any transport: gives the driver to spawn, for which the transport is to be `Send`. A TCP
+    /// stream is best without [Nagle's delay](tokio::net::TcpStream::set_nodelay).
     ///
     /// A host key's signer that is not [quick](ssh_proto::Signer::is_quick) is called on a thread of the runtime for what
     /// blocks, with nothing locked. The end of the runtime waits for it, unless that is by [`shutdown_background`](tokio::runtime::Runtime::shutdown_background).

@@ -72,7 +72,8 @@ impl ClientBuilder {
     }
 
     /// Connects over any transport, such as a channel of another connection, and spawns the driver onto the
-    /// current runtime. Host and port are what the host key is judged by.
+    /// current runtime. Host and port are what the host key is judged by. A TCP stream is best without
+    /// [Nagle's delay](tokio::net::TcpStream::set_nodelay): packets are already coalesced.
     ///
     /// Cancel-safe as [`connect`](Self::connect): the transport is let go of.
     ///

@@ -2,8 +2,9 @@
 //!
 //! Nothing that only has one value per channel is queued: adjusts, EOF, CLOSE and plain replies are flags and
 //! counters, turned into packets when a packet may be sent and there is room. Channels with such work stand
-//! in one ring, channels whose writer waits for room in another, channels that the peer asks something on in a set; no
-//! step of a connection that goes on looks at all channels.
+//! in one ring, channels whose writer waits for room in another, channels that the peer asks something on in a set. Who
+//! drops a question has that set looked through; no other step of a connection that goes on looks at more channels than
+//! it is about.
 //!
 //! [RFC 4254]: https://www.rfc-editor.org/rfc/rfc4254
 

@@ -5,9 +5,14 @@
 //! |---|---|
 //! | aes128-gcm, aes256-gcm, chacha20-poly1305 | AWS-LC |
 //! | curve25519-sha256, ecdh-sha2-nistp256, mlkem768x25519-sha256 | AWS-LC; SHA-256 of [`rustcrypto`] |
-//! | ssh-ed25519, ecdsa-sha2-nistp256 | AWS-LC |
+//! | ssh-ed25519 | AWS-LC; whether a peer's key is one, [`rustcrypto`] |
+//! | ecdsa-sha2-nistp256 | AWS-LC; the public key of a scalar, [`rustcrypto`] |
 //! | rsa-sha2-256, rsa-sha2-512 | AWS-LC up to 8192 bits; above with feature `rsa`, from [`rustcrypto`] |
-//! | aes128-ctr, aes256-ctr, hmac-sha2-256, hmac-sha2-512 | [`rustcrypto`]: its CTR works in place, and both are bound by SHA-2, which is the processor's in either |
+//! | aes128-ctr, aes256-ctr, hmac-sha2-256, hmac-sha2-512 | [`rustcrypto`] |
+//!
+//! CTR of [`rustcrypto`] works in place, and with it SHA-2 is what takes the time. SHA-256 is the processor's in either
+//! where it has that. Where it has no SHA-512, AWS-LC's HMAC with it took 10 % less time for 32 KiB, as much for 1 KiB and
+//! more for 64 bytes.
 //!
 //! The ephemeral keys of X25519 and P-256 come from the connection's [`Entropy`], those of ML-KEM, the nonces of
 //! ECDSA and what blinds RSA from AWS-LC's own generator, which the operating system seeds; the provider is not
