@@ -1,17 +1,17 @@
-//! The provider over AWS-LC, whose verifications are counted, for a test that has them to itself.
+//! The provider over RustCrypto with RSA, whose verifications are counted, for a test that has them to itself.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ssh_proto::KeyError;
-use ssh_proto::crypto::{BadSignature, Provider, SignatureAlgorithm, aws_lc};
+use ssh_proto::crypto::{BadSignature, Provider, SignatureAlgorithm, rustcrypto};
 
 /// The provider.
 pub static PROVIDER: Provider = Provider {
     name: "verifying",
-    deterministic: aws_lc::PROVIDER.deterministic,
-    kex: aws_lc::PROVIDER.kex,
-    ciphers: aws_lc::PROVIDER.ciphers,
-    macs: aws_lc::PROVIDER.macs,
+    deterministic: rustcrypto::PROVIDER.deterministic,
+    kex: rustcrypto::PROVIDER.kex,
+    ciphers: rustcrypto::PROVIDER.ciphers,
+    macs: rustcrypto::PROVIDER.macs,
     signatures: &[&Counted(0), &Counted(1), &Counted(2), &Counted(3)],
 };
 
@@ -27,7 +27,7 @@ struct Counted(usize);
 
 impl Counted {
     fn inner(&self) -> &'static dyn SignatureAlgorithm {
-        aws_lc::PROVIDER.signatures[self.0]
+        rustcrypto::PROVIDER.signatures[self.0]
     }
 }
 
