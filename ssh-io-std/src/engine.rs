@@ -594,11 +594,11 @@ impl<R: AdapterRole> Shared<R> {
         self.watch_end(guard)
     }
 
-    /// Behind the close: while a write does not come back nobody keeps time, so that somebody is to. Says how long the
-    /// end takes at most.
+    /// Behind the close: while a write does not come back nobody keeps time, so that somebody is to where there is one or
+    /// will be. Says how long the end takes at most.
     fn watch_end(&self, mut guard: Guard<'_, R>) -> Duration {
         let limit = guard.time_to_end();
-        let watch = matches!(guard.writer, Writer::Away) && !mem::replace(&mut guard.watched, true);
+        let watch = !guard.is_written_out() && !mem::replace(&mut guard.watched, true);
         drop(guard);
         if watch && let Some(shared) = self.this.upgrade() {
             let _ = thread::Builder::new().name("ssh-end".into()).spawn(move || shared.end_within(limit));

@@ -504,6 +504,9 @@ impl<R: AdapterRole> ChannelOf<R> {
             && state.conn.channel(self.core.id).is_ok_and(|channel| !channel.is_drained())
         {
             _stale = state.flushers.add(&self.waiter, cx);
+            // By then there is more to see, whatever others write.
+            let next = state.progress().1.saturating_add(1);
+            state.await_flush(next);
             return Poll::Pending;
         }
         let (flushed, unsent) = state.progress();

@@ -202,7 +202,8 @@ impl<R: Role> Connection<R> {
     /// # Errors
     /// [`AnswerError`]; [`AnswerError::Refused`] for a signature that does not verify, of which nothing is sent:
     /// the attempt of a user key came to nothing then (`AuthFailed`), and without a host key's signature the
-    /// connection ends with [`CloseReason::SignatureInvalid`].
+    /// connection ends with [`CloseReason::SignatureInvalid`]. One of [`adapter::sign`](crate::adapter::sign) by a signer
+    /// that [needs no check](crate::Signer::needs_check) is sent as it is.
     pub fn provide_signature(
         &mut self,
         request: SignRequest,

@@ -105,8 +105,8 @@ pub enum CloseReason {
     HostKeyRejected,
     /// A host-key signature of ours was refused, or its ticket dropped.
     SignatureRefused,
-    /// A host-key signature of ours, from a ticket or an own signer, does not verify. Nothing of it was sent:
-    /// a wrong RSA signature can give the key away.
+    /// A host-key signature of ours, from a ticket or an own signer that [needs a check](crate::Signer::needs_check), does
+    /// not verify. Nothing of it was sent: a wrong RSA signature can give the key away.
     SignatureInvalid,
     /// The embedder's random source failed.
     Entropy,
@@ -378,8 +378,8 @@ errors! {
         Gone = "the question is gone",
         /// The ticket belongs to another connection, where the question is now refused.
         Foreign = "the ticket belongs to another connection",
-        /// The answer does not fit in the limits, or is a signature that does not verify; the question is
-        /// refused instead.
+        /// The answer does not fit in the limits, or is a signature that was [checked](crate::Signer::needs_check) and does
+        /// not verify; the question is refused instead.
         Refused = "the answer cannot be sent; the question was refused",
     }
 

@@ -108,7 +108,8 @@ impl core::error::Error for KeyError {}
 
 /// A signature: the name of the algorithm that made it and that algorithm's own bytes.
 ///
-/// On the wire it is `string algorithm, string bytes` ([RFC 4253 §6.6]).
+/// On the wire it is `string algorithm, string bytes` ([RFC 4253 §6.6]). One that came of
+/// [`adapter::sign`](crate::adapter::sign) also knows if its signer [needs a check](Signer::needs_check).
 ///
 /// [RFC 4253 §6.6]: https://www.rfc-editor.org/rfc/rfc4253#section-6.6
 #[derive(Clone)]

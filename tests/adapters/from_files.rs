@@ -158,7 +158,7 @@ fn logging_in_by_a_key_file() {
         let key = polled(polls, read_key_file(KEY, None)).await.map(Result::unwrap);
         key.is_some_and(|key| key.public.key_type() == "ssh-ed25519")
     });
-    every_poll("auth_key_file", 4, async |polls| {
+    every_poll("auth_key_file", 2, async |polls| {
         let (line, ours, theirs) = Line::pair(Default::default());
         let (server, driver) = ServerConnection::start(rustcrypto_server().build().unwrap(), theirs);
         tokio::spawn(driver.run());

@@ -227,9 +227,13 @@ fn a_writer_that_does_not_wait_by_itself_is_not_asked_again_at_once() {
 
 #[test]
 fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() {
-    let end = |hold, close: bool| {
+    let end = |hold, before: bool, close: bool| {
         let (ours, client, session, server) = held(in_haste);
-        stick_the_writer_thread(&ours, &session, hold);
+        match before {
+            true => stick_the_writer_thread(&ours, &session, hold),
+            // The first that is held back is what the close leaves to be said.
+            false => ours.outgoing.hold(hold),
+        }
         match close {
             true => comes_back("the close", move || client.close()),
             false => drop(client),
@@ -241,8 +245,9 @@ fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() 
     };
     thread::scope(|scope| {
         for hold in [Hold::TimeOut, Hold::ForEver] {
-            scope.spawn(move || end(hold, true));
-            scope.spawn(move || end(hold, false));
+            for (before, close) in [(true, true), (true, false), (false, true), (false, false)] {
+                scope.spawn(move || end(hold, before, close));
+            }
         }
     });
 }

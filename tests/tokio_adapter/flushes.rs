@@ -1,6 +1,8 @@
 //! A flush of a channel waits for the transport under it.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ssh_io_tokio::Channel;
@@ -223,4 +225,30 @@ async fn a_transport_is_flushed_when_nothing_is_left_to_write_or_nothing_else_is
     assert_eq!(switch.flushes() - before, 1, "nobody looked at the second's again");
     assert!(client.memory_usage().output > 0);
     at_once(second.flush()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_behind_a_key_exchange_does_not_wait_for_what_others_go_on_writing() {
+    let Rig { client, .. } = logged_in(doorman).await;
+    let mut flushes = client.open_session().await.unwrap();
+    let mut writes = client.open_session().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let writing = tokio::spawn(async move {
+        loop {
+            count.fetch_add(writes.write(&[7; 32 * 1024]).await.unwrap(), Ordering::SeqCst);
+        }
+    });
+    for _ in 0..10 {
+        client.rekey();
+        flushes.signal("TERM").await.unwrap();
+        let before = written.load(Ordering::SeqCst);
+        let mut flush = pin!(flushes.flush());
+        while poll_once(flush.as_mut()).await.is_none() {
+            assert!(written.load(Ordering::SeqCst) - before < 8 << 20, "it waits for the others");
+            tokio::task::yield_now().await;
+        }
+    }
+    writing.abort();
 }

@@ -145,7 +145,7 @@ impl<R: AdapterRole> Shared<R> {
         guard.reader_done = true;
         self.ended.notify();
         // A write that does not come back keeps the writer thread, which would end the transport.
-        if matches!(guard.writer, Writer::Away) {
+        if !guard.is_written_out() {
             let limit = guard.time_to_end();
             drop(guard);
             self.end_within(limit);
