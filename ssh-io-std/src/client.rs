@@ -458,7 +458,7 @@ impl Client {
     /// most [`Limits::linger`](ssh_proto::Limits) and some seconds.
     pub fn close(self) {
         let shared = Arc::clone(self.shared());
-        let limit = shared.close();
+        let limit = shared.close_watched();
         drop(self);
         shared.end_within(limit);
     }

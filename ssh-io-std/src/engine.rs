@@ -586,24 +586,32 @@ impl<R: AdapterRole> Shared<R> {
         guard
     }
 
-    /// Ends the connection, and makes sure that the transport ends too. Says how long that takes at most.
-    pub(crate) fn close(&self) -> Duration {
+    /// Ends the connection, and makes sure that the transport ends too.
+    pub(crate) fn close(&self) {
         let mut guard = self.lock();
         guard.end(self);
         self.wake_writer(&guard);
-        self.watch_end(guard)
+        self.watch_end(guard);
+    }
+
+    /// Ends the connection, for who sees to the end of the transport himself. Says how long that takes at most.
+    pub(crate) fn close_watched(&self) -> Duration {
+        let mut guard = self.lock();
+        guard.watched = true;
+        guard.end(self);
+        self.wake_writer(&guard);
+        guard.time_to_end()
     }
 
     /// Behind the close: while a write does not come back nobody keeps time, so that somebody is to where there is one or
-    /// will be. Says how long the end takes at most.
-    fn watch_end(&self, mut guard: Guard<'_, R>) -> Duration {
+    /// will be.
+    fn watch_end(&self, mut guard: Guard<'_, R>) {
         let limit = guard.time_to_end();
         let watch = !guard.is_written_out() && !mem::replace(&mut guard.watched, true);
         drop(guard);
         if watch && let Some(shared) = self.this.upgrade() {
             let _ = thread::Builder::new().name("ssh-end".into()).spawn(move || shared.end_within(limit));
         }
-        limit
     }
 
     /// Waits until the threads are done with the transport, and ends it under them when the time is over.

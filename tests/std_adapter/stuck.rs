@@ -227,16 +227,27 @@ fn a_writer_that_does_not_wait_by_itself_is_not_asked_again_at_once() {
 
 #[test]
 fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() {
-    let end = |hold, before: bool, close: bool| {
-        let (ours, client, session, server) = held(in_haste);
+    #[derive(Clone, Copy, PartialEq)]
+    enum How {
+        Close,
+        Drop,
+        /// The connection ends by itself.
+        Idle,
+    }
+    let end = |hold, before: bool, how| {
+        let (ours, client, session, server) = held(|limits| {
+            in_haste(limits);
+            limits.idle_timeout = (how == How::Idle).then_some(Duration::from_millis(300));
+        });
         match before {
             true => stick_the_writer_thread(&ours, &session, hold),
             // The first that is held back is what the close leaves to be said.
             false => ours.outgoing.hold(hold),
         }
-        match close {
-            true => comes_back("the close", move || client.close()),
-            false => drop(client),
+        match how {
+            How::Close => comes_back("the close", move || client.close()),
+            How::Drop => drop(client),
+            How::Idle => drop(comes_back("the end", move || client.closed())),
         }
         assert!(ours.incoming.is_let_go() && ours.outgoing.is_let_go());
         assert!(session.is_closed());
@@ -245,8 +256,12 @@ fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() 
     };
     thread::scope(|scope| {
         for hold in [Hold::TimeOut, Hold::ForEver] {
-            for (before, close) in [(true, true), (true, false), (false, true), (false, false)] {
-                scope.spawn(move || end(hold, before, close));
+            for how in [How::Close, How::Drop, How::Idle] {
+                scope.spawn(move || end(hold, false, how));
+            }
+            // Deadlines run only between writes.
+            for how in [How::Close, How::Drop] {
+                scope.spawn(move || end(hold, true, how));
             }
         }
     });

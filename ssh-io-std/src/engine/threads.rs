@@ -167,6 +167,11 @@ impl<R: AdapterRole> Shared<R> {
             if matches!(guard.writer, Writer::Gone) && !guard.is_over() {
                 guard.end(self);
             }
+            // A deadline may have closed it, and whoever did: from here on this thread may be away.
+            if guard.closed.is_some() && !guard.watched && !guard.is_written_out() {
+                self.watch_end(guard);
+                guard = self.lock();
+            }
             guard = self.write_out(guard, usize::MAX);
             let closed = guard.is_over();
             if closed && guard.is_written_out() {
