@@ -237,12 +237,15 @@ fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() 
     let end = |hold, before: bool, how| {
         let (ours, client, session, server) = held(|limits| {
             in_haste(limits);
-            limits.idle_timeout = (how == How::Idle).then_some(Duration::from_millis(300));
+            limits.idle_timeout = (how == How::Idle).then_some(Duration::from_secs(3));
         });
         match before {
             true => stick_the_writer_thread(&ours, &session, hold),
             // The first that is held back is what the close leaves to be said.
-            false => ours.outgoing.hold(hold),
+            false => {
+                ours.outgoing.hold(hold);
+                assert!(!session.is_closed(), "it ended too soon");
+            }
         }
         match how {
             How::Close => comes_back("the close", move || client.close()),

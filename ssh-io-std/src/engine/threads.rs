@@ -109,6 +109,11 @@ impl<R: AdapterRole> Shared<R> {
                 }
                 // Also behind one that made a little way: it may be one of many.
                 guard.tick(self);
+                // A deadline may have closed it here, and the next write may not come back.
+                if guard.closed.is_some() && !guard.watched {
+                    self.watch_end(guard);
+                    guard = self.lock();
+                }
                 if guard.gave_up_output() && !out.is_empty() {
                     out.clear();
                     guard.broken.get_or_insert(StdInstant::now());
