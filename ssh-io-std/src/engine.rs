@@ -4,7 +4,8 @@
 //! Bytes leave by one thread at a time: whoever finds the writer at home takes it along, trades the output for
 //! an empty buffer, unlocks, writes, locks. A thread that writes does this once, for its own bytes; for all else
 //! the writer thread does, until nothing is left. Deadlines are kept by the writer thread: while it waits, and
-//! between its writes, which a socket's write timeout keeps short.
+//! between its writes, which a socket's write timeout keeps short. From the close on, while there is something to
+//! write, a thread that does nothing else sees to it that the transport ends in time.
 
 mod signal;
 mod threads;
@@ -220,13 +221,7 @@ impl<R: AdapterRole> State<R> {
                 self.tell(id, |news| news.hear(event));
             }
             News::Ready => self.channels.values().for_each(|news| news.wake.notify()),
-            News::Closed(reason) => {
-                self.closed = Some(reason);
-                self.channels.values().for_each(|news| news.wake.notify());
-                shared.work.notify();
-                shared.changed.notify();
-                shared.taken.notify();
-            }
+            News::Closed(reason) => self.close(shared, reason),
             News::Taken => {
                 (shared.role.look)(&shared.this, &mut self.kept);
                 shared.changed.notify();
@@ -236,6 +231,20 @@ impl<R: AdapterRole> State<R> {
                 self.pool.set_max(InputPool::MAX);
                 shared.changed.notify();
             }
+        }
+    }
+
+    /// The connection is closed: everybody hears of it, and somebody sees to it that it ends.
+    fn close(&mut self, shared: &Shared<R>, reason: CloseReason) {
+        self.closed = Some(reason);
+        self.channels.values().for_each(|news| news.wake.notify());
+        shared.work.notify();
+        shared.wanted.notify();
+        shared.changed.notify();
+        shared.taken.notify();
+        // While a write does not come back nobody else keeps time.
+        if !self.is_written_out() && !mem::replace(&mut self.watched, true) {
+            shared.watch_end(self.time_to_end());
         }
     }
 
@@ -416,10 +425,9 @@ impl<R: AdapterRole> State<R> {
     fn die(&mut self, shared: &Shared<R>) {
         self.dead = true;
         self.break_off(shared, io::Error::other("the connection panicked"));
-        self.closed.get_or_insert(CloseReason::Local(Disconnect::by_application().code));
-        shared.work.notify();
-        shared.wanted.notify();
-        shared.changed.notify();
+        let ours = CloseReason::Local(Disconnect::by_application().code);
+        let reason = self.closed.take().unwrap_or(ours);
+        self.close(shared, reason);
     }
 
     /// Why nothing works any more.
@@ -487,7 +495,7 @@ impl<R: AdapterRole> Shared<R> {
         let started = started.and_then(|_| thread::Builder::new().name("ssh-write".into()).spawn(write));
         if let Err(error) = started {
             // The reader may be there, and nobody else is to end it.
-            shared.lock().end(&shared);
+            shared.close_watched();
             shared.unblock(Shutdown::Both);
             drop(Finished(&shared));
             return Err(error);
@@ -586,12 +594,11 @@ impl<R: AdapterRole> Shared<R> {
         guard
     }
 
-    /// Ends the connection, and makes sure that the transport ends too.
+    /// Ends the connection.
     pub(crate) fn close(&self) {
         let mut guard = self.lock();
         guard.end(self);
         self.wake_writer(&guard);
-        self.watch_end(guard);
     }
 
     /// Ends the connection, for who sees to the end of the transport himself. Says how long that takes at most.
@@ -603,13 +610,10 @@ impl<R: AdapterRole> Shared<R> {
         guard.time_to_end()
     }
 
-    /// Behind the close: while a write does not come back nobody keeps time, so that somebody is to where there is one or
-    /// will be.
-    fn watch_end(&self, mut guard: Guard<'_, R>) {
-        let limit = guard.time_to_end();
-        let watch = !guard.is_written_out() && !mem::replace(&mut guard.watched, true);
-        drop(guard);
-        if watch && let Some(shared) = self.this.upgrade() {
+    /// Has a thread of its own see to the end of the transport. A system without threads left has only the writer thread
+    /// for that.
+    fn watch_end(&self, limit: Duration) {
+        if let Some(shared) = self.this.upgrade() {
             let _ = thread::Builder::new().name("ssh-end".into()).spawn(move || shared.end_within(limit));
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use ssh_io_std::{
     Channel, Client, Error, Handler, HostKeys, OsEntropy, Question, ServerChannel, ServerConnection, Split,
@@ -18,6 +19,7 @@ use ssh_proto::{
     Signature, Signer, ToSign,
 };
 
+use crate::pipe::{Hold, pair};
 use crate::support::{
     Echo, PASSWORD, PATIENCE, client_config, comes_back, configs, connect, connected, logged_in,
     logged_in_over, server_config,
@@ -341,6 +343,31 @@ fn ad_12_a_panic_of_the_transport_ends_the_connection_and_leaves_nothing_behind(
         assert_eq!(Arc::strong_count(&parts), 1, "{hit:?}");
         drop(channel);
     }
+}
+
+#[test]
+fn ad_12_a_reader_that_panics_while_a_write_stays_takes_its_connection_along() {
+    let (ours, theirs) = pair();
+    let Split { reader, writer, unblock } = ours.split();
+    let (panics, _part) = <(Arc<AtomicBool>, Arc<()>)>::default();
+    let reader = PanicsOnce { half: reader, panics: Arc::clone(&panics), _part, users: false };
+    let split = Split { reader, writer, unblock };
+    let (client, _server, _closed) =
+        logged_in_over(configs(|limits| limits.linger = Duration::from_millis(50)), split, theirs.split());
+    let mut session = client.open_session().unwrap();
+    session.exec("echo").unwrap();
+    theirs.outgoing.hold(Hold::ForEver);
+    session.write_all(b"x").unwrap();
+    theirs.outgoing.stuck();
+    ours.outgoing.hold(Hold::ForEver);
+    session.env("A", "b").unwrap();
+    assert_eq!(ours.outgoing.stuck().name(), Some("ssh-write"));
+    panics.store(true, Ordering::SeqCst);
+    // The echo is what it reads, and the server stays.
+    theirs.outgoing.release();
+    assert!(comes_back("a read", move || session.read_to_end(&mut Vec::new())).is_err());
+    comes_back("the end", move || client.closed());
+    assert!(ours.incoming.is_let_go() && ours.outgoing.is_let_go());
 }
 
 /// Writes a last word, as a buffer does, also while its thread panics.

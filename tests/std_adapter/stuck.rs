@@ -271,6 +271,23 @@ fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() 
 }
 
 #[test]
+fn an_end_by_a_deadline_between_two_writes_comes_though_the_next_write_stays() {
+    let (ours, client, session, _server) = held(|limits| {
+        limits.linger = Duration::from_secs(1);
+        limits.keepalive_interval = Some(Duration::from_millis(20));
+        limits.keepalive_misses = 2;
+    });
+    stick_the_writer_thread(&ours, &session, Hold::TimeOut);
+    let error = comes_back("a read", move || (&session).read(&mut [0]).unwrap_err());
+    assert!(error.to_string().contains("keepalive"), "{error}");
+    // The last words have time left, and the writer thread has none for deadlines any more.
+    ours.outgoing.hold(Hold::ForEver);
+    let reason = comes_back("the end", move || client.closed());
+    assert_eq!(reason, CloseReason::TimedOut(TimeoutReason::Keepalive));
+    assert!(ours.incoming.is_let_go() && ours.outgoing.is_let_go());
+}
+
+#[test]
 fn a_server_that_is_closed_while_its_writer_thread_is_stuck_lets_go() {
     let end = |hold, peer_leaves: bool| {
         let (ours, theirs) = pair();

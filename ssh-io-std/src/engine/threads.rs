@@ -109,11 +109,6 @@ impl<R: AdapterRole> Shared<R> {
                 }
                 // Also behind one that made a little way: it may be one of many.
                 guard.tick(self);
-                // A deadline may have closed it here, and the next write may not come back.
-                if guard.closed.is_some() && !guard.watched {
-                    self.watch_end(guard);
-                    guard = self.lock();
-                }
                 if guard.gave_up_output() && !out.is_empty() {
                     out.clear();
                     guard.broken.get_or_insert(StdInstant::now());
@@ -146,15 +141,8 @@ impl<R: AdapterRole> Shared<R> {
             self.end_after_panic();
         }
         // Its half of the transport is gone by now.
-        let mut guard = self.lock();
-        guard.reader_done = true;
+        self.lock().reader_done = true;
         self.ended.notify();
-        // A write that does not come back keeps the writer thread, which would end the transport.
-        if !guard.is_written_out() {
-            let limit = guard.time_to_end();
-            drop(guard);
-            self.end_within(limit);
-        }
     }
 
     /// A thread that panics takes its connection along, and nobody waits for it.
@@ -171,11 +159,6 @@ impl<R: AdapterRole> Shared<R> {
             // A user's thread lost it in a panic, and left the rest to this one.
             if matches!(guard.writer, Writer::Gone) && !guard.is_over() {
                 guard.end(self);
-            }
-            // A deadline may have closed it, and whoever did: from here on this thread may be away.
-            if guard.closed.is_some() && !guard.watched && !guard.is_written_out() {
-                self.watch_end(guard);
-                guard = self.lock();
             }
             guard = self.write_out(guard, usize::MAX);
             let closed = guard.is_over();
@@ -262,9 +245,6 @@ impl<R: AdapterRole> Shared<R> {
                     guard.process(self);
                     // Input moves deadlines too: a refusal of the machine's own leaves behind a delay.
                     self.wake_writer(&guard);
-                    if guard.closed.is_some() {
-                        self.watch_end(guard);
-                    }
                 }
                 end => break self.read_end(self.lock(), end.err()),
             }
