@@ -5,7 +5,7 @@
 //! an empty buffer, unlocks, writes, locks. A thread that writes does this once, for its own bytes; for all else
 //! the writer thread does, until nothing is left. Deadlines are kept by the writer thread: while it waits, and
 //! between its writes, which a socket's write timeout keeps short. From the close on, while there is something to
-//! write, a thread that does nothing else sees to it that the transport ends in time.
+//! write, somebody who does nothing else sees to it that the transport ends in time.
 
 mod signal;
 mod threads;
@@ -204,7 +204,7 @@ impl<R: AdapterRole> State<R> {
                 break;
             }
         }
-        if self.reader_waits && (self.conn.wants_input() || self.conn.is_closed()) {
+        if self.reader_waits && self.conn.wants_input() {
             shared.wanted.notify();
         }
     }
@@ -244,7 +244,7 @@ impl<R: AdapterRole> State<R> {
         shared.taken.notify();
         // While a write does not come back nobody else keeps time.
         if !self.is_written_out() && !mem::replace(&mut self.watched, true) {
-            shared.watch_end(self.time_to_end());
+            shared.watch_end();
         }
     }
 
@@ -612,10 +612,15 @@ impl<R: AdapterRole> Shared<R> {
 
     /// Has a thread of its own see to the end of the transport. A system without threads left has only the writer thread
     /// for that.
-    fn watch_end(&self, limit: Duration) {
-        if let Some(shared) = self.this.upgrade() {
-            let _ = thread::Builder::new().name("ssh-end".into()).spawn(move || shared.end_within(limit));
-        }
+    fn watch_end(&self) {
+        let Some(shared) = self.this.upgrade() else { return };
+        let end = move || {
+            // The machine may be in the middle of its close, and knows how long it lingers when that is done: when
+            // it is unlocked.
+            let limit = shared.lock().time_to_end();
+            shared.end_within(limit);
+        };
+        let _ = thread::Builder::new().name("ssh-end".into()).spawn(end);
     }
 
     /// Waits until the threads are done with the transport, and ends it under them when the time is over.

@@ -54,7 +54,7 @@ fn ad_07_a_peer_that_never_reads_is_given_up_on_while_a_thread_is_stuck_writing(
     let (ours, theirs) = UnixStream::pair().unwrap();
     let key: KeyPair = Ed25519Signer::generate(&mut OsEntropy).unwrap().key_pair();
     let config = ServerConfig::builder(&PROVIDER).host_key(key).with_limits(|limits| {
-        limits.write_stall = Duration::from_millis(200);
+        limits.write_stall = Duration::from_secs(1);
         limits.linger = Duration::from_millis(200);
     });
     let (sender, closed) = channel();
@@ -97,8 +97,10 @@ fn what_came_before_a_failed_write_is_still_read() {
     // The server's end stays: a channel that is closed would not even try to write.
     channel.exec("both and stay").unwrap();
     broken.store(true, Ordering::SeqCst);
-    let lost = channel.write(b"lost");
-    assert_eq!(lost.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    // What is written while another thread is not back from its write yet is left to that one.
+    let writing = channel.clone();
+    let write = move || (0..).find_map(|_| (&writing).write(b"lost").err()).unwrap();
+    assert_eq!(comes_back("the writes", write).kind(), ErrorKind::BrokenPipe);
     // Whoever goes on without looking is told too, also where a call does not write itself.
     channel.set_write_timeout(Some(PATIENCE));
     assert_eq!(channel.write(b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
@@ -119,6 +121,12 @@ fn what_came_before_a_failed_write_is_still_read() {
 /// Little time for the last words.
 fn in_haste(limits: &mut Limits) {
     limits.linger = Duration::from_millis(50);
+}
+
+/// Ends a connection whose peer is silent, but none whose peer comes to its turn late.
+fn seldom_kept_alive(limits: &mut Limits) {
+    limits.keepalive_interval = Some(Duration::from_secs(1));
+    limits.keepalive_misses = 1;
 }
 
 /// A client over a transport of memory, with a session that echoes; its end and its limits.
@@ -147,10 +155,9 @@ fn deadlines_run_and_all_waiting_calls_return_while_the_writer_thread_is_stuck()
         let (ours, client, session, _server) = held(|limits| {
             in_haste(limits);
             if reason == TimeoutReason::Keepalive {
-                limits.keepalive_interval = Some(Duration::from_millis(20));
-                limits.keepalive_misses = 2;
+                seldom_kept_alive(limits);
             } else {
-                limits.write_stall = Duration::from_millis(50);
+                limits.write_stall = Duration::from_secs(1);
             }
         });
         stick_the_writer_thread(&ours, &session, Hold::TimeOut);
@@ -274,8 +281,7 @@ fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() 
 fn an_end_by_a_deadline_between_two_writes_comes_though_the_next_write_stays() {
     let (ours, client, session, _server) = held(|limits| {
         limits.linger = Duration::from_secs(1);
-        limits.keepalive_interval = Some(Duration::from_millis(20));
-        limits.keepalive_misses = 2;
+        seldom_kept_alive(limits);
     });
     stick_the_writer_thread(&ours, &session, Hold::TimeOut);
     let error = comes_back("a read", move || (&session).read(&mut [0]).unwrap_err());

@@ -141,7 +141,8 @@ impl<R: AdapterRole> Shared<R> {
             self.end_after_panic();
         }
         // Its half of the transport is gone by now.
-        self.lock().reader_done = true;
+        let mut guard = self.lock();
+        guard.reader_done = true;
         self.ended.notify();
     }
 
