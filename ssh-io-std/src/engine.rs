@@ -356,9 +356,9 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    /// Whether nothing is left to write and nobody is at it.
+    /// Whether nothing is left to write, or nothing can be, and nobody is at it.
     fn is_written_out(&self) -> bool {
-        !self.has_output() && !matches!(self.writer, Writer::Away)
+        (self.broken.is_some() || !self.has_output()) && !matches!(self.writer, Writer::Away)
     }
 
     /// Takes the writer along, if it is at home.

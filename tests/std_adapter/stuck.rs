@@ -4,16 +4,19 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use ssh_io_std::{Channel, Client, Error, HostKeys, OsEntropy, ServerConnection, Split, Transport};
+use ssh_io_std::{
+    Channel, Client, Error, Handler, HostKeys, OsEntropy, Question, ServerConnection, Split, Transport,
+};
 use ssh_proto::crypto::rustcrypto::{Ed25519Signer, PROVIDER};
 use ssh_proto::{
-    ChannelRequestKind, CloseReason, DisconnectCode, ExitStatus, KeyPair, Limits, ServerConfig, TimeoutReason,
+    AuthRequest, ChannelRequestKind, CloseReason, DisconnectCode, ExitStatus, KeyPair, Limits, ServerConfig,
+    TimeoutReason,
 };
 
 use crate::pipe::{Hold, Side, pair};
@@ -116,6 +119,39 @@ fn what_came_before_a_failed_write_is_still_read() {
     let _ = channel.read_to_string(&mut got);
     assert_eq!(got, "out 0\nout 1\nout 2\n");
     assert_eq!(channel.exit_status(), Some(ExitStatus::Code(0)));
+}
+
+/// Keeps what it is asked, and answers nothing.
+struct Ponders(Sender<Question<AuthRequest>>);
+
+impl Handler for Ponders {
+    fn auth(&mut self, question: Question<AuthRequest>) {
+        self.0.send(question).unwrap();
+    }
+}
+
+#[test]
+fn deadlines_run_though_a_write_failed_and_a_question_holds_up_the_input() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let Split { reader, writer, unblock } = theirs.split().unwrap();
+    let broken = Arc::<AtomicBool>::default();
+    let split = Split { reader, writer: Breakable(writer, Arc::clone(&broken)), unblock };
+    // Behind the time that what is still to be read has.
+    let (config, _) = server_config_with(|limits| limits.login_timeout = Duration::from_secs(5));
+    let (sender, questions) = channel();
+    let server = ServerConnection::start(config, split, Ponders(sender)).unwrap();
+    let logging_in = thread::spawn(move || {
+        let builder = Client::with_config(client_config(|_| {})).host_keys(HostKeys::DangerousAcceptAny);
+        builder.connect_over("test", 22, ours)?.auth_password("me", PASSWORD)
+    });
+    let question = questions.recv_timeout(PATIENCE).unwrap();
+    broken.store(true, Ordering::SeqCst);
+    server.banner("which does not leave").unwrap();
+    server.join(PATIENCE);
+    assert!(server.is_finished(), "it waits for the answer");
+    assert_eq!(server.close_reason(), Some(CloseReason::TimedOut(TimeoutReason::Login)));
+    assert!(comes_back("the login", move || logging_in.join().unwrap()).is_err());
+    drop(question);
 }
 
 /// Little time for the last words.
@@ -280,7 +316,7 @@ fn whatever_keeps_a_write_the_end_comes_in_time_and_takes_the_transport_along() 
 #[test]
 fn an_end_by_a_deadline_between_two_writes_comes_though_the_next_write_stays() {
     let (ours, client, session, _server) = held(|limits| {
-        limits.linger = Duration::from_secs(1);
+        limits.linger = Duration::from_secs(3);
         seldom_kept_alive(limits);
     });
     stick_the_writer_thread(&ours, &session, Hold::TimeOut);
@@ -297,7 +333,9 @@ fn an_end_by_a_deadline_between_two_writes_comes_though_the_next_write_stays() {
 fn a_server_that_is_closed_while_its_writer_thread_is_stuck_lets_go() {
     let end = |hold, peer_leaves: bool| {
         let (ours, theirs) = pair();
-        let (client, server, closed) = logged_in_over(configs(in_haste), ours.split(), theirs.split());
+        // What the client says of its end is to be read.
+        let configs = (client_config(|_| {}), server_config_with(in_haste).0);
+        let (client, server, closed) = logged_in_over(configs, ours.split(), theirs.split());
         theirs.outgoing.hold(hold);
         let opening = client.clone();
         let opening = thread::spawn(move || opening.open_session().map(drop));

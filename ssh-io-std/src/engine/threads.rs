@@ -155,6 +155,8 @@ impl<R: AdapterRole> Shared<R> {
 
     fn write_loop(&self) {
         let mut look = None;
+        // When the transport was ended last.
+        let mut ended: Option<StdInstant> = None;
         let mut guard = self.lock();
         loop {
             // A user's thread lost it in a panic, and left the rest to this one.
@@ -166,26 +168,26 @@ impl<R: AdapterRole> Shared<R> {
             if closed && guard.is_written_out() {
                 return;
             }
-            let broken = guard.broken.map(|at| at.saturating_duration_since(StdInstant::now()));
-            if broken.is_some_and(|left| left.is_zero()) || (closed && guard.gave_up_output()) {
-                // What is still blocked in the transport has had its time: a read behind a failed write, or a
-                // write behind the close.
-                guard.broken = broken.map(|_| StdInstant::now() + DRAIN_TIME);
+            // When what is still blocked in the transport has had its time: a read behind a failed write, or a write
+            // behind the close. Where the end of the transport does not help it is ended again, now and then.
+            let now = StdInstant::now();
+            let due = guard.broken.or_else(|| (closed && guard.gave_up_output()).then_some(now));
+            let due = due.map(|due| ended.map_or(due, |at| due.max(at + DRAIN_TIME)));
+            if due.is_some_and(|due| due <= now) {
                 drop(guard);
                 self.unblock(Shutdown::Both);
-                guard = self.wait_for_work(self.lock(), Some(DRAIN_TIME));
+                ended = Some(StdInstant::now());
+                guard = self.lock();
                 continue;
             }
             guard.alarm = guard.deadline();
-            let cooling = guard.cooling(&mut look);
-            let left = guard.alarm.map(until).into_iter().chain(broken).chain(cooling).min();
-            guard = self.wait_for_work(guard, left);
+            let (due, cooling) = (due.map(|due| due - now), guard.cooling(&mut look));
+            let left = guard.alarm.map(until).into_iter().chain(due).chain(cooling).min();
+            if left.is_none_or(|left| !left.is_zero()) {
+                guard = self.wait_for(guard, &self.work, left);
+            }
             guard.tick(self);
         }
-    }
-
-    fn wait_for_work<'a>(&'a self, guard: Guard<'a, R>, left: Option<Duration>) -> Guard<'a, R> {
-        if left.is_some_and(|left| left.is_zero()) { guard } else { self.wait_for(guard, &self.work, left) }
     }
 
     /// Ends the transport so that the peer reads our last words: closing a socket with unread input would
