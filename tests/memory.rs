@@ -139,6 +139,29 @@ impl<S: Peer, D: Peer> Transfer<S, D> {
         self.go_on();
     }
 
+    /// A whole window goes over, and only then all of it is read.
+    fn window(&mut self) {
+        let mut blocked = 0;
+        while blocked < 2 {
+            match self.from.conn.channel(self.ids.0).unwrap().write(Stream::Data, &self.data) {
+                Ok(n) => (self.unread, blocked) = (self.unread + n, 0),
+                Err(WriteError::Blocked) => {
+                    self.go_on();
+                    blocked += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        // The reader does not give back every byte at once.
+        let window = ChannelConfig::default().window as usize;
+        assert!(self.unread > window - window / 4, "{} of {window}", self.unread);
+        while self.unread > 0 {
+            self.unread -=
+                self.to.conn.channel(self.ids.1).unwrap().read(Stream::Data, usize::MAX).unwrap().len();
+        }
+        self.go_on();
+    }
+
     fn go_on(&mut self) {
         let Self { from, to, .. } = self;
         while to.take(NOW, &mut from.conn) | from.take(NOW, &mut to.conn) {
@@ -202,6 +225,21 @@ fn a_data_packet_allocates_nothing_also_with_a_reader_up_to_eight_packets_behind
                     assert_eq!((up, down), (0, 0), "{context}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_reader_a_whole_window_behind_costs_no_allocation() {
+    let _turn = turn();
+    for real in Real::both() {
+        for cipher in real.ciphers() {
+            let (client, server, (ours, theirs)) = connected(&real, cipher);
+            let mut transfer = Transfer::new(client, server, (ours, theirs), 32 * 1024);
+            (0..16).for_each(|_| transfer.window());
+            let before = allocations();
+            (0..16).for_each(|_| transfer.window());
+            assert_eq!(allocations() - before, 0, "{}, {cipher:?}", real.provider.name);
         }
     }
 }

@@ -27,7 +27,7 @@ use ssh_proto::{
 };
 
 pub(crate) use self::signal::Signal;
-use self::threads::{DRAIN_TIME, END_TIME, Finished, IDLE_BUFFER};
+use self::threads::{DRAIN_TIME, END_TIME, Finished, SMALL_BUFFER};
 use crate::error::Error;
 use crate::os::{after, now, until};
 use crate::transport::{Split, Transport, Unblock};
@@ -553,10 +553,10 @@ impl<R: AdapterRole> Shared<R> {
         self.wake_writer(guard);
     }
 
-    /// Bytes came or left, `held` of them at once.
+    /// Bytes came or left, in a buffer of `held`.
     fn heat(&self, guard: &mut Guard<'_, R>, held: usize) {
         guard.busy = true;
-        if held > IDLE_BUFFER && !guard.warm {
+        if held > SMALL_BUFFER && !guard.warm {
             guard.warm = true;
             // It is the one that sees when this is over.
             self.work.notify();

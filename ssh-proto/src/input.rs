@@ -12,10 +12,11 @@ const IDLE: usize = 512;
 const PRE_AUTH_PACKET: usize = 35_000;
 /// The largest one.
 const MAX: usize = 256 * 1024;
-/// How many buffers there are at most.
-const BUFFERS: usize = 3;
+/// How many buffers there are at most: for a window of 2 MiB that waits to be read, in slices of eight of them or a part
+/// of one more, and the one in use.
+const BUFFERS: usize = 10;
 
-/// Up to three rotating input buffers.
+/// Up to ten rotating input buffers.
 ///
 /// A connection takes whole packets off the front of its input and may keep slices of them as unread channel
 /// data, so the buffer cannot be used again until those are gone. Growing it then would allocate anew for

@@ -20,8 +20,10 @@ use crate::os::{now, until};
 pub(super) const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// What the threads need to end behind the linger: a write's timeout and the drain.
 pub(super) const END_TIME: Duration = Duration::from_secs(3);
-/// What an idle connection reads into, and the size from which on a buffer is worth giving back.
-pub(super) const IDLE_BUFFER: usize = 4 * 1024;
+/// What an idle connection reads into.
+const IDLE_BUFFER: usize = 4 * 1024;
+/// A larger buffer is worth giving back. One for a keepalive is not.
+pub(super) const SMALL_BUFFER: usize = 1024;
 /// What a read takes at most.
 const MAX_CHUNK: usize = 256 * 1024;
 /// Between two reads or writes of which the first came to nothing, for a transport that does not wait by itself.
@@ -80,7 +82,7 @@ impl<R: AdapterRole> Shared<R> {
             }
             let mut out = mem::take(&mut guard.spare);
             guard.conn.swap_output(&mut out);
-            self.heat(&mut guard, out.len());
+            self.heat(&mut guard, out.capacity());
             let (mut unflushed, mut refused) = (0, 0);
             while !out.is_empty() {
                 drop(guard);
@@ -171,7 +173,7 @@ impl<R: AdapterRole> Shared<R> {
             // When what is still blocked in the transport has had its time: a read behind a failed write, or a write
             // behind the close. Where the end of the transport does not help it is ended again, now and then.
             let now = StdInstant::now();
-            let due = guard.broken.or_else(|| (closed && guard.gave_up_output()).then_some(now));
+            let due = if closed && guard.gave_up_output() { Some(now) } else { guard.broken };
             let due = due.map(|due| ended.map_or(due, |at| due.max(at + DRAIN_TIME)));
             if due.is_some_and(|due| due <= now) {
                 drop(guard);

@@ -10,8 +10,8 @@ use bytes::{Buf, Bytes, BytesMut};
 /// The smallest slice that shares the charge of the one before: less would be copied for less than it takes to hold it.
 const MIN_SHARING: usize = 4 * 1024;
 
-/// So much room for chunks is kept when none is left.
-const KEPT_CHUNKS: usize = 32;
+/// So much room for chunks is kept when none is left: for a window of 2 MiB in full packets.
+const KEPT_CHUNKS: usize = 64;
 
 #[derive(Debug)]
 enum Chunk {
