@@ -240,6 +240,8 @@ fn a_reader_a_whole_window_behind_costs_no_allocation() {
             let before = allocations();
             (0..16).for_each(|_| transfer.window());
             assert_eq!(allocations() - before, 0, "{}, {cipher:?}", real.provider.name);
+            // Also when each packet comes with a call of its own.
+            assert_eq!(transfer.count(Behind::Unread(40)), 0, "{}, {cipher:?}", real.provider.name);
         }
     }
 }

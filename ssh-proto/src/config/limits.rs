@@ -105,7 +105,8 @@ pub struct Limits {
     /// Events waiting for `poll_event`, beyond which no input is taken; so it is beyond 64 KiB of what they hold.
     pub events: usize,
     /// Input buffers that parked channel data may keep alive; more data is copied. Slices of 4 KiB and more that follow
-    /// each other in a stream and came with one call of `handle_input` are of one buffer, all others count as one each.
+    /// each other in a stream and in one buffer count as one, all others as one each. A call of `handle_input` that goes on
+    /// in the buffer of the last one, where that stopped, is known for it.
     pub max_borrowed: usize,
     /// Key exchanges the peer may start per minute with less than 64 KiB of traffic before each.
     pub small_rekeys_per_minute: Option<u32>,

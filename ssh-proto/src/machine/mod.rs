@@ -93,6 +93,8 @@ pub(crate) struct Core {
     unheard: bool,
     /// Bytes the last `handle_input` left behind.
     pub(crate) leftover: usize,
+    /// The address in its buffer at which that begins, or may.
+    input_at: Option<usize>,
     last_input: Instant,
     last_active: Instant,
     keepalive_misses: u32,
@@ -137,6 +139,7 @@ impl Core {
             starved: true,
             unheard: false,
             leftover: 0,
+            input_at: None,
             last_input: now,
             last_active: now,
             keepalive_misses: 0,
@@ -303,7 +306,9 @@ impl Core {
     pub(crate) fn handle_input(&mut self, now: Instant, buf: &mut BytesMut) {
         self.begin(now);
         self.starved = false;
-        if let Some(mux) = &mut self.mux {
+        // It goes on where the last call stopped: in the same buffer, if anything of that is kept, as no other can be there.
+        let goes_on = self.input_at == Some(buf.as_ptr().addr());
+        if !goes_on && let Some(mux) = &mut self.mux {
             mux.next_input();
         }
         while self.takes_input() {
@@ -328,6 +333,8 @@ impl Core {
             buf.clear();
         }
         self.leftover = buf.len();
+        // Behind the end of a buffer another one may begin.
+        self.input_at = (buf.capacity() > 0).then(|| buf.as_ptr().addr());
     }
 
     pub(crate) fn handle_eof(&mut self, now: Instant) {

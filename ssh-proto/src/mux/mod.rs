@@ -566,7 +566,7 @@ impl Mux {
         self.in_use
     }
 
-    /// From now on data comes with other input of the embedder.
+    /// From now on data comes in another buffer of the embedder.
     pub(crate) fn next_input(&mut self) {
         self.borrow.next_input();
     }

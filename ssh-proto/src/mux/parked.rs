@@ -47,8 +47,8 @@ impl Chunk {
 
 /// How many input buffers a connection may still keep alive for parked data.
 ///
-/// What comes with one call of the embedder is in one buffer: slices of a stream that follow each other there count
-/// once. The next call may bring another buffer.
+/// What comes with one call of the embedder is in one buffer, and so is what comes with the next where that goes on in it:
+/// slices of a stream that follow each other there count once.
 #[derive(Debug)]
 pub(crate) struct BorrowBudget {
     left: usize,
