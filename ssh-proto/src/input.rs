@@ -153,7 +153,7 @@ impl InputPool {
         } else if self.others.len() < others {
             self.others.push(old);
         } else if let Some(first) = self.others.first_mut() {
-            // All are held by slices: the oldest is let go, and lives as long as its slices.
+            // All are held by slices: one is let go, and lives as long as its slices.
             *first = old;
             self.others.rotate_left(1);
         }
@@ -170,7 +170,7 @@ impl InputPool {
 
     /// Nothing came for a while: large buffers are given back.
     pub fn idle(&mut self) {
-        self.others.clear();
+        self.others = Vec::new();
         self.size = IDLE;
         let len = self.current.bytes.len();
         // However little is left of it, it may be large.
