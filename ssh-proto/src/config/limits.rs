@@ -106,7 +106,7 @@ pub struct Limits {
     pub events: usize,
     /// Input buffers that parked channel data may keep alive; more data is copied. Slices of 4 KiB and more that follow
     /// each other in a stream and in one buffer count as one, all others as one each. A call of `handle_input` that goes on
-    /// in the buffer of the last one, where that stopped, is known for it.
+    /// in the buffer of the last one, where that stopped, is recognised as such.
     pub max_borrowed: usize,
     /// Key exchanges the peer may start per minute with less than 64 KiB of traffic before each.
     pub small_rekeys_per_minute: Option<u32>,
