@@ -43,7 +43,8 @@
 //! ```
 //!
 //! The protocol itself is [`ssh_proto`]; this crate gives it sockets, threads, a clock and random bytes. A
-//! connection costs two threads, a server's one more for its handler, and one more while its last words leave. A [`Client`] and its [`Channel`]s may be used from many threads at once.
+//! connection costs two threads, a server's one more for its handler, and one more while its last words leave. A
+//! [`Client`] and its [`Channel`]s may be used from many threads at once.
 //!
 //! Names are those of `ssh-io-tokio`, with calls that wait instead of futures. Where the two differ:
 //!
