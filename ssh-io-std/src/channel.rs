@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ssh_proto::adapter::{AdapterRole, Replies};
+use ssh_proto::adapter::{self, AdapterRole, Replies};
 use ssh_proto::{
     ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, StderrMode, Stream,
     TerminalModes, WindowSize, WriteError,
@@ -490,7 +490,8 @@ impl<R: AdapterRole> ChannelOf<R> {
                     loop {
                         match channel.read(stream, usize::MAX) {
                             Ok(bytes) => {
-                                to.extend_from_slice(&bytes);
+                                to.reserve(bytes.len());
+                                adapter::append(to, &bytes);
                                 moved = true;
                             }
                             Err(ReadError::Blocked) => break,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use ssh_proto::adapter::{AdapterRole, Asker, Error, Replies};
+use ssh_proto::adapter::{self, AdapterRole, Asker, Error, Replies};
 use ssh_proto::{
     ChannelId, ChannelRequestKind, Client, ExitStatus, ReadError, RequestError, Server, StderrMode, Stream,
     TerminalModes, WindowSize, WriteError,
@@ -379,7 +379,10 @@ impl<R: AdapterRole> ChannelOf<R> {
             {
                 while *open {
                     match self.poll_take(cx, stream, |channel| channel.read(stream, usize::MAX)) {
-                        Poll::Ready(Ok(Some(bytes))) => to.extend_from_slice(&bytes),
+                        Poll::Ready(Ok(Some(bytes))) => {
+                            to.reserve(bytes.len());
+                            adapter::append(to, &bytes);
+                        }
                         Poll::Ready(Ok(None)) => *open = false,
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => break,
@@ -441,7 +444,7 @@ impl<R: AdapterRole> ChannelOf<R> {
         match self.poll_read_chunk(cx, stream, buf.remaining()) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(bytes)) => {
-                buf.put_slice(&bytes.unwrap_or_default());
+                adapter::append(buf, &bytes.unwrap_or_default());
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),

@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 
 use bytes::BytesMut;
 
+use crate::copy::append;
+
 /// The smallest buffer, for a connection that says little.
 const MIN: usize = 4 * 1024;
 /// The smallest one behind a silence, in which it is all that a connection holds of them; the least room for a read.
@@ -144,7 +146,7 @@ impl InputPool {
             }
         };
         let mut old = core::mem::replace(&mut self.current, next);
-        self.current.bytes.extend_from_slice(&old.bytes);
+        append(&mut self.current.bytes, &old.bytes);
         old.bytes.clear();
         // Before authentication nothing is parked, so nothing is there to turn away from: one buffer does.
         let others = if self.max > Self::MAX_PRE_AUTH { BUFFERS - 1 } else { 0 };

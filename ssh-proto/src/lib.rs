@@ -130,6 +130,7 @@ mod base64;
 mod commands;
 mod config;
 mod connection;
+mod copy;
 pub mod crypto;
 mod entropy;
 mod error;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use bytes::Buf;
 use ssh_proto::InputPool;
-use ssh_proto::adapter::{AdapterRole, MAX_WRITE, drain_bytes};
+use ssh_proto::adapter::{self, AdapterRole, MAX_WRITE, drain_bytes};
 
 use super::{Guard, Shared, State, Writer};
 use crate::os::{now, until};
@@ -340,7 +340,7 @@ fn append(pool: &mut InputPool, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let room = pool.reserve();
         let (now, later) = bytes.split_at(bytes.len().min(room));
-        pool.buffer().extend_from_slice(now);
+        adapter::append(pool.buffer(), now);
         pool.filled(now.len(), room);
         bytes = later;
     }

@@ -35,6 +35,7 @@ use crate::keys::{
 use crate::msg::request::{ExitStatus, OpenFailure};
 use crate::secret::Secret;
 
+pub use crate::copy::append;
 pub use crate::key::sign;
 pub use by_channel::ByChannel;
 pub use known_hosts::{about_file, accept_new_host, read_known_hosts};

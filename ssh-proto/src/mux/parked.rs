@@ -7,6 +7,8 @@ use alloc::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::copy::append;
+
 /// The smallest slice that shares the charge of the one before: less would be copied for less than it takes to hold it.
 const MIN_SHARING: usize = 4 * 1024;
 
@@ -121,13 +123,13 @@ impl Parked {
         let mut room = FIRST_COPY;
         if let Some(Chunk::Owned(last)) = self.chunks.back_mut() {
             let (fits, more) = rest.split_at(rest.len().min(last.capacity().saturating_sub(last.len())));
-            last.extend_from_slice(fits);
+            append(last, fits);
             rest = more;
             room = NEXT_COPY;
         }
         if !rest.is_empty() {
             let mut copy = BytesMut::with_capacity(rest.len().max(room));
-            copy.extend_from_slice(rest);
+            append(&mut copy, rest);
             self.chunks.push_back(Chunk::Owned(copy));
         }
     }
@@ -173,8 +175,8 @@ impl Parked {
             if n == 0 {
                 break;
             }
-            if let (Some(to), Some(from)) = (to.get_mut(..n), piece.as_slice().get(..n)) {
-                to.copy_from_slice(from);
+            if let (Some(mut to), Some(from)) = (to.get_mut(..n), piece.as_slice().get(..n)) {
+                append(&mut to, from);
             }
             copied = copied.saturating_add(self.consume(n, budget));
         }

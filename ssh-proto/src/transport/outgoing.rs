@@ -14,6 +14,7 @@ use zeroize::Zeroize;
 
 use super::plain::Plain;
 use super::{MAX_PACKETS_PER_KEY, Volume};
+use crate::copy::append;
 use crate::crypto::{PacketShape, SealPacket};
 use crate::entropy::{Entropy, EntropyError};
 use crate::kex::proof::KexProof;
@@ -185,7 +186,7 @@ impl Outgoing {
                 _ => wanted.saturating_add(wanted / 2),
             };
             let mut larger = BytesMut::with_capacity(size);
-            larger.extend_from_slice(self.output());
+            append(&mut larger, self.output());
             self.out = larger;
         }
         self.head = 0;

@@ -2,6 +2,8 @@
 
 use bytes::BufMut;
 
+use crate::copy::append;
+
 /// Writes the data types of RFC 4251 §5.
 pub trait PutSsh: BufMut {
     /// `boolean`.
@@ -12,7 +14,7 @@ pub trait PutSsh: BufMut {
     /// `string`. Values are far below 4 GiB: every caller is bounded by the packet size.
     fn put_string(&mut self, value: &[u8]) {
         self.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
-        self.put_slice(value);
+        append(self, value);
     }
 
     /// `name-list`, from its names.

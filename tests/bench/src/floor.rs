@@ -9,6 +9,7 @@ use chacha20::ChaCha20Legacy;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use poly1305::Poly1305;
 use poly1305::universal_hash::{KeyInit, UniversalHash};
+use ssh_proto::adapter::append;
 use subtle::ConstantTimeEq;
 
 use crate::Failure;
@@ -72,7 +73,7 @@ impl<C: Crypto> Floor<C> {
         }
         // The room is that of the packets before, whose slices are gone.
         self.input.reserve(self.output.len());
-        self.input.extend_from_slice(&self.output);
+        append(&mut self.input, &self.output);
         self.output.clear();
         let (mut received, mut seq) = (0, first);
         while let Some(head) = self.input.first_chunk() {
@@ -99,7 +100,7 @@ impl<C: Crypto> Floor<C> {
         self.output.put_u8(CHANNEL_DATA);
         self.output.put_u32(0);
         self.output.put_u32(u32::try_from(data.len())?);
-        self.output.extend_from_slice(data);
+        append(&mut self.output, data);
         self.output.put_bytes(0, padding + TAG);
         self.crypto.seal(self.seq, &mut self.output[start..])?;
         self.seq = self.seq.wrapping_add(1);

@@ -3,6 +3,7 @@
 use std::time::Instant as StdInstant;
 
 use ssh_io_std::OsEntropy;
+use ssh_proto::adapter::append;
 use ssh_proto::{
     AuthVerdict, ChannelConfig, ChannelEvent, ChannelId, ChannelKind, ChannelRequest, ChannelRequestKind,
     Client, ClientConnection, ClientEvent, Connection, Credential, Disconnect, ExitStatus, InputPool,
@@ -32,7 +33,7 @@ impl<R: Role> Side<R> {
         }
         let room = self.pool.reserve();
         let n = output.len().min(room);
-        self.pool.buffer().extend_from_slice(&output[..n]);
+        append(self.pool.buffer(), &output[..n]);
         other.conn.consume_output(n);
         self.pool.filled(n, room);
         true
