@@ -130,6 +130,7 @@ mod base64;
 mod commands;
 mod config;
 mod connection;
+#[cfg_attr(not(feature = "std"), allow(unreachable_pub, reason = "reachable through `adapter`"))]
 mod copy;
 pub mod crypto;
 mod entropy;
