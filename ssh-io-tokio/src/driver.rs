@@ -142,21 +142,7 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
             let flushes = flushes && self.unflushed;
             select! {
                 result = send(&mut self.writer, &self.output, flushes), if self.unflushed || !self.output.is_empty() => {
-                    match result {
-                        Ok(Some(n @ 1..)) => {
-                            self.moved();
-                            self.output.advance(n);
-                            self.unflushed = true;
-                            let more = self.shared.lock().took(n);
-                            if self.output.is_empty() && !more {
-                                self.flush_at_once().await;
-                            }
-                        }
-                        Ok(None) => self.flushed(Ok(())),
-                        Ok(Some(_)) => self.lose(&io::ErrorKind::WriteZero.into()),
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => self.lose(&error),
-                    }
+                    self.on_write(result).await;
                 }
                 result = self.reader.read_buf(self.pool.buffer()), if wants_input || drains => match result {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -271,6 +257,36 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
         }
     }
 
+    /// Goes on for as long as the transport takes more at once. A turn behind each write would wake those who wait for
+    /// room, and look for input, for little.
+    async fn on_write(&mut self, mut result: io::Result<Option<usize>>) {
+        loop {
+            match result {
+                Ok(Some(n @ 1..)) => {
+                    self.moved();
+                    self.output.advance(n);
+                    self.unflushed = true;
+                    let (more, flushes) = self.shared.lock().took(n);
+                    match self.output.is_empty() {
+                        true if !more => return self.flush_at_once().await,
+                        false if !flushes => {}
+                        _ => return,
+                    }
+                }
+                Ok(None) => return self.flushed(Ok(())),
+                Ok(Some(_)) => return self.lose(&io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+                Err(error) => return self.lose(&error),
+            }
+            consume_budget().await;
+            let (writer, next) = (&mut self.writer, piece(&self.output));
+            match poll_fn(|cx| Poll::Ready(Pin::new(&mut *writer).poll_write(cx, next))).await {
+                Poll::Ready(next) => result = next.map(Some),
+                Poll::Pending => return,
+            }
+        }
+    }
+
     /// Flushes if that takes no time, which saves a turn: mostly there is nothing to it.
     async fn flush_at_once(&mut self) {
         let flushed = poll_fn(|cx| Poll::Ready(Pin::new(&mut self.writer).poll_flush(cx))).await;
@@ -315,7 +331,7 @@ async fn send(
     output: &[u8],
     flushes: bool,
 ) -> io::Result<Option<usize>> {
-    let (now, _) = output.split_at(output.len().min(MAX_WRITE));
+    let now = piece(output);
     poll_fn(|cx| {
         if flushes || now.is_empty() {
             let flushed = Pin::new(&mut *writer).poll_flush(cx);
@@ -326,6 +342,11 @@ async fn send(
         Pin::new(&mut *writer).poll_write(cx, now).map_ok(Some)
     })
     .await
+}
+
+/// What is written at once.
+fn piece(output: &[u8]) -> &[u8] {
+    output.split_at(output.len().min(MAX_WRITE)).0
 }
 
 /// What is to be drained behind that read; nothing more behind the end.

@@ -185,14 +185,14 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    /// The transport took so many bytes. Says whether the machine has more.
-    pub(crate) fn took(&mut self, n: usize) -> bool {
+    /// The transport took so many bytes. Says whether the machine has more, and whether somebody waits for a flush.
+    pub(crate) fn took(&mut self, n: usize) -> (bool, bool) {
         if self.collapsed {
-            return false;
+            return (false, false);
         }
         self.conn.consume_output(n);
         self.sent += n as u64;
-        !self.conn.output().is_empty()
+        (!self.conn.output().is_empty(), self.wants_flush())
     }
 
     /// The transport handed on all that it took.

@@ -3,17 +3,19 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ssh_io_tokio::Client;
+use ssh_io_tokio::{Client, HostKeys};
 use ssh_proto::{CloseReason, Stream};
-use ssh_tests::{null_client, null_server};
+use ssh_tests::{Answer, Policy, null_client, null_server};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::rig::{Rig, doorman, logged_in, newest, poll_once, start, within};
+use crate::gate::{Gated, Manner};
+use crate::remote::Remote;
+use crate::rig::{PASSWORD, Rig, at_once, doorman, logged_in, newest, poll_once, start, within};
 
 /// How many turns another task has while this is worked on.
 async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
@@ -83,29 +85,45 @@ async fn a_task_may_wait_for_any_number_of_streams() {
     assert_eq!(within(served).await, (MANY - 1, b"data".to_vec()));
 }
 
-/// A transport that is always interrupted, until it ends.
+/// A transport that is never waited for: behind a peer's first words its reads are interrupted, until it ends, and a
+/// write takes a byte.
 struct Restless {
     over: Arc<AtomicBool>,
-    reads: usize,
+    calls: usize,
+    greeting: &'static [u8],
 }
 
 /// More than a driver may do before others have their turn.
-const TOO_MANY: usize = 10_000;
+const TOO_MANY: usize = 200;
+
+impl Restless {
+    fn called(&mut self) -> bool {
+        let over = self.over.load(Ordering::SeqCst);
+        self.calls += 1;
+        assert!(over || self.calls < TOO_MANY, "nobody else has a turn");
+        over
+    }
+}
 
 impl AsyncRead for Restless {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.over.load(Ordering::SeqCst) {
-            return Poll::Ready(Ok(()));
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let greeting = std::mem::take(&mut self.greeting);
+        buf.put_slice(greeting);
+        match self.called() || !greeting.is_empty() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Ready(Err(io::ErrorKind::Interrupted.into())),
         }
-        self.reads += 1;
-        assert!(self.reads < TOO_MANY, "nobody else has a turn");
-        Poll::Ready(Err(io::ErrorKind::Interrupted.into()))
     }
 }
 
 impl AsyncWrite for Restless {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, src: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(src.len()))
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        self.called();
+        Poll::Ready(Ok(1))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -119,11 +137,51 @@ impl AsyncWrite for Restless {
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_whose_transport_is_always_ready_lets_others_have_their_turn() {
-    let over = Arc::new(AtomicBool::new(false));
+    // Where the peer says something, what is offered takes more writes than a turn may.
+    for greeting in ["", "SSH-2.0-x\r\n"] {
+        let over = Arc::new(AtomicBool::new(false));
+        let transport = Restless { over: Arc::clone(&over), calls: 0, greeting: greeting.as_bytes() };
+        let (connecting, driver) = Client::builder().start("test", 22, transport).await.unwrap();
+        tokio::spawn(async move { over.store(true, Ordering::SeqCst) });
+        assert_eq!(within(driver.run()).await, CloseReason::Eof);
+        drop(connecting);
+    }
+}
+
+/// How much a transport took between looks for input.
+#[derive(Clone, Default)]
+struct Bursts(Arc<Mutex<Vec<usize>>>);
+
+impl Manner for Bursts {
+    fn read(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().unwrap().push(0);
+        Poll::Ready(Ok(()))
+    }
+
+    fn took(&mut self, bytes: &[u8]) {
+        if let Some(burst) = self.0.lock().unwrap().last_mut() {
+            *burst += bytes.len();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_leaves_at_once_in_whatever_pieces() {
+    const MUCH: usize = 200_000;
+    let (ours, theirs) = tokio::io::duplex(2 * MUCH);
+    let bursts = Bursts::default();
+    let policy = Policy { auth: Answer::Keep, request: Answer::Keep, ..Policy::default() };
+    let _remote = Remote::start(null_server().build().unwrap(), policy, doorman, theirs);
     let builder = Client::with_config(null_client().build().unwrap());
-    let transport = Restless { over: Arc::clone(&over), reads: 0 };
-    let (connecting, driver) = builder.start("test", 22, transport).await.unwrap();
-    tokio::spawn(async move { over.store(true, Ordering::SeqCst) });
-    assert_eq!(within(driver.run()).await, CloseReason::Eof);
-    drop(connecting);
+    let builder = builder.host_keys(HostKeys::DangerousAcceptAny);
+    let client = at_once(builder.connect_over("test", 22, Gated(ours, bursts.clone()))).await.unwrap();
+    at_once(client.auth_password("me", PASSWORD)).await.unwrap();
+    let mut channel = client.open_session().await.unwrap();
+    for _ in 0..5 {
+        *bursts.0.lock().unwrap() = vec![0];
+        assert_eq!(channel.write(&[7; MUCH]).await.unwrap(), MUCH);
+        at_once(channel.flush()).await.unwrap();
+        let most = bursts.0.lock().unwrap().iter().copied().max();
+        assert!(most >= Some(MUCH), "{most:?}");
+    }
 }
