@@ -27,10 +27,11 @@ const ENOUGH: usize = 20_000;
 /// Bytes that a transport moves at once: few, so that there is something to wait for at each step.
 const STEP: usize = 2;
 
-/// A transport that moves a little at a time, and only at every other poll.
+/// A transport that moves a little at a time, and only at every other poll; to write, at every third: behind a write a
+/// driver tries another one before it lets others have their turn.
 pub(crate) fn slow() -> Faults {
-    let steps = vec![Step::Later(1), Step::Take(STEP)];
-    Faults { reads: steps.clone(), writes: steps, ..Faults::default() }
+    let steps = |later| vec![Step::Later(later), Step::Take(STEP)];
+    Faults { reads: steps(1), writes: steps(2), ..Faults::default() }
 }
 
 /// Lets one other task have its turn.
