@@ -266,10 +266,10 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                     self.moved();
                     self.output.advance(n);
                     self.unflushed = true;
-                    let (more, flushes) = self.shared.lock().took(n);
+                    let (more, waits) = self.shared.lock().took(n);
                     match self.output.is_empty() {
                         true if !more => return self.flush_at_once().await,
-                        false if !flushes => {}
+                        false if !waits => {}
                         _ => return,
                     }
                 }

@@ -185,10 +185,11 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    /// The transport took so many bytes. Says whether the machine has more, and whether somebody waits for a flush.
+    /// The transport took so many bytes. Says whether the machine has more, and whether the turn of the next ones has to
+    /// wait: somebody waits for a flush, or nothing more is to leave at all.
     pub(crate) fn took(&mut self, n: usize) -> (bool, bool) {
         if self.collapsed {
-            return (false, false);
+            return (false, true);
         }
         self.conn.consume_output(n);
         self.sent += n as u64;
