@@ -17,7 +17,7 @@ use tokio::task::{consume_budget, spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio::{join, select};
 
-use crate::shared::Shared;
+use crate::shared::{Next, Shared};
 use crate::waiters::Wakers;
 
 /// Behind the close, a transport has so long to shut down its writing, and is still read so that the peer can read our
@@ -266,11 +266,11 @@ impl<T: AsyncRead + AsyncWrite, R: AdapterRole> Driver<T, R> {
                     self.moved();
                     self.output.advance(n);
                     self.unflushed = true;
-                    let (more, waits) = self.shared.lock().took(n);
-                    match self.output.is_empty() {
-                        true if !more => return self.flush_at_once().await,
-                        false if !waits => {}
-                        _ => return,
+                    let next = self.shared.lock().took(n, !self.output.is_empty());
+                    match next {
+                        Next::Write => {}
+                        Next::Flush => return self.flush_at_once().await,
+                        Next::Turn => return,
                     }
                 }
                 Ok(None) => return self.flushed(Ok(())),

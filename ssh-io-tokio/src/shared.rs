@@ -34,6 +34,17 @@ pub(crate) struct ChannelNews {
     pub(crate) waiters: ChannelWaiters,
 }
 
+/// What the driver does behind a write.
+pub(crate) enum Next {
+    /// It writes on.
+    Write,
+    /// It hands on what was written: nothing more is there.
+    Flush,
+    /// It gives the machine its turn: somebody waits for a flush of no more than this, there is new output to fetch, or
+    /// nothing more is to leave.
+    Turn,
+}
+
 pub(crate) struct State<R: AdapterRole> {
     pub(crate) clock: Clock,
     pub(crate) conn: Connection<R>,
@@ -185,15 +196,17 @@ impl<R: AdapterRole> State<R> {
         }
     }
 
-    /// The transport took so many bytes. Says whether the machine has more, and whether the turn of the next ones has to
-    /// wait: somebody waits for a flush, or nothing more is to leave at all.
-    pub(crate) fn took(&mut self, n: usize) -> (bool, bool) {
-        if self.collapsed {
-            return (false, true);
+    /// The transport took so many bytes, and the driver `holds` more of them or not. Says what comes next.
+    pub(crate) fn took(&mut self, n: usize, holds: bool) -> Next {
+        if !self.collapsed {
+            self.conn.consume_output(n);
+            self.sent += n as u64;
         }
-        self.conn.consume_output(n);
-        self.sent += n as u64;
-        (!self.conn.output().is_empty(), self.wants_flush())
+        match holds {
+            true if !self.collapsed && !self.wants_flush() => Next::Write,
+            false if self.collapsed || self.conn.output().is_empty() => Next::Flush,
+            _ => Next::Turn,
+        }
     }
 
     /// The transport handed on all that it took.
