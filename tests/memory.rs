@@ -240,8 +240,11 @@ fn a_reader_a_whole_window_behind_costs_no_allocation() {
             let mut least = usize::MAX;
             for _ in 0..4 {
                 let before = allocations();
-                (0..4).for_each(|_| transfer.window());
+                (0..16).for_each(|_| transfer.window());
                 least = least.min(allocations() - before);
+                if least == 0 {
+                    break;
+                }
             }
             assert_eq!(least, 0, "{}, {cipher:?}", real.provider.name);
             // Also when each packet comes with a call of its own.

@@ -130,7 +130,10 @@ mod base64;
 mod commands;
 mod config;
 mod connection;
-#[cfg_attr(not(feature = "std"), allow(unreachable_pub, reason = "reachable through `adapter`"))]
+#[cfg_attr(
+    not(all(feature = "std", feature = "keys")),
+    allow(unreachable_pub, reason = "reachable through `adapter`")
+)]
 mod copy;
 pub mod crypto;
 mod entropy;
